@@ -1,0 +1,30 @@
+//! The only door into malle.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), malle_client::Error> {
+//! use malle_client::{Client, Config};
+//! let client = Client::connect(Config::from_files(
+//!     &["127.0.0.1:7420".to_owned()], "ca.pem", "gateway.pem", "gateway.key")?).await?;
+//! let account = client.login("u1@example.org", "secret").await?;
+//! for mailbox in account.mailboxes().await? {
+//!     println!("{} {}", mailbox.name, mailbox.messages);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Client`] connects to any nodes, learns the others from the directory, sends each request to the leader of the right shard,
+//! and repeats it with the same op id until the deadline. What is absent: SQL-like queries, sequence numbers (they belong to an IMAP
+//! session), and any way around the login token.
+
+mod error;
+mod types;
+
+pub use error::{Class, Error};
+pub use malle_proto::{
+    AccountId, BodyHash, EmailId, MailboxId, ModSeq, NodeId, OpId, ShardId, ThreadId, Uid, UidValidity, limits,
+};
+pub use types::{
+    AccountStatus, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, InnerMessage, MailAddress, Mailbox,
+    Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved, SpecialUse, StoreMode,
+    Stored, Summary, UidRange, WatchEvent,
+};

@@ -1,0 +1,253 @@
+//! The rows that a machine reads, and the writes that it answers with.
+//!
+//! A [`View`] is what the index, its overlay, or a test's map shows: keys in order, values as bytes. [`Draft`] lays the writes of the
+//! command that is being applied over a view, so that a command sees its own effects.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq};
+
+use crate::format::FormatError;
+
+/// The state cannot be read or contradicts itself. The group stops and rebuilds; nobody gets an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The store below failed.
+    #[error("reading the view: {0}")]
+    Storage(String),
+    /// A row or command does not decode.
+    #[error("{what}: {error}")]
+    Format {
+        /// Which row or command.
+        what: &'static str,
+        /// Why it does not decode.
+        error: FormatError,
+    },
+    /// Two rows contradict each other.
+    #[error("the state contradicts itself: {0}")]
+    Broken(String),
+}
+
+/// Whether a scan goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Next row.
+    More,
+    /// Enough.
+    Stop,
+}
+
+/// Receives a row of a scan.
+pub type RowVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Flow, Fault> + 'a;
+
+/// An ordered map of rows.
+pub trait View {
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault>;
+
+    /// Visits the rows with `from <= key < to` in order.
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault>;
+
+    /// Visits the rows with `from <= key < to` in descending order.
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault>;
+}
+
+/// What a command changes: rows for the batch, and news for the rooms around the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// Key and new value; `None` removes. Each key once.
+    pub rows: BTreeMap<Vec<u8>, Option<Bytes>>,
+    /// Bodies that a row now names: a replica without one fetches it at once.
+    pub bodies_named: Vec<BodyHash>,
+    /// Bodies that collection released: their space may be reused after the delay.
+    pub bodies_released: Vec<BodyHash>,
+    /// Accounts that changed, for watchers.
+    pub changes: Vec<Change>,
+}
+
+/// An account changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Whose.
+    pub account: AccountId,
+    /// Its MODSEQ now.
+    pub modseq: ModSeq,
+    /// The mailbox that changed.
+    pub mailbox: MailboxId,
+    /// A mailbox was made, renamed, deleted or subscribed.
+    pub tree: bool,
+}
+
+/// A view with the writes of one command laid over it.
+pub struct Draft<'v> {
+    base: &'v dyn View,
+    /// What the command has written so far.
+    pub writes: Writes,
+}
+
+impl<'v> Draft<'v> {
+    /// No writes yet.
+    pub fn new(base: &'v dyn View) -> Self {
+        Draft {
+            base,
+            writes: Writes::default(),
+        }
+    }
+
+    /// Writes a row.
+    pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        self.writes.rows.insert(key, Some(value.into()));
+    }
+
+    /// Removes a row.
+    pub fn remove(&mut self, key: Vec<u8>) {
+        self.writes.rows.insert(key, None);
+    }
+
+    fn merged(&self, from: &[u8], to: &[u8], back: bool, visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
+        if from >= to {
+            return Ok(());
+        }
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let mine: Vec<(&Vec<u8>, &Option<Bytes>)> = if back {
+            self.writes.rows.range::<[u8], _>(range).rev().collect()
+        } else {
+            self.writes.rows.range::<[u8], _>(range).collect()
+        };
+        merge_scan(self.base, &mine, from, to, back, visit)
+    }
+}
+
+impl View for Draft<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        match self.writes.rows.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.base.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
+        self.merged(from, to, false, visit)
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
+        self.merged(from, to, true, visit)
+    }
+}
+
+/// Scans `base` with `over` laid above it. `over` is in scan order; `None` hides a row of the base.
+///
+/// # Errors
+/// What the base or the visitor says.
+pub fn merge_scan(
+    base: &dyn View,
+    over: &[(&Vec<u8>, &Option<Bytes>)],
+    from: &[u8],
+    to: &[u8],
+    back: bool,
+    visit: &mut RowVisitor<'_>,
+) -> Result<(), Fault> {
+    let mut over = over.iter().peekable();
+    let mut stopped = false;
+    let before = |a: &[u8], b: &[u8]| if back { a > b } else { a < b };
+    {
+        let mut step = |key: &[u8], value: &[u8]| -> Result<Flow, Fault> {
+            while let Some((mine, new)) = over.peek() {
+                if before(mine, key) {
+                    if let Some(new) = new
+                        && visit(mine, new)? == Flow::Stop
+                    {
+                        stopped = true;
+                        return Ok(Flow::Stop);
+                    }
+                    over.next();
+                    continue;
+                }
+                if mine.as_slice() == key {
+                    let flow = match new {
+                        Some(new) => visit(mine, new)?,
+                        None => Flow::More,
+                    };
+                    over.next();
+                    stopped = flow == Flow::Stop;
+                    return Ok(flow);
+                }
+                break;
+            }
+            let flow = visit(key, value)?;
+            stopped = flow == Flow::Stop;
+            Ok(flow)
+        };
+        if back {
+            base.scan_back(from, to, &mut step)?;
+        } else {
+            base.scan(from, to, &mut step)?;
+        }
+    }
+    if stopped {
+        return Ok(());
+    }
+    for (key, value) in over {
+        if let Some(value) = value
+            && visit(key, value)? == Flow::Stop
+        {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// A view in memory, for tests and golden scripts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryView {
+    /// The rows.
+    pub rows: BTreeMap<Vec<u8>, Bytes>,
+}
+
+impl MemoryView {
+    /// Puts the rows of one command in.
+    pub fn commit(&mut self, writes: &Writes) {
+        for (key, value) in &writes.rows {
+            match value {
+                Some(value) => self.rows.insert(key.clone(), value.clone()),
+                None => self.rows.remove(key),
+            };
+        }
+    }
+}
+
+impl View for MemoryView {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.rows.get(key).cloned())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
+        if from >= to {
+            return Ok(());
+        }
+        for (key, value) in self.rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))) {
+            if visit(key, value)? == Flow::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
+        if from >= to {
+            return Ok(());
+        }
+        for (key, value) in self
+            .rows
+            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+            .rev()
+        {
+            if visit(key, value)? == Flow::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

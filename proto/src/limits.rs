@@ -1,0 +1,138 @@
+//! Every bound in the system, one constant each, with its reason. Units come last in a name.
+
+// --- messages and bodies ---------------------------------------------------------------------------------------------
+
+/// Largest mail accepted: what the ministry's relays accept today; advertised as SIZE (RFC 1870) and APPENDLIMIT.
+pub const MESSAGE_MAX_BYTES: usize = 50 * 1024 * 1024;
+/// A body up to this rides inside its request on the multiplexed stream; a larger one is uploaded on a stream of its own, so
+/// that it never delays the small requests behind it.
+pub const INLINE_BODY_MAX_BYTES: usize = 256 * 1024;
+/// One frame of a body stream: large enough for throughput, small enough to interleave.
+pub const BODY_CHUNK_BYTES: usize = 256 * 1024;
+/// Largest gRPC message on any service: an inline body with room for its envelope. tonic's own default is 4 MiB.
+pub const GRPC_MESSAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// A summary (envelope and structure) above this is stored beside its body, so that a row stays small.
+pub const INLINE_SUMMARY_MAX_BYTES: usize = 4 * 1024;
+/// Deepest multipart nesting that a summary describes; deeper parts are shown as one leaf. Legitimate mail stays below 10.
+pub const MIME_DEPTH_MAX: usize = 32;
+/// Most parts that a summary describes; the rest is shown as part of the last one.
+pub const MIME_PARTS_MAX: usize = 1000;
+
+// --- accounts and mailboxes ------------------------------------------------------------------------------------------
+
+/// Quota of a new account: the ministry's 20 GB an agent.
+pub const DEFAULT_QUOTA_BYTES: u64 = 20 * 1024 * 1024 * 1024;
+/// Most mailboxes of an account: listing them stays one answer.
+pub const MAILBOXES_PER_ACCOUNT_MAX: usize = 10_000;
+/// Longest full mailbox name, in bytes of UTF-8.
+pub const MAILBOX_NAME_MAX_BYTES: usize = 1000;
+/// Deepest mailbox tree.
+pub const MAILBOX_DEPTH_MAX: usize = 32;
+/// Most keywords that one mailbox ever saw; RFC 9051 lets a server refuse more.
+pub const KEYWORDS_PER_MAILBOX_MAX: usize = 256;
+/// Most keywords on one message.
+pub const KEYWORDS_PER_MESSAGE_MAX: usize = 64;
+/// Longest keyword.
+pub const KEYWORD_MAX_BYTES: usize = 128;
+/// Most messages that one command touches; a longer set is split into several commands, so that a command stays short to apply.
+pub const MESSAGES_PER_COMMAND_MAX: usize = 500;
+/// Most ranges of one UID set in a command.
+pub const UID_RANGES_PER_COMMAND_MAX: usize = 2_000;
+/// Most recipients of one deliver command (one shard).
+pub const RECIPIENTS_PER_COMMAND_MAX: usize = 100;
+/// Most recipients of one LMTP transaction; RFC 5321 4.5.3.1.8 asks for 100 at least.
+pub const RECIPIENTS_PER_TRANSACTION_MAX: usize = 1_000;
+/// Most rows in one page of a fetch or of changes.
+pub const FETCH_PAGE_ROWS_MAX: usize = 500;
+/// Most References that a thread search looks at.
+pub const THREAD_REFERENCES_MAX: usize = 10;
+/// Expunge tombstones kept per mailbox; a client whose state is older gets the whole UID list instead.
+pub const TOMBSTONES_PER_MAILBOX_MAX: usize = 100_000;
+
+// --- receipts (decision 6) -------------------------------------------------------------------------------------------
+
+/// A delivery is remembered as long as MTAs retry.
+pub const DELIVERY_RECEIPT_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
+/// An interactive operation is retried within its caller's deadline, minutes at most.
+pub const INTERACTIVE_RECEIPT_KEPT_MS: u64 = 15 * 60 * 1000;
+/// Most interactive receipts of an account: the oldest goes first.
+pub const INTERACTIVE_RECEIPTS_PER_ACCOUNT_MAX: usize = 4_096;
+/// Expired receipts removed by one command of the account: twice what a command adds, so the store drains.
+pub const RECEIPTS_EXPIRED_PER_COMMAND: usize = 8;
+/// Replicated time jumps at most this far per command (decision 5).
+pub const CLOCK_STEP_MAX_MS: u64 = 3600 * 1000;
+
+// --- directory -------------------------------------------------------------------------------------------------------
+
+/// RFC 5321 4.5.3.1.3: a path has 256 octets with its brackets.
+pub const ADDRESS_MAX_BYTES: usize = 254;
+/// Most addresses of one account.
+pub const ADDRESSES_PER_ACCOUNT_MAX: usize = 200;
+/// Longest password that is hashed: longer input costs CPU and adds nothing.
+pub const PASSWORD_MAX_BYTES: usize = 1024;
+/// Argon2id runs at the same time on one node: each takes 19 MiB and one core.
+pub const PASSWORD_CHECKS_AT_ONCE: usize = 2;
+/// Password checks that wait for a place; one more is answered Busy.
+pub const PASSWORD_CHECKS_WAITING_MAX: usize = 64;
+/// A login token lives this long; the gateway renews it while the session lasts.
+pub const TOKEN_LIFETIME_MS: u64 = 3600 * 1000;
+/// Clocks of two nodes may differ by this much when a token is checked.
+pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
+
+// --- raft, journal, index --------------------------------------------------------------------------------------------
+
+/// A raft entry stays below this, so that a heartbeat never waits behind one (decision 4).
+pub const RAFT_ENTRY_MAX_BYTES: usize = 64 * 1024;
+/// Entries of one append request, in bytes.
+pub const APPEND_REQUEST_MAX_BYTES: usize = 1024 * 1024;
+/// Append requests in flight to one follower of one group.
+pub const APPEND_WINDOW_REQUESTS: usize = 32;
+/// An append stream that has requests in flight and hears nothing this long is broken (raft.md pitfall 15).
+pub const APPEND_SILENCE_MS: u64 = 2_000;
+/// Proposals waiting or in flight in one shard; one more is answered Busy.
+pub const PROPOSALS_PER_SHARD_MAX: usize = 1_024;
+/// Body bytes that one node holds in memory for requests in flight; beyond it callers wait, then get Busy.
+pub const BODY_BYTES_IN_FLIGHT_MAX: usize = 512 * 1024 * 1024;
+/// One journal segment.
+pub const JOURNAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// One volume segment.
+pub const VOLUME_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+/// What the journal's writer takes into one write and one sync.
+pub const JOURNAL_BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Raft entries that a node keeps in memory so that replication and apply read no disk.
+pub const LOG_CACHE_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// The view is flushed after this many commands ...
+pub const VIEW_FLUSH_COMMANDS: usize = 1_000;
+/// ... or this long, whichever comes first (decision 2).
+pub const VIEW_FLUSH_MS: u64 = 50;
+/// A checkpoint is due after this many bytes of log.
+pub const CHECKPOINT_LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// A checkpoint is due after this long if anything was written.
+pub const CHECKPOINT_AGE_MS: u64 = 24 * 3600 * 1000;
+/// Log kept behind a checkpoint so that a node that was away for a while catches up without a snapshot.
+pub const LOG_KEPT_ENTRIES: u64 = 20_000;
+/// Groups of one node: each holds a sled database with its thread and file (storage.md guard rail 9).
+pub const GROUPS_PER_NODE_MAX: usize = 200;
+/// Longest row value in the index: sled writes pages above 128 KiB to files of their own (guard rail 9).
+pub const ROW_VALUE_MAX_BYTES: usize = 16 * 1024;
+
+// --- connections, retries --------------------------------------------------------------------------------------------
+
+/// A TLS handshake takes at most this long, or the connection is closed.
+pub const HANDSHAKE_MAX_MS: u64 = 10_000;
+/// Connections that one listener holds.
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// Requests that one client stream may have in flight on a node.
+pub const CALLS_PER_STREAM_MAX: usize = 1_024;
+/// A request without a deadline of its own gets this one.
+pub const DEFAULT_DEADLINE_MS: u64 = 30_000;
+/// First pause before a client repeats a request; it doubles up to the largest.
+pub const RETRY_FIRST_MS: u64 = 20;
+/// Largest pause between two tries.
+pub const RETRY_LARGEST_MS: u64 = 1_000;
+/// A watch says at least this often that it lives.
+pub const WATCH_HEARTBEAT_MS: u64 = 30_000;
+/// Changes that wait for one slow watcher; beyond that it is told to look for itself.
+pub const WATCH_QUEUE_MAX: usize = 1_024;
+/// Longest IMAP or LMTP line without its literals.
+pub const COMMAND_LINE_MAX_BYTES: usize = 64 * 1024;
