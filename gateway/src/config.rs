@@ -105,21 +105,32 @@ pub enum PlaintextLogin {
     Loopback,
 }
 
-/// The log, on standard error.
+/// The log, on standard error. The same keys as in malled's configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Which events, as `tracing_subscriber::EnvFilter` reads it.
-    pub filter: String,
-    /// One JSON object a line instead of text.
-    pub json: bool,
+    /// A filter as `tracing` takes it, for example `info,malle_gateway=debug`.
+    pub level: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Default for Log {
     fn default() -> Log {
         Log {
-            filter: "info".to_owned(),
-            json: false,
+            level: "info".to_owned(),
+            format: LogFormat::default(),
         }
     }
 }

@@ -70,14 +70,13 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn start_log(log: &config::Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter).context("log.filter")?;
-    let log_lines = tracing_subscriber::fmt()
+    let filter = EnvFilter::try_new(&log.level).context("log.level")?;
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if log.json {
-        log_lines.json().init()
-    } else {
-        log_lines.init()
+    match log.format {
+        config::LogFormat::Text => lines.with_ansi(false).init(),
+        config::LogFormat::Json => lines.json().init(),
     }
     Ok(())
 }

@@ -18,4 +18,3 @@ mod tests;
 
 pub use body::Room;
 pub use connection::{Context, Timeouts, serve};
-pub use deliver::Store;

@@ -22,7 +22,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::connection::Ended;
-use super::{Context, Room, Store, Timeouts, serve};
+use super::deliver::Store;
+use super::{Context, Room, Timeouts, serve};
 
 /// What was delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
