@@ -1,1 +1,3 @@
+//! The rooms of `malled`.
 
+pub mod index;
