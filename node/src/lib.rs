@@ -3,4 +3,4 @@
 //! A request comes in by `api`, is authorized by `security`, routed to a raft group, and answered from its state. docs/architecture.md
 //! has the map.
 
-pub mod peers;
+pub mod index;

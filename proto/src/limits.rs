@@ -68,6 +68,16 @@ pub const CLOCK_STEP_MAX_MS: u64 = 3600 * 1000;
 pub const ADDRESS_MAX_BYTES: usize = 254;
 /// Most addresses of one account.
 pub const ADDRESSES_PER_ACCOUNT_MAX: usize = 200;
+/// Most lines of an account's address history; the oldest goes first. A move every month fills it in 25 years.
+pub const ADDRESS_EVENTS_PER_ACCOUNT_MAX: u64 = 1_000;
+/// Most receipts of the directory: 15 minutes of 1,000 operations a second, an import's pace; the oldest goes first.
+pub const DIRECTORY_RECEIPTS_MAX: u64 = 900_000;
+/// Most nodes ever: the topology stays one answer.
+pub const NODES_MAX: usize = 1_000;
+/// Most shards, and the highest shard id: the topology stays one answer.
+pub const SHARDS_MAX: usize = 10_000;
+/// Most voters of a shard: five survive two losses, two more for a change under way.
+pub const REPLICAS_PER_SHARD_MAX: usize = 7;
 /// Longest password that is hashed: longer input costs CPU and adds nothing.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// Argon2id runs at the same time on one node: each takes 19 MiB and one core.
