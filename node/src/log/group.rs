@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use malle_journal::{Durability, Journal, JournalError, Location};
+use malle_journal::{Durability, Journal, JournalError, Location, Record};
 use malle_machine::format;
 use malle_proto::{ShardId, limits};
 use openraft::entry::RaftEntry;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::records::{EntryRecord, FloorRecord, HeadRecord, LogIdRecord, TruncateRecord};
 use super::types::{Entry, LogId};
@@ -61,7 +61,10 @@ impl Contents {
     }
 
     pub fn last(&self) -> Option<LogId> {
-        self.slots.back().map(|slot| slot.id).or(self.head.purged.map(LogId::from))
+        self.slots
+            .back()
+            .map(|slot| slot.id)
+            .or(self.head.purged.map(LogId::from))
     }
 }
 
@@ -103,7 +106,15 @@ pub(super) fn io_error(error: &JournalError) -> io::Error {
 impl GroupLog {
     pub(super) fn new(shard: ShardId, journal: Journal, contents: Contents, cache_bytes: Arc<AtomicUsize>) -> Self {
         let (synced, _) = watch::channel(0);
-        GroupLog { shared: Arc::new(Shared { shard, journal, contents: Mutex::new(contents), synced, cache_bytes }) }
+        GroupLog {
+            shared: Arc::new(Shared {
+                shard,
+                journal,
+                contents: Mutex::new(contents),
+                synced,
+                cache_bytes,
+            }),
+        }
     }
 
     pub(super) fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -146,7 +157,11 @@ impl GroupLog {
                 match contents.slot(id.index) {
                     Some(slot) if slot.id == id && slot.at.is_some() => return Ok(()),
                     Some(slot) if slot.id == id => {}
-                    _ => return Err(io::Error::other(format!("entry {id} is to be applied but is not in the log"))),
+                    _ => {
+                        return Err(io::Error::other(format!(
+                            "entry {id} is to be applied but is not in the log"
+                        )));
+                    }
                 }
             }
             if let Some(reason) = failed.borrow_and_update().clone() {
@@ -168,8 +183,10 @@ impl GroupLog {
         entries: Vec<Entry>,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
     ) -> io::Result<()> {
-        let encoded: Vec<(LogId, Bytes)> =
-            entries.iter().map(|entry| (entry.log_id(), format::encode(&EntryRecord::from(entry)))).collect();
+        let encoded: Vec<(LogId, Bytes)> = entries
+            .iter()
+            .map(|entry| (entry.log_id(), format::encode(&EntryRecord::from(entry))))
+            .collect();
         let Some(last) = encoded.last().map(|(id, _)| *id) else {
             done(Ok(()));
             return Ok(());
@@ -204,7 +221,8 @@ impl GroupLog {
                     finish(result.map(|_| ()).map_err(|error| io_error(&error)));
                 }
             };
-            self.shared.journal.submit(self.group(), KIND_ENTRY, bytes, Durability::Sync, completion).await;
+            let record = Record::new(self.group(), KIND_ENTRY, vec![bytes]);
+            self.shared.journal.submit(record, Durability::Sync, completion).await;
         }
         Ok(())
     }
@@ -224,12 +242,19 @@ impl GroupLog {
 
     /// Forgets the oldest cached bytes while the node's cache is over its bound; what is not synced stays.
     fn evict(&self, contents: &mut Contents) {
-        let mut over =
-            self.shared.cache_bytes.load(Ordering::Relaxed).saturating_sub(limits::LOG_CACHE_MAX_BYTES);
-        let Some(first) = contents.slots.front().map(|slot| slot.id.index) else { return };
+        let mut over = self
+            .shared
+            .cache_bytes
+            .load(Ordering::Relaxed)
+            .saturating_sub(limits::LOG_CACHE_MAX_BYTES);
+        let Some(first) = contents.slots.front().map(|slot| slot.id.index) else {
+            return;
+        };
         let mut index = contents.cached_from.max(first);
         while over > 0 {
-            let Some(slot) = contents.slot_mut(index).filter(|slot| slot.at.is_some()) else { break };
+            let Some(slot) = contents.slot_mut(index).filter(|slot| slot.at.is_some()) else {
+                break;
+            };
             if slot.cached.take().is_some() {
                 self.shared.cache_bytes.fetch_sub(slot.length, Ordering::Relaxed);
                 over = over.saturating_sub(slot.length);
@@ -277,7 +302,7 @@ impl GroupLog {
                 Found::At(at) => self.shared.journal.read(at).await.map_err(|error| io_error(&error))?,
             };
             let record: EntryRecord = format::decode(&bytes).map_err(io::Error::other)?;
-            entries.push(record.try_into().map_err(io::Error::other)?);
+            entries.push(record.into_entry().map_err(io::Error::other)?);
         }
         Ok(entries)
     }
@@ -304,16 +329,11 @@ impl GroupLog {
     }
 
     async fn submit_and_wait(&self, kind: u8, bytes: Bytes) -> io::Result<Location> {
-        let (tell, told) = oneshot::channel();
+        let record = Record::new(self.group(), kind, vec![bytes]);
         self.shared
             .journal
-            .submit(self.group(), kind, bytes, Durability::Sync, move |result| {
-                // The waiter is gone only when its group stopped: nobody needs the answer then.
-                let _ = tell.send(result);
-            })
-            .await;
-        told.await
-            .map_err(|_| io::Error::other("the journal is closed"))?
+            .append(record)
+            .await
             .map_err(|error| io_error(&error))
     }
 

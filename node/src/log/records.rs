@@ -26,13 +26,20 @@ pub struct LogIdRecord {
 
 impl From<LogId> for LogIdRecord {
     fn from(id: LogId) -> Self {
-        LogIdRecord { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
+        LogIdRecord {
+            term: id.leader_id.term,
+            node: id.leader_id.node_id,
+            index: id.index,
+        }
     }
 }
 
 impl From<LogIdRecord> for LogId {
     fn from(id: LogIdRecord) -> Self {
-        LogId { leader_id: LeaderId::new(id.term, id.node), index: id.index }
+        LogId {
+            leader_id: LeaderId::new(id.term, id.node),
+            index: id.index,
+        }
     }
 }
 
@@ -49,13 +56,21 @@ pub struct VoteRecord {
 
 impl From<&Vote> for VoteRecord {
     fn from(vote: &Vote) -> Self {
-        VoteRecord { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
+        VoteRecord {
+            term: vote.leader_id.term,
+            node: vote.leader_id.node_id,
+            committed: vote.committed,
+        }
     }
 }
 
 impl From<VoteRecord> for Vote {
     fn from(vote: VoteRecord) -> Self {
-        if vote.committed { Vote::new_committed(vote.term, vote.node) } else { Vote::new(vote.term, vote.node) }
+        if vote.committed {
+            Vote::new_committed(vote.term, vote.node)
+        } else {
+            Vote::new(vote.term, vote.node)
+        }
     }
 }
 
@@ -71,8 +86,15 @@ pub struct MembershipRecord {
 impl From<&Membership> for MembershipRecord {
     fn from(membership: &Membership) -> Self {
         MembershipRecord {
-            voters: membership.get_joint_config().iter().map(|set| set.iter().copied().collect()).collect(),
-            members: membership.nodes().map(|(id, member)| (*id, member.peer_address.clone())).collect(),
+            voters: membership
+                .get_joint_config()
+                .iter()
+                .map(|set| set.iter().copied().collect())
+                .collect(),
+            members: membership
+                .nodes()
+                .map(|(id, member)| (*id, member.peer_address.clone()))
+                .collect(),
         }
     }
 }
@@ -82,8 +104,11 @@ impl TryFrom<MembershipRecord> for Membership {
 
     fn try_from(record: MembershipRecord) -> Result<Self, FormatError> {
         let voters: Vec<BTreeSet<u64>> = record.voters.into_iter().map(|set| set.into_iter().collect()).collect();
-        let members: BTreeMap<u64, Member> =
-            record.members.into_iter().map(|(id, peer_address)| (id, Member { peer_address })).collect();
+        let members: BTreeMap<u64, Member> = record
+            .members
+            .into_iter()
+            .map(|(id, peer_address)| (id, Member { peer_address }))
+            .collect();
         Membership::new(voters, members).map_err(|error| FormatError::Payload(error.to_string()))
     }
 }
@@ -152,16 +177,21 @@ impl From<&Entry> for EntryRecord {
     }
 }
 
-impl TryFrom<EntryRecord> for Entry {
-    type Error = FormatError;
-
-    fn try_from(record: EntryRecord) -> Result<Self, FormatError> {
-        let payload = match record.payload {
+impl EntryRecord {
+    /// The entry that this is.
+    ///
+    /// # Errors
+    /// When a membership in it makes no sense.
+    pub fn into_entry(self) -> Result<Entry, FormatError> {
+        let payload = match self.payload {
             PayloadRecord::Blank => EntryPayload::Blank,
             PayloadRecord::Command(bytes) => EntryPayload::Normal(Proposal(bytes)),
             PayloadRecord::Membership(membership) => EntryPayload::Membership(membership.try_into()?),
         };
-        Ok(Entry { log_id: record.id.into(), payload })
+        Ok(Entry {
+            log_id: self.id.into(),
+            payload,
+        })
     }
 }
 
@@ -314,7 +344,11 @@ impl TryFrom<AppendRecord> for openraft::raft::AppendEntriesRequest<TypeConfig> 
         Ok(openraft::raft::AppendEntriesRequest {
             vote: record.vote.into(),
             prev_log_id: record.previous.map(Into::into),
-            entries: record.entries.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            entries: record
+                .entries
+                .into_iter()
+                .map(EntryRecord::into_entry)
+                .collect::<Result<_, _>>()?,
             leader_commit: record.committed.map(Into::into),
         })
     }

@@ -58,34 +58,46 @@ impl Logs {
     ///
     /// # Errors
     /// Damage in the middle, another node's journal, or a disk that does not work.
-    pub async fn open(disk: Arc<dyn Disk>, dir: &Path, node: NodeId) -> Result<Logs, LogError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, node: NodeId) -> Result<Logs, LogError> {
+        let options = Options {
+            segment_bytes: limits::JOURNAL_SEGMENT_BYTES,
+            node: node.0,
+            mode: Mode::Recycle,
+            pool: limits::JOURNAL_POOL_SEGMENTS,
+            batch_max_bytes: limits::JOURNAL_BATCH_MAX_BYTES,
+            in_flight_max_bytes: limits::JOURNAL_IN_FLIGHT_MAX_BYTES,
+        };
+        // Replay blocks, and this is the start: nothing else runs yet that it could hold up.
         let mut found: BTreeMap<ShardId, Contents> = BTreeMap::new();
-        let mut fault = None;
-        let options = Options::new(limits::JOURNAL_SEGMENT_BYTES, node.0, Mode::Recycle);
-        let journal = Journal::open(disk, dir, options, &mut |record: ReplayedRecord| {
-            let shard = ShardId(record.group as u32);
-            if fault.is_none()
-                && let Err(error) = take(shard, found.entry(shard).or_default(), &record)
-            {
-                fault = Some(error);
-            }
-            Ok(())
+        let journal = Journal::open(disk, dir, options, &mut |record: ReplayedRecord<'_>| {
+            let shard = ShardId(u32::try_from(record.group)?);
+            take(shard, found.entry(shard).or_default(), &record).map_err(Into::into)
+        })?;
+        Ok(Logs {
+            journal,
+            cache_bytes: Arc::default(),
+            found: Mutex::new(found),
         })
-        .await?;
-        match fault {
-            Some(error) => Err(error),
-            None => Ok(Logs { journal, cache_bytes: Arc::default(), found: Mutex::new(found) }),
-        }
     }
 
     /// Groups that have a log here and were not opened yet.
     pub fn found(&self) -> Vec<ShardId> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .copied()
+            .collect()
     }
 
     /// The log of a group; empty when the journal had none.
     pub fn group(&self, shard: ShardId) -> GroupLog {
-        let contents = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard).unwrap_or_default();
+        let contents = self
+            .found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&shard)
+            .unwrap_or_default();
         GroupLog::new(shard, self.journal.clone(), contents, self.cache_bytes.clone())
     }
 
@@ -99,23 +111,27 @@ fn take(shard: ShardId, contents: &mut Contents, record: &ReplayedRecord) -> Res
     let broken = |error| LogError::Record { shard, error };
     match record.kind {
         KIND_ENTRY => {
-            let entry: EntryRecord = format::decode(&record.payload).map_err(broken)?;
+            let entry: EntryRecord = format::decode(record.payload).map_err(broken)?;
             let id = LogId::from(entry.id);
             if let Some(last) = contents.slots.back().map(|slot| slot.id.index)
                 && last + 1 != id.index
             {
-                return Err(LogError::Gap { shard, index: id.index, last });
+                return Err(LogError::Gap {
+                    shard,
+                    index: id.index,
+                    last,
+                });
             }
             contents.bytes_since_checkpoint += record.payload.len() as u64;
             contents.slots.push_back(Slot {
                 id,
-                at: Some(record.at),
+                at: Some(record.location),
                 cached: None,
                 length: record.payload.len(),
             });
         }
         KIND_TRUNCATE => {
-            let truncate: TruncateRecord = format::decode(&record.payload).map_err(broken)?;
+            let truncate: TruncateRecord = format::decode(record.payload).map_err(broken)?;
             while contents
                 .slots
                 .back()
@@ -125,8 +141,8 @@ fn take(shard: ShardId, contents: &mut Contents, record: &ReplayedRecord) -> Res
             }
         }
         KIND_HEAD => {
-            contents.head = format::decode::<HeadRecord>(&record.payload).map_err(broken)?;
-            contents.head_at = Some(record.at);
+            contents.head = format::decode::<HeadRecord>(record.payload).map_err(broken)?;
+            contents.head_at = Some(record.location);
             if let Some(purged) = contents.head.purged {
                 while contents.slots.front().is_some_and(|slot| slot.id.index <= purged.index) {
                     contents.slots.pop_front();
@@ -134,7 +150,9 @@ fn take(shard: ShardId, contents: &mut Contents, record: &ReplayedRecord) -> Res
             }
         }
         kind => {
-            return Err(broken(FormatError::Payload(format!("journal record of unknown kind {kind}"))));
+            return Err(broken(FormatError::Payload(format!(
+                "journal record of unknown kind {kind}"
+            ))));
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::ops::{Bound, RangeBounds};
 
 use futures::Stream;
 use malle_proto::limits;
-use openraft::storage::{EntriesStreamResult, IOFlushed, LogState, RaftLogStorage};
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
 use super::group::GroupLog;
@@ -31,7 +31,9 @@ impl GroupLog {
     /// `from`, raised to the first entry there is: the range of a reader may begin in the purged part.
     fn clamp(&self, from: u64, to: u64) -> (u64, u64) {
         let contents = self.contents();
-        let Some(first) = contents.slots.front().map(|slot| slot.id.index) else { return (0, 0) };
+        let Some(first) = contents.slots.front().map(|slot| slot.id.index) else {
+            return (0, 0);
+        };
         (from.max(first), to.min(first + contents.slots.len() as u64))
     }
 }
@@ -55,7 +57,7 @@ impl RaftLogReader<TypeConfig> for GroupLog {
         self.read(from, to, limits::APPEND_REQUEST_MAX_BYTES).await
     }
 
-    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = EntriesStreamResult<TypeConfig>> + OptionalSend
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -80,7 +82,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let contents = self.contents();
-        Ok(LogState { last_purged_log_id: contents.head.purged.map(LogId::from), last_log_id: contents.last() })
+        Ok(LogState {
+            last_purged_log_id: contents.head.purged.map(LogId::from),
+            last_log_id: contents.last(),
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -98,7 +103,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        self.append_entries(entries, |result| callback.io_completed(result)).await
+        self.append_entries(entries, |result| callback.io_completed(result))
+            .await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {

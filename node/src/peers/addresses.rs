@@ -17,14 +17,26 @@ impl PeerAddresses {
         if address.is_empty() {
             return;
         }
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&node).is_some_and(|old| old == address);
+        let known = self
+            .known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&node)
+            .is_some_and(|old| old == address);
         if !known {
-            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(node, address.to_owned());
+            self.known
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(node, address.to_owned());
         }
     }
 
     /// Where a node is.
     pub fn get(&self, node: NodeId) -> Option<String> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&node)
+            .cloned()
     }
 }

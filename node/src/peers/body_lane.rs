@@ -50,7 +50,12 @@ impl BodyLane {
         let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
         let pending: Arc<Pending> = Arc::new(Mutex::new(Some(BTreeMap::new())));
         malle_rt::spawn(run(node, client, chunks, pending.clone()));
-        Arc::new(BodyLane { node, out, pending, next: AtomicU64::new(1) })
+        Arc::new(BodyLane {
+            node,
+            out,
+            pending,
+            next: AtomicU64::new(1),
+        })
     }
 
     pub fn is_open(&self) -> bool {
@@ -58,7 +63,10 @@ impl BodyLane {
     }
 
     fn gone(&self) -> PeerError {
-        PeerError::Unreachable { node: self.node, reason: "the body stream ended".into() }
+        PeerError::Unreachable {
+            node: self.node,
+            reason: "the body stream ended".into(),
+        }
     }
 
     /// Sends a body; done when the peer says that it is durable.
@@ -69,7 +77,10 @@ impl BodyLane {
             Some(pending) => pending.insert(put, tell),
             None => return Err(self.gone()),
         };
-        let _place = Place { pending: &self.pending, put };
+        let _place = Place {
+            pending: &self.pending,
+            put,
+        };
         let mut chunk = PutBodyChunk {
             put,
             shard: body.shard.0,
@@ -88,7 +99,10 @@ impl BodyLane {
             if last {
                 break;
             }
-            chunk = PutBodyChunk { put, ..PutBodyChunk::default() };
+            chunk = PutBodyChunk {
+                put,
+                ..PutBodyChunk::default()
+            };
         }
         told.await.unwrap_or_else(|_| Err(self.gone()))
     }
@@ -108,12 +122,21 @@ async fn run(
                 match answers.next().await {
                     Some(Ok(ack)) => acknowledge(node, ack, &pending),
                     Some(Err(status)) => break status_error(node, &status),
-                    None => break PeerError::Unreachable { node, reason: "the body stream ended".into() },
+                    None => {
+                        break PeerError::Unreachable {
+                            node,
+                            reason: "the body stream ended".into(),
+                        };
+                    }
                 }
             }
         }
     };
-    let waiting = pending.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+    let waiting = pending
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        .unwrap_or_default();
     for (_, tell) in waiting {
         // A caller that stopped waiting needs no answer.
         let _ = tell.send(Err(ended.clone()));
@@ -121,11 +144,18 @@ async fn run(
 }
 
 fn acknowledge(node: NodeId, ack: PutBodyAck, pending: &Pending) {
-    let waiting = pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(|all| all.remove(&ack.put));
+    let waiting = pending
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .as_mut()
+        .and_then(|all| all.remove(&ack.put));
     if let Some(tell) = waiting {
         let answer = match ack.error {
             None => Ok(()),
-            Some(error) => Err(PeerError::Refused { node, reason: error.message }),
+            Some(error) => Err(PeerError::Refused {
+                node,
+                reason: error.message,
+            }),
         };
         let _ = tell.send(answer);
     }

@@ -60,15 +60,20 @@ pub struct GrpcTransport {
 impl GrpcTransport {
     /// Dials with `dial` where `addresses` says.
     pub fn new(addresses: Arc<PeerAddresses>, dial: Arc<dyn Dial>) -> Self {
-        GrpcTransport { addresses, dial, channels: Mutex::default(), body_lanes: Mutex::default() }
+        GrpcTransport {
+            addresses,
+            dial,
+            channels: Mutex::default(),
+            body_lanes: Mutex::default(),
+        }
     }
 
     /// A lazy channel: it connects with its first request and again after a break. A changed address makes a new one.
     fn client(&self, node: NodeId, lane: Lane) -> Result<PeerClient<Channel>, PeerError> {
-        let address = self
-            .addresses
-            .get(node)
-            .ok_or_else(|| PeerError::Unreachable { node, reason: "its address is not known".into() })?;
+        let address = self.addresses.get(node).ok_or_else(|| PeerError::Unreachable {
+            node,
+            reason: "its address is not known".into(),
+        })?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(&(node, lane)) {
             Some((old, channel)) if *old == address => channel.clone(),
@@ -121,10 +126,16 @@ impl GrpcTransport {
 pub(super) fn status_error(node: NodeId, status: &tonic::Status) -> PeerError {
     match status.code() {
         tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::Internal => {
-            PeerError::Unreachable { node, reason: status.message().to_owned() }
+            PeerError::Unreachable {
+                node,
+                reason: status.message().to_owned(),
+            }
         }
         tonic::Code::DeadlineExceeded => PeerError::Deadline(node),
-        _ => PeerError::Refused { node, reason: status.message().to_owned() },
+        _ => PeerError::Refused {
+            node,
+            reason: status.message().to_owned(),
+        },
     }
 }
 
@@ -166,7 +177,12 @@ impl Transport for GrpcTransport {
         let mut client = self.client(to, Lane::Raft)?;
         let (out, frames) = mpsc::channel(FRAMES_WAITING);
         let (answers_in, answers) = mpsc::channel(limits::APPEND_WINDOW_REQUESTS);
-        let opened = within(to, deadline, async move { client.append(ReceiverStream::new(frames)).await }).await?;
+        let opened = within(
+            to,
+            deadline,
+            async move { client.append(ReceiverStream::new(frames)).await },
+        )
+        .await?;
         let mut incoming = opened.into_inner();
         malle_rt::spawn(async move {
             while let Some(item) = incoming.next().await {
@@ -189,8 +205,16 @@ impl Transport for GrpcTransport {
         deadline: Instant,
     ) -> Result<RaftFrame, PeerError> {
         let mut client = self.client(to, Lane::Snapshots)?;
-        let first = SnapshotChunk { head: Some(head), size, data: Bytes::new() };
-        let rest = ReceiverStream::new(chunks).map(|data| SnapshotChunk { head: None, size: 0, data });
+        let first = SnapshotChunk {
+            head: Some(head),
+            size,
+            data: Bytes::new(),
+        };
+        let rest = ReceiverStream::new(chunks).map(|data| SnapshotChunk {
+            head: None,
+            size: 0,
+            data,
+        });
         let stream = futures::stream::iter([first]).chain(rest);
         let reply = within(to, deadline, async move { client.snapshot(stream).await }).await?;
         Ok(reply.into_inner())
@@ -212,10 +236,16 @@ impl Transport for GrpcTransport {
         deadline: Instant,
     ) -> Result<StoredBody, PeerError> {
         let mut client = self.client(to, Lane::Bodies)?;
-        let request = GetBodyRequest { shard: shard.0, hash: hash.to_vec().into() };
+        let request = GetBodyRequest {
+            shard: shard.0,
+            hash: hash.to_vec().into(),
+        };
         within(to, deadline, async move {
             let mut chunks = client.get_body(request).await?.into_inner();
-            let first = chunks.message().await?.ok_or_else(|| tonic::Status::not_found("an empty answer"))?;
+            let first = chunks
+                .message()
+                .await?
+                .ok_or_else(|| tonic::Status::not_found("an empty answer"))?;
             let expected = usize::try_from(first.stored_size).unwrap_or(usize::MAX);
             if expected > limits::MESSAGE_MAX_BYTES * 2 {
                 return Err(tonic::Status::out_of_range("a body larger than any that is stored"));
@@ -231,15 +261,23 @@ impl Transport for GrpcTransport {
             if stored.len() != expected {
                 return Err(tonic::Status::aborted("the body broke off"));
             }
-            Ok(StoredBody { shard, hash, size: first.size, encoding: first.encoding, stored: stored.freeze() })
+            Ok(StoredBody {
+                shard,
+                hash,
+                size: first.size,
+                encoding: first.encoding,
+                stored: stored.freeze(),
+            })
         })
         .await
     }
 
     async fn replica(&self, to: NodeId, shard: ShardId, deadline: Instant) -> Result<GroupStatus, PeerError> {
         let mut client = self.client(to, Lane::Raft)?;
-        let reply =
-            within(to, deadline, async move { client.replica(ReplicaRequest { shard: shard.0 }).await }).await?;
+        let reply = within(to, deadline, async move {
+            client.replica(ReplicaRequest { shard: shard.0 }).await
+        })
+        .await?;
         Ok(reply.into_inner())
     }
 }

@@ -109,7 +109,10 @@ impl Peer for PeerService {
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<RaftFrame>, Status> {
         let from = caller_node(&request)?;
         let mut incoming = request.into_inner();
-        let first = incoming.message().await?.ok_or_else(|| refused("a snapshot without a head"))?;
+        let first = incoming
+            .message()
+            .await?
+            .ok_or_else(|| refused("a snapshot without a head"))?;
         let head = first.head.ok_or_else(|| refused("a snapshot without a head"))?;
         let (chunks_in, chunks) = mpsc::channel(4);
         malle_rt::spawn(async move {
@@ -120,7 +123,9 @@ impl Peer for PeerService {
                 }
             }
         });
-        Ok(Response::new(self.handler.snapshot(from, head, first.size, chunks).await))
+        Ok(Response::new(
+            self.handler.snapshot(from, head, first.size, chunks).await,
+        ))
     }
 
     type PutBodiesStream = Answers<PutBodyAck>;
@@ -151,8 +156,17 @@ impl Peer for PeerService {
         let chunks = futures::stream::unfold(Some((body.stored, true)), move |rest| async move {
             let (mut rest, first) = rest?;
             let data = rest.split_to(rest.len().min(limits::BODY_CHUNK_BYTES));
-            let sizes = if first { (stored_size, size, encoding) } else { (0, 0, 0) };
-            let chunk = GetBodyChunk { stored_size: sizes.0, size: sizes.1, encoding: sizes.2, data };
+            let sizes = if first {
+                (stored_size, size, encoding)
+            } else {
+                (0, 0, 0)
+            };
+            let chunk = GetBodyChunk {
+                stored_size: sizes.0,
+                size: sizes.1,
+                encoding: sizes.2,
+                data,
+            };
             let next = (!rest.is_empty()).then_some((rest, false));
             Some((Ok(chunk), next))
         });
@@ -193,7 +207,9 @@ async fn receive_bodies(
             Ok(None) => {}
             Ok(Some(body)) => {
                 let (handler, acks) = (handler.clone(), acks.clone());
-                let Ok(place) = places.clone().acquire_owned().await else { return };
+                let Ok(place) = places.clone().acquire_owned().await else {
+                    return;
+                };
                 malle_rt::spawn(async move {
                     let stored = handler.put_body(body).await;
                     drop(place);
@@ -238,12 +254,22 @@ fn take_chunk(partial: &mut BTreeMap<u64, Partial>, chunk: PutBodyChunk) -> Resu
         };
         if chunk.last {
             return if chunk.data.len() == expected {
-                Ok(Some(StoredBody { stored: chunk.data, ..body }))
+                Ok(Some(StoredBody {
+                    stored: chunk.data,
+                    ..body
+                }))
             } else {
                 Err(format!("{} of {expected} bytes came", chunk.data.len()))
             };
         }
-        partial.insert(chunk.put, Partial { body, expected, data: BytesMut::from(&chunk.data[..]) });
+        partial.insert(
+            chunk.put,
+            Partial {
+                body,
+                expected,
+                data: BytesMut::from(&chunk.data[..]),
+            },
+        );
         return Ok(None);
     }
     let Some(mut held) = partial.remove(&chunk.put) else {
@@ -260,5 +286,8 @@ fn take_chunk(partial: &mut BTreeMap<u64, Partial>, chunk: PutBodyChunk) -> Resu
     if held.data.len() != held.expected {
         return Err(format!("{} of {} bytes came", held.data.len(), held.expected));
     }
-    Ok(Some(StoredBody { stored: held.data.freeze(), ..held.body }))
+    Ok(Some(StoredBody {
+        stored: held.data.freeze(),
+        ..held.body
+    }))
 }

@@ -48,12 +48,19 @@ pub(super) async fn read_plan(directory: &Group, barrier: Barrier) -> Result<Pla
 impl Placement {
     /// Works on these groups.
     pub fn new(groups: Arc<Groups>, addresses: Arc<PeerAddresses>, env: Env) -> Self {
-        Placement { groups, addresses, env, leaders: leaders::Leaders::default() }
+        Placement {
+            groups,
+            addresses,
+            env,
+            leaders: leaders::Leaders::default(),
+        }
     }
 
     /// Follows the directory until `stop` says so.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let Some(directory) = self.groups.get(ShardId::DIRECTORY) else { return };
+        let Some(directory) = self.groups.get(ShardId::DIRECTORY) else {
+            return;
+        };
         let mut applied = directory.applied();
         drop(directory);
         while !*stop.borrow_and_update() {

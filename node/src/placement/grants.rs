@@ -18,7 +18,9 @@ pub(super) async fn open_accounts(group: &Group, directory: &Group, env: &Env) -
     let shard = group.shard();
     loop {
         let deadline = malle_rt::now() + COMMAND;
-        let through = group.read(Barrier::Local, deadline, shard::read::accounts_through).await?;
+        let through = group
+            .read(Barrier::Local, deadline, shard::read::accounts_through)
+            .await?;
         let grants = directory
             .read(Barrier::Local, deadline, move |view| {
                 directory::read::grants(view, shard, through, GRANTS_TOGETHER)
@@ -35,7 +37,9 @@ pub(super) async fn open_accounts(group: &Group, directory: &Group, env: &Env) -
                 mailboxes: std::array::from_fn(|_| env.mailbox_id()),
             })
             .collect();
-        group.propose_shard(shard::Op::OpenAccounts { accounts, through }, deadline).await?;
+        group
+            .propose_shard(shard::Op::OpenAccounts { accounts, through }, deadline)
+            .await?;
         if !more {
             return Ok(());
         }

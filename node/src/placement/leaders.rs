@@ -25,10 +25,14 @@ pub(super) struct Leaders {
 impl Leaders {
     /// One look at a group that this node leads.
     pub async fn look(&mut self, groups: &Arc<Groups>, group: &Group, plan: &Plan) -> Result<(), GroupError> {
-        let Some(row) = plan.shards.iter().find(|row| row.id == group.shard()) else { return Ok(()) };
+        let Some(row) = plan.shards.iter().find(|row| row.id == group.shard()) else {
+            return Ok(());
+        };
         self.tell_directory(groups, group, row).await?;
         let led_since = *self.since.entry(row.id).or_insert_with(malle_rt::now);
-        let Some(&preferred) = row.replicas.first() else { return Ok(()) };
+        let Some(&preferred) = row.replicas.first() else {
+            return Ok(());
+        };
         if preferred == groups.node() {
             self.since.remove(&row.id);
             return Ok(());
@@ -51,7 +55,9 @@ impl Leaders {
         group: &Group,
         row: &directory::Shard,
     ) -> Result<(), GroupError> {
-        let [voters] = &group.members().voters[..] else { return Ok(()) };
+        let [voters] = &group.members().voters[..] else {
+            return Ok(());
+        };
         let now: BTreeSet<NodeId> = voters.iter().copied().collect();
         let known: BTreeSet<NodeId> = row.replicas.iter().copied().collect();
         if now == known || now.is_empty() {
@@ -65,7 +71,11 @@ impl Leaders {
             .filter_map(|node| if now.contains(node) { Some(*node) } else { fresh.next() })
             .collect();
         replicas.extend(fresh);
-        let op = directory::Op::ShardSet { shard: row.id, replicas, epoch: row.epoch };
+        let op = directory::Op::ShardSet {
+            shard: row.id,
+            replicas,
+            epoch: row.epoch,
+        };
         match groups.propose_directory(op, malle_rt::now() + COMMAND).await? {
             directory::Outcome::Refused(refusal) => Err(GroupError::Invalid(refusal.to_string())),
             _ => Ok(()),

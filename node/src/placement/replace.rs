@@ -75,11 +75,7 @@ pub async fn replace_node(
 ///
 /// # Errors
 /// See [`ReplaceError`].
-pub async fn register(
-    groups: &Arc<Groups>,
-    node: directory::Node,
-    deadline: Instant,
-) -> Result<(), ReplaceError> {
+pub async fn register(groups: &Arc<Groups>, node: directory::Node, deadline: Instant) -> Result<(), ReplaceError> {
     let (id, peer_address) = (node.id, node.peer_address.clone());
     propose(groups, directory::Op::NodeSet { node }, deadline).await?;
     let directory = groups
@@ -106,17 +102,24 @@ async fn move_replica(
     deadline: Instant,
 ) -> Result<(), ReplaceError> {
     let shard = group.shard();
-    let Ok(joined) =
-        malle_rt::timeout_at(deadline, group.add_learner(node.id, node.peer_address.clone())).await
-    else {
-        return Err(ReplaceError::Behind { node: node.id, shard, missing: "log or snapshot".into() });
+    let Ok(joined) = malle_rt::timeout_at(deadline, group.add_learner(node.id, node.peer_address.clone())).await else {
+        return Err(ReplaceError::Behind {
+            node: node.id,
+            shard,
+            missing: "log or snapshot".into(),
+        });
     };
     joined?;
     // No voter leaves before its successor has the bodies as well as the rows (decision 4).
     wait_for_bodies(group, transport, node.id, deadline).await?;
     let members = group.members();
-    let Some(voters) = members.voters.last() else { return Ok(()) };
-    let voters: Vec<NodeId> = voters.iter().map(|id| if *id == lost { node.id } else { *id }).collect();
+    let Some(voters) = members.voters.last() else {
+        return Ok(());
+    };
+    let voters: Vec<NodeId> = voters
+        .iter()
+        .map(|id| if *id == lost { node.id } else { *id })
+        .collect();
     let Ok(changed) = malle_rt::timeout_at(deadline, group.set_voters(&voters)).await else {
         return Err(GroupError::Deadline.into());
     };

@@ -49,9 +49,9 @@ impl From<RaftError<TypeConfig, ClientWriteError<TypeConfig>>> for GroupError {
     fn from(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Self {
         match error {
             RaftError::Fatal(fatal) => fatal.into(),
-            RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
-                GroupError::NotLeader { leader: to.leader_id.map(NodeId) }
-            }
+            RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => GroupError::NotLeader {
+                leader: to.leader_id.map(NodeId),
+            },
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
                 GroupError::Unavailable("the leader changed".into())
             }
@@ -64,9 +64,9 @@ impl From<RaftError<TypeConfig, LinearizableReadError<TypeConfig>>> for GroupErr
     fn from(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> Self {
         match error {
             RaftError::Fatal(fatal) => fatal.into(),
-            RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => {
-                GroupError::NotLeader { leader: to.leader_id.map(NodeId) }
-            }
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => GroupError::NotLeader {
+                leader: to.leader_id.map(NodeId),
+            },
             RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum)) => {
                 GroupError::Unavailable(quorum.to_string())
             }

@@ -48,7 +48,15 @@ impl Group {
         bodies: Arc<GroupBodies>,
     ) -> Self {
         let proposals = Semaphore::new(limits::PROPOSALS_PER_SHARD_MAX);
-        Group { shard, node, env, raft, state, bodies, proposals }
+        Group {
+            shard,
+            node,
+            env,
+            raft,
+            state,
+            bodies,
+            proposals,
+        }
     }
 
     /// Its shard.
@@ -75,7 +83,10 @@ impl Group {
     /// # Errors
     /// See [`GroupError`]; after `Unavailable` and `Deadline` it may still be done: repeat it with the same op id.
     pub async fn propose_shard(&self, op: shard::Op, deadline: Instant) -> Result<shard::Outcome, GroupError> {
-        let command = shard::Command { time_ms: self.env.clock.now_ms(), op };
+        let command = shard::Command {
+            time_ms: self.env.clock.now_ms(),
+            op,
+        };
         match self.propose(Proposal(format::encode(&command)), deadline).await? {
             Reply::Shard(outcome) => Ok(outcome),
             other => Err(GroupError::Invalid(format!("shard {} answered {other}", self.shard))),
@@ -91,7 +102,10 @@ impl Group {
         op: directory::Op,
         deadline: Instant,
     ) -> Result<directory::Outcome, GroupError> {
-        let command = directory::Command { time_ms: self.env.clock.now_ms(), op };
+        let command = directory::Command {
+            time_ms: self.env.clock.now_ms(),
+            op,
+        };
         match self.propose(Proposal(format::encode(&command)), deadline).await? {
             Reply::Directory(outcome) => Ok(outcome),
             other => Err(GroupError::Invalid(format!("the directory answered {other}"))),
@@ -107,7 +121,9 @@ impl Group {
             )));
         }
         let Ok(_place) = self.proposals.try_acquire() else {
-            return Err(GroupError::Busy { retry_after: BUSY_RETRY });
+            return Err(GroupError::Busy {
+                retry_after: BUSY_RETRY,
+            });
         };
         match malle_rt::timeout_at(deadline, self.raft.client_write(proposal)).await {
             Ok(written) => Ok(written?.data),
@@ -212,7 +228,11 @@ impl Group {
     pub fn nodes(&self) -> BTreeMap<NodeId, String> {
         let metrics = self.raft.metrics();
         let membership = metrics.borrow_watched().membership_config.clone();
-        membership.membership().nodes().map(|(id, member)| (NodeId(*id), member.peer_address.clone())).collect()
+        membership
+            .membership()
+            .nodes()
+            .map(|(id, member)| (NodeId(*id), member.peer_address.clone()))
+            .collect()
     }
 
     /// Every change of an account that is applied here.
@@ -233,8 +253,10 @@ impl Group {
         if self.raft.is_initialized().await? {
             return Ok(());
         }
-        let members: BTreeMap<u64, Member> =
-            members.into_iter().map(|(id, peer_address)| (id.0, Member { peer_address })).collect();
+        let members: BTreeMap<u64, Member> = members
+            .into_iter()
+            .map(|(id, peer_address)| (id.0, Member { peer_address }))
+            .collect();
         match self.raft.initialize(members).await {
             Ok(()) => Ok(()),
             // Somebody was quicker: the leader has spoken to this node already.
@@ -270,7 +292,10 @@ impl Group {
         let (leads, matched, last) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let matched = metrics.replication.as_ref().and_then(|all| all.get(&to.0).cloned().flatten());
+            let matched = metrics
+                .replication
+                .as_ref()
+                .and_then(|all| all.get(&to.0).cloned().flatten());
             (metrics.state == ServerState::Leader, matched, metrics.last_log_index)
         };
         if !leads {
@@ -295,7 +320,10 @@ impl Group {
         self.raft.trigger().snapshot().await?;
         self.raft
             .wait(Some(CHECKPOINT_WAIT))
-            .metrics(|metrics| metrics.snapshot.is_some_and(|at| at.index >= applied), "a checkpoint")
+            .metrics(
+                |metrics| metrics.snapshot.is_some_and(|at| at.index >= applied),
+                "a checkpoint",
+            )
             .await
             .map_err(|error| GroupError::Unavailable(error.to_string()))?;
         let index = self.state.checkpoint_index();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use malle_journal::Disk;
 use malle_machine::{directory, format};
 use malle_proto::v1::RaftFrame;
@@ -81,12 +82,21 @@ impl Groups {
 
     /// The group, if it is open here.
     pub fn get(&self, shard: ShardId) -> Option<Arc<Group>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&shard)
+            .cloned()
     }
 
     /// Every open group, by shard.
     pub fn all(&self) -> Vec<Arc<Group>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Groups that belong here and are not open, with the reason.
@@ -101,14 +111,19 @@ impl Groups {
 
     /// Whether `leader` may make this node open its group: it holds a replica of it, and this node is no stranger to the directory.
     pub(super) async fn admits(&self, shard: ShardId, leader: NodeId) -> bool {
-        let (Some(directory), node) = (self.get(ShardId::DIRECTORY), self.node()) else { return false };
+        let (Some(directory), node) = (self.get(ShardId::DIRECTORY), self.node()) else {
+            return false;
+        };
         let known = directory
             .state()
             .read(move |view| {
                 let nodes = directory::read::nodes(view)?;
                 let shards = directory::read::shards(view)?;
                 let here = nodes.iter().any(|known| known.id == node && !known.retired);
-                Ok(here && shards.iter().any(|(row, _)| row.id == shard && row.replicas.contains(&leader)))
+                Ok(here
+                    && shards
+                        .iter()
+                        .any(|(row, _)| row.id == shard && row.replicas.contains(&leader)))
             })
             .await;
         known.unwrap_or(false)
@@ -130,14 +145,21 @@ impl Groups {
             Err(GroupError::NotLeader { leader: Some(leader) }) if leader != self.node() => leader,
             done => return done,
         };
-        let command = directory::Command { time_ms: self.settings.env.clock.now_ms(), op };
+        let command = directory::Command {
+            time_ms: self.settings.env.clock.now_ms(),
+            op,
+        };
         let frame = RaftFrame {
             shard: ShardId::DIRECTORY.0,
             from: self.node().0,
             to: leader.0,
             payload_data: format::encode(&command),
         };
-        let reply = self.settings.transport.call(leader, RaftCall::Propose, frame, deadline).await;
+        let reply = self
+            .settings
+            .transport
+            .call(leader, RaftCall::Propose, frame, deadline)
+            .await;
         let reply = reply.map_err(|error| GroupError::Unavailable(error.to_string()))?;
         super::network::answer(&reply).map_err(GroupError::Unavailable)
     }
@@ -155,29 +177,43 @@ impl Groups {
             return Ok(group);
         }
         if self.all().len() >= limits::GROUPS_PER_NODE_MAX {
-            return Err(GroupError::Stopped(format!("{} groups are the limit of a node", limits::GROUPS_PER_NODE_MAX)));
+            return Err(GroupError::Stopped(format!(
+                "{} groups are the limit of a node",
+                limits::GROUPS_PER_NODE_MAX
+            )));
         }
         let log = self.settings.logs.group(shard);
-        self.start(shard, log, 0).await
+        self.clone().start(shard, log, 0).await
     }
 
-    async fn start(self: &Arc<Self>, shard: ShardId, log: GroupLog, rebuilt: u32) -> Result<Arc<Group>, GroupError> {
-        let opened = self.build(shard, log.clone(), rebuilt > 0).await;
-        let mut failed = self.failed.write().unwrap_or_else(PoisonError::into_inner);
-        match opened {
-            Ok(group) => {
-                failed.remove(&shard);
-                self.open.write().unwrap_or_else(PoisonError::into_inner).insert(shard, group.clone());
-                malle_rt::spawn(watch_over(self.clone(), group.clone(), log.clone(), rebuilt));
-                malle_rt::spawn(keep_log_short(Arc::downgrade(&group), log));
-                Ok(group)
+    /// Boxed, because the task that watches over a group starts it again.
+    fn start(
+        self: Arc<Self>,
+        shard: ShardId,
+        log: GroupLog,
+        rebuilt: u32,
+    ) -> BoxFuture<'static, Result<Arc<Group>, GroupError>> {
+        Box::pin(async move {
+            let opened = self.build(shard, log.clone(), rebuilt > 0).await;
+            let mut failed = self.failed.write().unwrap_or_else(PoisonError::into_inner);
+            match opened {
+                Ok(group) => {
+                    failed.remove(&shard);
+                    self.open
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(shard, group.clone());
+                    malle_rt::spawn(watch_over(self.clone(), group.clone(), log.clone(), rebuilt));
+                    malle_rt::spawn(keep_log_short(Arc::downgrade(&group), log));
+                    Ok(group)
+                }
+                Err(error) => {
+                    tracing::error!(%shard, %error, "the group does not open");
+                    failed.insert(shard, error.to_string());
+                    Err(error)
+                }
             }
-            Err(error) => {
-                tracing::error!(%shard, %error, "the group does not open");
-                failed.insert(shard, error.to_string());
-                Err(error)
-            }
-        }
+        })
     }
 
     async fn build(&self, shard: ShardId, log: GroupLog, throw_view_away: bool) -> Result<Arc<Group>, GroupError> {
@@ -204,13 +240,22 @@ impl Groups {
             shard,
             node: settings.node,
         };
-        let config = settings.timing.config(&settings.cluster).map_err(|error| stopped(&error))?;
+        let config = settings
+            .timing
+            .config(&settings.cluster)
+            .map_err(|error| stopped(&error))?;
         let machine = StateMachine(state.clone());
         let raft = openraft::Raft::new(settings.node.0, Arc::new(config), network, log, machine)
             .await
             .map_err(|error| stopped(&error))?;
-        let group =
-            Arc::new(Group::new(shard, settings.node, settings.env.clone(), raft, state, bodies.clone()));
+        let group = Arc::new(Group::new(
+            shard,
+            settings.node,
+            settings.env.clone(),
+            raft,
+            state,
+            bodies.clone(),
+        ));
         let weak = Arc::downgrade(&group);
         let this = settings.node;
         bodies.set_sources(move || {
@@ -280,15 +325,23 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
     if *closing {
         return;
     }
-    groups.open.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+    groups
+        .open
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&shard);
     group.close(false).await;
     drop(group);
     if rebuilt >= REBUILDS_IN_PLACE_MAX || groups.journal_failure().is_some() {
-        groups.failed.write().unwrap_or_else(PoisonError::into_inner).insert(shard, reason);
+        groups
+            .failed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(shard, reason);
         return;
     }
     // The result stands in `failed` or in `open`; there is nobody to hand it to.
-    let _ = Box::pin(groups.start(shard, log, rebuilt + 1)).await;
+    let _ = groups.clone().start(shard, log, rebuilt + 1).await;
 }
 
 /// Makes a checkpoint whenever enough log has gathered behind the last one.

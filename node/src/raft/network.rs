@@ -64,11 +64,18 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, member: &Member) -> Peer {
         self.addresses.learn(NodeId(target), &member.peer_address);
-        Peer { network: self.clone(), to: NodeId(target), pipelined: true }
+        Peer {
+            network: self.clone(),
+            to: NodeId(target),
+            pipelined: true,
+        }
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, member: &Member) -> Peer {
-        Peer { pipelined: false, ..self.new_client(target, member).await }
+        Peer {
+            pipelined: false,
+            ..self.new_client(target, member).await
+        }
     }
 }
 
@@ -91,12 +98,13 @@ fn peer_error(error: &PeerError) -> RpcError {
 pub(super) fn answer<T: Record>(frame: &RaftFrame) -> Result<T, String> {
     match format::decode::<T>(&frame.payload_data) {
         Ok(record) => Ok(record),
-        Err(FormatError::Type { found: RefusedRecord::TYPE_ID, .. }) => {
-            match format::decode::<RefusedRecord>(&frame.payload_data) {
-                Ok(refused) => Err(refused.reason),
-                Err(error) => Err(error.to_string()),
-            }
-        }
+        Err(FormatError::Type {
+            found: RefusedRecord::TYPE_ID,
+            ..
+        }) => match format::decode::<RefusedRecord>(&frame.payload_data) {
+            Ok(refused) => Err(refused.reason),
+            Err(error) => Err(error.to_string()),
+        },
         Err(error) => Err(error.to_string()),
     }
 }
@@ -139,16 +147,27 @@ impl Peer {
             leadership_transfer: request.leadership_transfer,
         };
         let voted: VotedRecord = self.call(call, &record, ttl).await?;
-        Ok(VoteResponse::new(Vote::from(voted.vote), voted.last.map(Into::into), voted.granted))
+        Ok(VoteResponse::new(
+            Vote::from(voted.vote),
+            voted.last.map(Into::into),
+            voted.granted,
+        ))
     }
 
-    async fn pipeline<S>(&self, input: S) -> Result<BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>
+    async fn pipeline<S>(
+        &self,
+        input: S,
+    ) -> Result<BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let deadline = malle_rt::now() + OPEN_STREAM;
-        let AppendStream { out, answers } =
-            self.network.transport.append(self.to, deadline).await.map_err(|error| peer_error(&error))?;
+        let AppendStream { out, answers } = self
+            .network
+            .transport
+            .append(self.to, deadline)
+            .await
+            .map_err(|error| peer_error(&error))?;
         let flow = Arc::new(Flow {
             window: Semaphore::new(limits::APPEND_WINDOW_REQUESTS),
             in_flight: AtomicUsize::new(0),
@@ -156,7 +175,12 @@ impl Peer {
         let (stop, stopped) = oneshot::channel();
         let empty = self.frame(Bytes::new());
         malle_rt::spawn(pump(input, out, empty, flow.clone(), stopped));
-        let reader = Reader { answers, flow, _stop: stop, done: false };
+        let reader = Reader {
+            answers,
+            flow,
+            _stop: stop,
+            done: false,
+        };
         Ok(Box::pin(futures::stream::unfold(reader, Reader::next)))
     }
 }
@@ -194,7 +218,14 @@ async fn pump<S>(
         }
         flow.in_flight.fetch_add(1, Ordering::AcqRel);
         let payload_data = format::encode(&AppendRecord::from(&request));
-        if out.send(RaftFrame { payload_data, ..empty.clone() }).await.is_err() {
+        if out
+            .send(RaftFrame {
+                payload_data,
+                ..empty.clone()
+            })
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -239,7 +270,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        let last = request.entries.last().map(|entry| entry.log_id()).or(request.prev_log_id);
+        let last = request
+            .entries
+            .last()
+            .map(|entry| entry.log_id())
+            .or(request.prev_log_id);
         let record = AppendRecord::from(&request);
         match appended(self.call(RaftCall::Heartbeat, &record, option.soft_ttl()).await?) {
             Ok(matching) if matching == last => Ok(AppendEntriesResponse::Success),
@@ -314,7 +349,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let (chunks_in, chunks) = mpsc::channel(4);
         malle_rt::spawn(read_chunks(file, chunks_in));
         let ttl = SNAPSHOT_BASE + Duration::from_secs(size / SNAPSHOT_BYTES_PER_SECOND);
-        let sent = self.network.transport.snapshot(self.to, head, size, chunks, malle_rt::now() + ttl);
+        let sent = self
+            .network
+            .transport
+            .snapshot(self.to, head, size, chunks, malle_rt::now() + ttl);
         let reply = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
             reply = sent => reply,

@@ -64,7 +64,10 @@ pub(super) fn transfer_result(
     done: TransferredRecord,
 ) -> TransferLeaderResponse<TypeConfig> {
     if let Some(vote) = done.vote_changed {
-        return Err(TransferLeaderError::VoteChanged { expected: *request.from_leader(), actual: vote.into() });
+        return Err(TransferLeaderError::VoteChanged {
+            expected: *request.from_leader(),
+            actual: vote.into(),
+        });
     }
     if let Some(last) = done.log_not_flushed {
         return Err(TransferLeaderError::LogNotFlushed {
@@ -78,7 +81,12 @@ pub(super) fn transfer_result(
 impl RaftServer {
     /// Answers for these groups; snapshots are received into `dir`.
     pub fn new(groups: Arc<Groups>, disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
-        RaftServer { groups, disk, dir, received: Arc::default() }
+        RaftServer {
+            groups,
+            disk,
+            dir,
+            received: Arc::default(),
+        }
     }
 
     async fn group(&self, frame: &RaftFrame) -> Result<Arc<Group>, String> {
@@ -98,7 +106,12 @@ impl RaftServer {
 
     fn reply(&self, to: &RaftFrame, payload: Result<Bytes, String>) -> RaftFrame {
         let payload_data = payload.unwrap_or_else(|reason| format::encode(&RefusedRecord { reason }));
-        RaftFrame { shard: to.shard, from: self.groups.node().0, to: to.from, payload_data }
+        RaftFrame {
+            shard: to.shard,
+            from: self.groups.node().0,
+            to: to.from,
+            payload_data,
+        }
     }
 
     /// One message, one answer. `from` is whose certificate it came under.
@@ -115,8 +128,9 @@ impl RaftServer {
         let raft = group.raft();
         match call {
             RaftCall::Heartbeat => {
-                let request: AppendEntriesRequest<TypeConfig> =
-                    decode::<AppendRecord>(frame)?.try_into().map_err(|error| format!("{error}"))?;
+                let request: AppendEntriesRequest<TypeConfig> = decode::<AppendRecord>(frame)?
+                    .try_into()
+                    .map_err(|error| format!("{error}"))?;
                 let mut answers = Box::pin(raft.stream_append(futures::stream::iter([request])));
                 match answers.next().await {
                     Some(Ok(result)) => Ok(encode_appended(result)),
@@ -133,13 +147,17 @@ impl RaftServer {
                 } else {
                     raft.pre_vote(request).await
                 };
-                response.map(|response| voted(&response)).map_err(|error| error.to_string())
+                response
+                    .map(|response| voted(&response))
+                    .map_err(|error| error.to_string())
             }
             RaftCall::TransferLeader => {
                 let record = decode::<TransferRecord>(frame)?;
-                let request =
-                    TransferLeaderRequest::new(record.from.into(), record.to, record.last.map(Into::into));
-                let result = raft.handle_transfer_leader(request).await.map_err(|error| error.to_string())?;
+                let request = TransferLeaderRequest::new(record.from.into(), record.to, record.last.map(Into::into));
+                let result = raft
+                    .handle_transfer_leader(request)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 Ok(format::encode(&transferred(result)))
             }
             RaftCall::Propose => {
@@ -149,7 +167,9 @@ impl RaftServer {
                 let command: directory::Command = decode(frame)?;
                 let deadline = malle_rt::now() + FORWARDED;
                 let outcome = group.propose_directory(command.op, deadline).await;
-                outcome.map(|outcome| format::encode(&outcome)).map_err(|error| error.to_string())
+                outcome
+                    .map(|outcome| format::encode(&outcome))
+                    .map_err(|error| error.to_string())
             }
         }
     }
@@ -170,7 +190,10 @@ impl RaftServer {
                 return;
             }
         };
-        let head = RaftFrame { payload_data: Bytes::new(), ..first.clone() };
+        let head = RaftFrame {
+            payload_data: Bytes::new(),
+            ..first.clone()
+        };
         let refused = Arc::new(std::sync::Mutex::new(None));
         let told = refused.clone();
         let shard = first.shard;
@@ -236,8 +259,7 @@ impl RaftServer {
                 break;
             }
             let (file, length) = (file.clone(), chunk.len() as u64);
-            let written =
-                malle_rt::blocking(move || file.write_at(at, &mut [IoSlice::new(&chunk)])).await;
+            let written = malle_rt::blocking(move || file.write_at(at, &mut [IoSlice::new(&chunk)])).await;
             if let Err(error) = written {
                 failed = Some(error.to_string());
                 break;
@@ -288,11 +310,16 @@ async fn install(group: &Group, record: SnapshotHeadRecord, file: CheckpointFile
         .await
         .map_err(|error| error.to_string())?;
     group.bodies_after_snapshot().await;
-    Ok(format::encode(&SnapshotDoneRecord { vote: (&response.vote).into() }))
+    Ok(format::encode(&SnapshotDoneRecord {
+        vote: (&response.vote).into(),
+    }))
 }
 
 fn transferred(result: TransferLeaderResponse<TypeConfig>) -> TransferredRecord {
-    let mut record = TransferredRecord { vote_changed: None, log_not_flushed: None };
+    let mut record = TransferredRecord {
+        vote_changed: None,
+        log_not_flushed: None,
+    };
     match result {
         Ok(()) => {}
         Err(TransferLeaderError::VoteChanged { actual, .. }) => record.vote_changed = Some((&actual).into()),

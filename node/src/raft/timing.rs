@@ -16,9 +16,17 @@ pub struct Timing {
 
 impl Timing {
     /// One machine or one hall: the demo and the tests.
-    pub const LOCAL: Timing = Timing { heartbeat_ms: 75, election_min_ms: 400, election_max_ms: 600 };
+    pub const LOCAL: Timing = Timing {
+        heartbeat_ms: 75,
+        election_min_ms: 400,
+        election_max_ms: 600,
+    };
     /// Datacentres of one country, round trips below 20 ms.
-    pub const WAN: Timing = Timing { heartbeat_ms: 250, election_min_ms: 1000, election_max_ms: 1500 };
+    pub const WAN: Timing = Timing {
+        heartbeat_ms: 250,
+        election_min_ms: 1000,
+        election_max_ms: 1500,
+    };
 
     pub(super) fn config(self, cluster: &str) -> Result<Config, ConfigError> {
         Config {
@@ -37,7 +45,6 @@ impl Timing {
             api_channel_size: Some(malle_proto::limits::PROPOSALS_PER_SHARD_MAX as u64),
             state_machine_channel_size: Some(64),
             install_snapshot_timeout: 10 * 60 * 1000,
-            send_snapshot_timeout: 10 * 60 * 1000,
             allow_log_reversion: Some(false),
             ..Config::default()
         }

@@ -66,7 +66,10 @@ impl GroupState {
     /// Only apply and install change the rows, and never at the same time: what this reads still holds when it is written.
     fn effect(&self, entry: &Entry) -> Result<Effect, Fault> {
         let live = self.live();
-        let view = ReadView { overlay: &live.overlay, index: live.index.as_ref() };
+        let view = ReadView {
+            overlay: &live.overlay,
+            index: live.index.as_ref(),
+        };
         let (reply, writes) = match &entry.payload {
             EntryPayload::Blank | EntryPayload::Membership(_) => (Reply::None, Writes::default()),
             EntryPayload::Normal(proposal) => self.inner.kind.apply(&view, proposal)?,
@@ -83,7 +86,12 @@ impl GroupState {
                 rows += 1;
             }
         }
-        Ok(Effect { reply, writes, digest, rows })
+        Ok(Effect {
+            reply,
+            writes,
+            digest,
+            rows,
+        })
     }
 
     /// The overlay is as large as it may get: the next entries wait for a flush.

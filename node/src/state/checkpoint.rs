@@ -73,7 +73,10 @@ impl std::fmt::Debug for CheckpointFile {
 }
 
 fn bad(path: &Path, what: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("checkpoint {}: {what}", path.display()))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("checkpoint {}: {what}", path.display()),
+    )
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -113,7 +116,14 @@ impl CheckpointFile {
         let mut trailer = vec![0; length as usize];
         file.read_at(trailer_at, &mut trailer)?;
         let record = format::decode(&trailer).map_err(|error| bad(path, error))?;
-        Ok(CheckpointFile { disk: disk.clone(), path: path.to_owned(), shard, record, bytes, trailer_at })
+        Ok(CheckpointFile {
+            disk: disk.clone(),
+            path: path.to_owned(),
+            shard,
+            record,
+            bytes,
+            trailer_at,
+        })
     }
 
     /// Index of the last entry in it.
@@ -199,11 +209,7 @@ impl CheckpointFile {
         }
     }
 
-    fn changes(
-        &self,
-        raw: &[u8],
-        visit: &mut dyn FnMut(Vec<u8>, Option<Bytes>) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn changes(&self, raw: &[u8], visit: &mut dyn FnMut(Vec<u8>, Option<Bytes>) -> io::Result<()>) -> io::Result<()> {
         let mut rest = raw;
         let mut take = |length: usize| -> io::Result<&[u8]> {
             if rest.len() < length {
@@ -311,7 +317,11 @@ impl CheckpointWriter {
                 self.block.extend_from_slice(value);
             }
         }
-        if self.block.len() >= BLOCK_BYTES { self.end_block() } else { Ok(()) }
+        if self.block.len() >= BLOCK_BYTES {
+            self.end_block()
+        } else {
+            Ok(())
+        }
     }
 
     fn end_block(&mut self) -> io::Result<()> {

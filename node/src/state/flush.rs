@@ -138,7 +138,13 @@ impl GroupState {
         })
         .await?;
         let uuid = self.live().uuid;
-        self.inner.log.write_floor(FloorRecord { applied_index: applied.index, store: uuid }).await?;
+        self.inner
+            .log
+            .write_floor(FloorRecord {
+                applied_index: applied.index,
+                store: uuid,
+            })
+            .await?;
         self.inner.log.checkpointed(applied.index);
         self.keep(checkpoint.clone());
         tracing::info!(%shard, index = applied.index, bytes = checkpoint.bytes, "checkpoint written");
@@ -150,7 +156,11 @@ impl GroupState {
     }
 
     pub(super) fn current_checkpoint(&self) -> Option<CheckpointFile> {
-        self.inner.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner
+            .checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Replaces the whole state by a received snapshot. Installing one twice changes nothing.
@@ -184,13 +194,22 @@ impl GroupState {
         let applied = checkpoint.index();
         let uuid = {
             let mut live = self.live_mut();
-            live.overlay = Overlay { position: position.clone(), ..Overlay::default() };
+            live.overlay = Overlay {
+                position: position.clone(),
+                ..Overlay::default()
+            };
             live.ready = true;
             live.uuid
         };
         flushed.position = position;
         flushed.tee = None;
-        self.inner.log.write_floor(FloorRecord { applied_index: applied, store: uuid }).await?;
+        self.inner
+            .log
+            .write_floor(FloorRecord {
+                applied_index: applied,
+                store: uuid,
+            })
+            .await?;
         self.inner.log.checkpointed(applied);
         self.keep(checkpoint);
         self.inner.applied.send_replace(applied);
@@ -200,16 +219,18 @@ impl GroupState {
 
 fn scan_into(writer: &mut CheckpointWriter, index: &dyn IndexStore) -> io::Result<()> {
     let mut failed = None;
-    let scanned = index.scan(&[LOCAL_PREFIX + 1], &[0xFF; 32], &mut |key, value| {
-        match writer.row(key, Some(value)) {
+    let scanned = index.scan(
+        &[LOCAL_PREFIX + 1],
+        &[0xFF; 32],
+        &mut |key, value| match writer.row(key, Some(value)) {
             Ok(()) => Ok(Flow::More),
             Err(error) => {
                 let said = error.to_string();
                 failed = Some(error);
                 Err(Fault::Storage(said))
             }
-        }
-    });
+        },
+    );
     match (failed, scanned) {
         (Some(error), _) => Err(error),
         (None, scanned) => scanned.map_err(io::Error::other),

@@ -38,7 +38,10 @@ pub struct SledIndexes {
 impl SledIndexes {
     /// Databases under `dir`, each with this much cache.
     pub fn new(dir: &Path, cache_bytes_each: u64) -> Self {
-        SledIndexes { dir: dir.to_owned(), cache_bytes_each }
+        SledIndexes {
+            dir: dir.to_owned(),
+            cache_bytes_each,
+        }
     }
 
     fn dir_of(&self, shard: ShardId) -> PathBuf {
@@ -52,7 +55,11 @@ impl Indexes for SledIndexes {
         let mut options = index::Options::new(self.dir_of(shard), fresh_uuid);
         options.cache_bytes = self.cache_bytes_each;
         let opened = SledIndex::open(options).await?;
-        Ok(OpenedIndex { store: Arc::new(opened.store), uuid: opened.uuid, created: opened.created })
+        Ok(OpenedIndex {
+            store: Arc::new(opened.store),
+            uuid: opened.uuid,
+            created: opened.created,
+        })
     }
 
     async fn set_aside(&self, shard: ShardId, now_ms: u64) -> std::io::Result<()> {

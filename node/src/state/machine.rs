@@ -18,7 +18,11 @@ pub enum MachineKind {
 impl MachineKind {
     /// The machine of this group.
     pub fn of(shard: ShardId) -> Self {
-        if shard == ShardId::DIRECTORY { MachineKind::Directory } else { MachineKind::Shard }
+        if shard == ShardId::DIRECTORY {
+            MachineKind::Directory
+        } else {
+            MachineKind::Shard
+        }
     }
 
     /// Applies an encoded command.

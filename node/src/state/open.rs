@@ -105,7 +105,9 @@ pub enum OpenError {
         error: IndexError,
     },
     /// The view must be rebuilt, and neither a checkpoint nor a whole log is here.
-    #[error("shard {shard}: the view is gone, the log begins after {purged} and the checkpoint does not read; replace this node")]
+    #[error(
+        "shard {shard}: the view is gone, the log begins after {purged} and the checkpoint does not read; replace this node"
+    )]
     NoCheckpoint {
         /// Whose.
         shard: ShardId,
@@ -197,7 +199,10 @@ impl GroupState {
         let applied = floor.applied_index;
         let (changes, _) = broadcast::channel(limits::WATCH_QUEUE_MAX);
         let live = Live {
-            overlay: Overlay { position: position.clone(), ..Overlay::default() },
+            overlay: Overlay {
+                position: position.clone(),
+                ..Overlay::default()
+            },
             index: opened.store,
             uuid: opened.uuid,
             ready: true,
@@ -243,7 +248,10 @@ impl GroupState {
             if !live.ready {
                 return Err(Fault::Storage("the view is being replaced by a snapshot".into()));
             }
-            look(&ReadView { overlay: &live.overlay, index: live.index.as_ref() })
+            look(&ReadView {
+                overlay: &live.overlay,
+                index: live.index.as_ref(),
+            })
         })
         .await
     }
@@ -257,7 +265,11 @@ impl GroupState {
     pub fn digest(&self) -> (Digest, u64, u64) {
         let live = self.live();
         let position = &live.overlay.position;
-        (position.digest, position.applied.map_or(0, |id| id.index), position.rows)
+        (
+            position.digest,
+            position.applied.map_or(0, |id| id.index),
+            position.rows,
+        )
     }
 
     /// Told of every change of an account that is applied here.
@@ -304,7 +316,13 @@ impl GroupState {
         .await
         .map_err(io::Error::other)?;
         let applied_index = flushed.position.applied.map_or(0, |id| id.index);
-        self.inner.log.write_floor(FloorRecord { applied_index, store: uuid }).await
+        self.inner
+            .log
+            .write_floor(FloorRecord {
+                applied_index,
+                store: uuid,
+            })
+            .await
     }
 }
 
@@ -351,7 +369,10 @@ async fn prove(
     if let Some(checkpoint) = checkpoint
         && applied < checkpoint.index()
     {
-        return Err(format!("applied {applied} is below the checkpoint {}", checkpoint.index()));
+        return Err(format!(
+            "applied {applied} is below the checkpoint {}",
+            checkpoint.index()
+        ));
     }
     if !clean && !created {
         let index = opened.store.clone();
@@ -378,7 +399,11 @@ fn read_position(index: &dyn IndexStore, created: bool) -> Result<(Position, boo
         None => {
             // Made, and stopped before its first batch: empty, or half of an install.
             let (_, rows) = scan_digest(index)?;
-            if rows == 0 { Ok((Position::default(), false)) } else { Err("rows without a position".into()) }
+            if rows == 0 {
+                Ok((Position::default(), false))
+            } else {
+                Err("rows without a position".into())
+            }
         }
         Some(row) => {
             let record: StateRecord = format::decode(&row).map_err(|error| error.to_string())?;
@@ -415,7 +440,9 @@ async fn rebuild(
         .set_aside(shard, now_ms)
         .await
         .map_err(|error| OpenError::Disk { shard, error })?;
-    let opened = open_index(settings, shard).await.map_err(|error| OpenError::Index { shard, error })?;
+    let opened = open_index(settings, shard)
+        .await
+        .map_err(|error| OpenError::Index { shard, error })?;
     let position = match checkpoint {
         None => Position::default(),
         Some(checkpoint) => {
@@ -447,10 +474,15 @@ pub(super) fn load(checkpoint: &CheckpointFile, index: &dyn IndexStore) -> io::R
     if (digest, rows) != (position.digest, position.rows) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("{rows} rows of {checkpoint:?} do not add up to its digest of {}", position.rows),
+            format!(
+                "{rows} rows of {checkpoint:?} do not add up to its digest of {}",
+                position.rows
+            ),
         ));
     }
-    index.apply_batch(&[StateRecord::row(&position)]).map_err(io::Error::other)?;
+    index
+        .apply_batch(&[StateRecord::row(&position)])
+        .map_err(io::Error::other)?;
     index.flush().map_err(io::Error::other)?;
     Ok(position)
 }
@@ -462,7 +494,11 @@ fn clear(index: &dyn IndexStore) -> Result<(), IndexError> {
         let mut batch: Vec<Row> = Vec::new();
         index.scan(&[LOCAL_PREFIX + 1], &[0xFF; 32], &mut |key, _| {
             batch.push((key.to_vec(), None));
-            Ok(if batch.len() < LOAD_BATCH_ROWS { Flow::More } else { Flow::Stop })
+            Ok(if batch.len() < LOAD_BATCH_ROWS {
+                Flow::More
+            } else {
+                Flow::Stop
+            })
         })?;
         if batch.is_empty() {
             return Ok(());

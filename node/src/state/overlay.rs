@@ -63,7 +63,14 @@ impl Below<'_> {
         if from >= to {
             return Ok(());
         }
-        merge_scan(&self.index, &range(self.flushing, from, to, back), from, to, back, visit)
+        merge_scan(
+            &self.index,
+            &range(self.flushing, from, to, back),
+            from,
+            to,
+            back,
+            visit,
+        )
     }
 }
 
@@ -86,14 +93,24 @@ impl View for Below<'_> {
 
 impl ReadView<'_> {
     fn below(&self) -> Below<'_> {
-        Below { flushing: &self.overlay.flushing, index: IndexView(self.index) }
+        Below {
+            flushing: &self.overlay.flushing,
+            index: IndexView(self.index),
+        }
     }
 
     fn merged(&self, from: &[u8], to: &[u8], back: bool, visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
         if from >= to {
             return Ok(());
         }
-        merge_scan(&self.below(), &range(&self.overlay.active, from, to, back), from, to, back, visit)
+        merge_scan(
+            &self.below(),
+            &range(&self.overlay.active, from, to, back),
+            from,
+            to,
+            back,
+            visit,
+        )
     }
 }
 

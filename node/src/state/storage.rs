@@ -23,9 +23,11 @@ const APPLY_TOGETHER_MAX: usize = 128;
 pub struct StateMachine(pub GroupState);
 
 fn snapshot_of(file: CheckpointFile) -> io::Result<Snapshot> {
-    let last_membership =
-        StoredMembership::try_from(file.record.membership.clone()).map_err(io::Error::other)?;
-    let meta = SnapshotMeta { last_log_id: Some(LogId::from(file.record.applied)), last_membership };
+    let last_membership = StoredMembership::try_from(file.record.membership.clone()).map_err(io::Error::other)?;
+    let meta = SnapshotMeta {
+        last_log_id: Some(LogId::from(file.record.applied)),
+        last_membership,
+    };
     Ok(Snapshot { meta, snapshot: file })
 }
 
