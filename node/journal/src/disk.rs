@@ -62,7 +62,9 @@ pub trait Disk: Send + Sync {
 
 /// Replaces a small file so that a crash leaves the old content or the new, never a mixture; durable when it returns.
 pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
-    let dir = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
+    let dir = path
+        .parent()
+        .ok_or_else(|| io::Error::other("a file needs a directory"))?;
     let unfinished = path.with_extension("new");
     match disk.remove(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -80,7 +82,10 @@ pub fn read_file(disk: &dyn Disk, path: &Path, max_bytes: u64) -> io::Result<Vec
     let file = disk.open(path)?;
     let bytes = file.len()?;
     if bytes > max_bytes {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "file is longer than it may be"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "file is longer than it may be",
+        ));
     }
     let length = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let mut content = vec![0; length];
@@ -198,7 +203,12 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(RealFile(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

@@ -108,7 +108,11 @@ pub enum JournalError {
 impl JournalError {
     /// For `map_err`: a failed file operation.
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
-        move |source| JournalError::Io { what, path: path.to_owned(), source }
+        move |source| JournalError::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// The error with its source, in one line.

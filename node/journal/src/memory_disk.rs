@@ -31,7 +31,10 @@ impl Image {
             let at = offset + done as u64;
             let within = (at % PAGE as u64) as usize;
             let some = (PAGE - within).min(data.len() - done);
-            let page = self.pages.entry(at / PAGE as u64).or_insert_with(|| Box::new([0; PAGE]));
+            let page = self
+                .pages
+                .entry(at / PAGE as u64)
+                .or_insert_with(|| Box::new([0; PAGE]));
             page[within..within + some].copy_from_slice(&data[done..done + some]);
             done += some;
         }
@@ -39,7 +42,10 @@ impl Image {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > self.bytes) {
+        if offset
+            .checked_add(buffer.len() as u64)
+            .is_none_or(|end| end > self.bytes)
+        {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut done = 0;
@@ -189,7 +195,9 @@ impl MemoryDisk {
         let inode = state.inodes.get_mut(&inode).expect("a name has its inode");
         for image in [&mut inode.seen, &mut inode.durable] {
             let mut byte = [0];
-            image.read(offset, &mut byte).expect("the byte to flip is within the file");
+            image
+                .read(offset, &mut byte)
+                .expect("the byte to flip is within the file");
             image.write(offset, &[byte[0] ^ (1 << bit)]);
         }
     }
@@ -274,7 +282,11 @@ impl DiskFile for MemoryFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        if bytes <= self.len()? { Ok(()) } else { self.change(Change::SetLen(bytes)) }
+        if bytes <= self.len()? {
+            Ok(())
+        } else {
+            self.change(Change::SetLen(bytes))
+        }
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -340,13 +352,21 @@ impl Disk for MemoryDisk {
         state.inodes.insert(inode, Inode::default());
         state.names.insert(path.to_owned(), inode);
         state.unsynced_names.push(Naming::Set(path.to_owned(), inode));
-        Ok(Arc::new(MemoryFile { disk: self.clone(), inode, life: state.lives }))
+        Ok(Arc::new(MemoryFile {
+            disk: self.clone(),
+            inode,
+            life: state.lives,
+        }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.state();
         let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemoryFile { disk: self.clone(), inode, life: state.lives }))
+        Ok(Arc::new(MemoryFile {
+            disk: self.clone(),
+            inode,
+            life: state.lives,
+        }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -354,7 +374,11 @@ impl Disk for MemoryDisk {
         if !state.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let names = state.names.keys().filter(|path| path.parent() == Some(dir)).filter_map(|path| path.file_name());
+        let names = state
+            .names
+            .keys()
+            .filter(|path| path.parent() == Some(dir))
+            .filter_map(|path| path.file_name());
         Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
     }
 
@@ -408,7 +432,11 @@ impl Disk for MemoryDisk {
         if !state.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(MemoryLock { disk: self.clone(), path: path.to_owned(), life: state.lives }))
+        Ok(Box::new(MemoryLock {
+            disk: self.clone(),
+            path: path.to_owned(),
+            life: state.lives,
+        }))
     }
 }
 

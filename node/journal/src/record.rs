@@ -27,7 +27,13 @@ impl Record {
     pub fn new(group: u64, kind: u8, parts: Vec<Bytes>) -> Record {
         let payload_crc = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
         let payload_bytes = parts.iter().map(Bytes::len).sum();
-        Record { group, kind, parts, payload_bytes, payload_crc }
+        Record {
+            group,
+            kind,
+            parts,
+            payload_bytes,
+            payload_crc,
+        }
     }
 
     /// Bytes that it takes on disk.
@@ -68,12 +74,7 @@ impl RecordHeader {
 
     /// The header at `offset`, or `None` when these bytes are no header written there in this generation whose record ends at or
     /// before `limit`.
-    pub fn decode(
-        bytes: &[u8; RECORD_HEADER_BYTES],
-        generation: u64,
-        offset: u32,
-        limit: u32,
-    ) -> Option<RecordHeader> {
+    pub fn decode(bytes: &[u8; RECORD_HEADER_BYTES], generation: u64, offset: u32, limit: u32) -> Option<RecordHeader> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         // Cheapest test first: recovery asks this of every eighth byte behind a torn tail.
         let impossible = bytes[25..] != [0; 7] || (u32_at(20) as usize) < SEGMENT_HEADER_BYTES;

@@ -94,8 +94,16 @@ pub(crate) fn recover(
         let path = slot_path(dir, link.slot);
         let file = disk.open(&path).map_err(JournalError::io("open", &path))?;
         let sealed_end = chain.get(place + 1).map(|next| next.header.previous_end);
-        let sealed = sealed_end.map(|end| SealedSegment { segment: header.segment, generation: header.generation, end });
-        let segment = Segment { number: header.segment, generation: header.generation, slot: link.slot };
+        let sealed = sealed_end.map(|end| SealedSegment {
+            segment: header.segment,
+            generation: header.generation,
+            end,
+        });
+        let segment = Segment {
+            number: header.segment,
+            generation: header.generation,
+            slot: link.slot,
+        };
         found.segments.live.insert(header.segment, Arc::new(segment));
         if sealed.is_some_and(|sealed| !replay.wants(sealed)) {
             continue;
@@ -112,7 +120,10 @@ pub(crate) fn recover(
             settle_tail(&*file, options.mode, end).map_err(JournalError::io("sync", &path))?;
         }
     }
-    Ok(Recovered { segments: found.segments, end })
+    Ok(Recovered {
+        segments: found.segments,
+        end,
+    })
 }
 
 /// What was replayed may still stand in the page cache alone when the process, not the machine, died: it is made durable before
@@ -133,9 +144,16 @@ struct Found {
 }
 
 fn read_headers(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<Found, JournalError> {
-    let mut found = Found { segments: Segments::default(), live: BTreeMap::new(), given_up: Vec::new() };
+    let mut found = Found {
+        segments: Segments::default(),
+        live: BTreeMap::new(),
+        given_up: Vec::new(),
+    };
     for name in disk.list(dir).map_err(JournalError::io("list", dir))? {
-        let Some(slot) = name.strip_suffix(".seg").and_then(|slot| u64::from_str_radix(slot, 16).ok()) else {
+        let Some(slot) = name
+            .strip_suffix(".seg")
+            .and_then(|slot| u64::from_str_radix(slot, 16).ok())
+        else {
             continue;
         };
         found.segments.next_slot = found.segments.next_slot.max(slot + 1);
@@ -144,7 +162,10 @@ fn read_headers(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<Found,
             HeaderFound::OtherVersion(version) => return Err(JournalError::Version { file: name, version }),
             HeaderFound::Damaged => return Err(JournalError::DamagedHeader { file: name }),
             HeaderFound::Header(header) if header.node != options.node => {
-                return Err(JournalError::WrongNode { expected: options.node, found: header.node });
+                return Err(JournalError::WrongNode {
+                    expected: options.node,
+                    found: header.node,
+                });
             }
             HeaderFound::Header(header) if header.live => {
                 if found.live.insert(header.segment, (slot, header)).is_some() {
@@ -181,7 +202,9 @@ fn chain_of(found: &Found) -> Result<Vec<Link>, JournalError> {
     let Some((&newest, (_, newest_header))) = found.live.last_key_value() else {
         // The newest segment is never given up.
         return match found.given_up.iter().max() {
-            Some(&last) => Err(JournalError::Missing { segment: last.saturating_add(1) }),
+            Some(&last) => Err(JournalError::Missing {
+                segment: last.saturating_add(1),
+            }),
             None => Ok(Vec::new()),
         };
     };
@@ -235,11 +258,24 @@ impl Scan<'_> {
     fn hand_over(&mut self, offset: u32, header: RecordHeader) -> Result<(), JournalError> {
         let segment = self.header.segment;
         self.segments.note(header.group, segment);
-        let location =
-            Location { segment, generation: self.header.generation, offset, payload_bytes: header.payload_bytes };
-        let payload = self.window.get(offset + RECORD_HEADER_BYTES as u32, header.payload_bytes);
-        let payload = payload.map_err(JournalError::io("read", self.path))?.expect("its checksum was just computed");
-        let record = ReplayedRecord { group: header.group, kind: header.kind, payload, location };
+        let location = Location {
+            segment,
+            generation: self.header.generation,
+            offset,
+            payload_bytes: header.payload_bytes,
+        };
+        let payload = self
+            .window
+            .get(offset + RECORD_HEADER_BYTES as u32, header.payload_bytes);
+        let payload = payload
+            .map_err(JournalError::io("read", self.path))?
+            .expect("its checksum was just computed");
+        let record = ReplayedRecord {
+            group: header.group,
+            kind: header.kind,
+            payload,
+            location,
+        };
         self.replay.record(record).map_err(|reason| JournalError::Replay {
             segment,
             offset,
@@ -261,16 +297,23 @@ impl Scan<'_> {
         let Some(header) = self.header_at(offset)? else {
             return Ok(None);
         };
-        let payload = self.window.get(offset + RECORD_HEADER_BYTES as u32, header.payload_bytes);
+        let payload = self
+            .window
+            .get(offset + RECORD_HEADER_BYTES as u32, header.payload_bytes);
         let payload = payload.map_err(JournalError::io("read", self.path))?;
-        Ok(payload.is_some_and(|payload| crc32c::crc32c(payload) == header.payload_crc).then_some(header))
+        Ok(payload
+            .is_some_and(|payload| crc32c::crc32c(payload) == header.payload_crc)
+            .then_some(header))
     }
 
     /// Whether a later record was written when this place had already become durable.
     fn was_durable(&mut self, offset: u32) -> Result<bool, JournalError> {
         let mut place = offset + RECORD_ALIGNMENT as u32;
         while place < self.window.bytes {
-            if self.header_at(place)?.is_some_and(|header| header.durable_below > offset) {
+            if self
+                .header_at(place)?
+                .is_some_and(|header| header.durable_below > offset)
+            {
                 return Ok(true);
             }
             place += RECORD_ALIGNMENT as u32;
@@ -305,7 +348,12 @@ impl<'a> Window<'a> {
 
     fn new(file: &'a dyn DiskFile) -> std::io::Result<Window<'a>> {
         let bytes = u32::try_from(file.len()?).unwrap_or(u32::MAX - RECORD_ALIGNMENT as u32);
-        Ok(Window { file, bytes, start: 0, buffer: Vec::new() })
+        Ok(Window {
+            file,
+            bytes,
+            start: 0,
+            buffer: Vec::new(),
+        })
     }
 
     /// These bytes of the file; `None` when it ends before.

@@ -141,7 +141,14 @@ mod tests {
     use super::*;
 
     fn header() -> SegmentHeader {
-        SegmentHeader { live: true, segment: 7, generation: u64::MAX - 3, node: 2, oldest: 5, previous_end: 4096 }
+        SegmentHeader {
+            live: true,
+            segment: 7,
+            generation: u64::MAX - 3,
+            node: 2,
+            oldest: 5,
+            previous_end: 4096,
+        }
     }
 
     #[test]
@@ -172,7 +179,14 @@ mod tests {
     fn a_segment_dies_when_every_group_is_past_it_and_nobody_reads_it() {
         let mut segments = Segments::default();
         for number in 1..=3 {
-            segments.live.insert(number, Arc::new(Segment { number, generation: number, slot: number }));
+            segments.live.insert(
+                number,
+                Arc::new(Segment {
+                    number,
+                    generation: number,
+                    slot: number,
+                }),
+            );
             segments.note(10, number);
         }
         segments.note(11, 2);

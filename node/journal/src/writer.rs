@@ -36,7 +36,10 @@ pub(crate) struct Completion {
 
 impl Completion {
     pub fn new(done: Done, shared: Arc<Shared>) -> Completion {
-        Completion { done: Some(done), shared }
+        Completion {
+            done: Some(done),
+            shared,
+        }
     }
 
     pub fn finish(mut self, outcome: Result<Location, JournalError>) {
@@ -119,7 +122,16 @@ impl Writer {
         end: u32,
         ended: watch::Sender<bool>,
     ) -> Writer {
-        Writer { shared, queue, newest, end, current: None, misfit: None, preparation: None, ended }
+        Writer {
+            shared,
+            queue,
+            newest,
+            end,
+            current: None,
+            misfit: None,
+            preparation: None,
+            ended,
+        }
     }
 
     /// Runs until every handle of the journal is gone and all is written, or until the first error.
@@ -214,8 +226,14 @@ impl Writer {
         }
         self.end += batch.bytes as u32;
         let bytes = batch.bytes + header.map_or(0, |header| header.len());
-        self.shared.counters.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.shared.counters.records.fetch_add(queued.len() as u64, Ordering::Relaxed);
+        self.shared
+            .counters
+            .bytes_written
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+        self.shared
+            .counters
+            .records
+            .fetch_add(queued.len() as u64, Ordering::Relaxed);
         self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.note_groups(&current.segment, &queued);
         answer(queued, &current.segment, begin);
@@ -226,7 +244,10 @@ impl Writer {
     /// Readers find the segment, and its groups pin it, before anybody learns of a location in it.
     fn note_groups(&self, segment: &Arc<Segment>, queued: &[Queued]) {
         let mut segments = self.shared.segments();
-        segments.live.entry(segment.number).or_insert_with(|| Arc::clone(segment));
+        segments
+            .live
+            .entry(segment.number)
+            .or_insert_with(|| Arc::clone(segment));
         if self.shared.options.mode == Mode::Recycle {
             for one in queued {
                 segments.note(one.record.group, segment.number);
@@ -255,8 +276,16 @@ impl Writer {
             previous_end,
         };
         let file = self.shared.file(slot)?;
-        let segment = Arc::new(Segment { number: self.newest, generation, slot });
-        Ok(Current { segment, file, header: Some(header.encode()) })
+        let segment = Arc::new(Segment {
+            number: self.newest,
+            generation,
+            slot,
+        });
+        Ok(Current {
+            segment,
+            file,
+            header: Some(header.encode()),
+        })
     }
 
     /// Marks dead segments as given up, durably and oldest first, before their slots are used again: else a crash in the first batch
@@ -359,7 +388,13 @@ fn write_and_sync(
     slices.extend(segment_header.map(|header| IoSlice::new(header)));
     for (frame, Queued { record, .. }) in frames.iter().zip(queued) {
         slices.push(IoSlice::new(frame));
-        slices.extend(record.parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)));
+        slices.extend(
+            record
+                .parts
+                .iter()
+                .filter(|part| !part.is_empty())
+                .map(|part| IoSlice::new(part)),
+        );
         let padding = record.framed_bytes() - RECORD_HEADER_BYTES - record.payload_bytes;
         if padding > 0 {
             slices.push(IoSlice::new(&PADDING[..padding]));
@@ -373,7 +408,13 @@ fn write_and_sync(
 /// Tells everybody where the record stands, in the order of the disk.
 fn answer(queued: Vec<Queued>, segment: &Segment, begin: u32) {
     let mut offset = begin;
-    for Queued { record, completion, room, .. } in queued {
+    for Queued {
+        record,
+        completion,
+        room,
+        ..
+    } in queued
+    {
         let location = Location {
             segment: segment.number,
             generation: segment.generation,
