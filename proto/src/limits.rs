@@ -48,6 +48,13 @@ pub const FETCH_PAGE_ROWS_MAX: usize = 500;
 pub const THREAD_REFERENCES_MAX: usize = 10;
 /// Expunge tombstones kept per mailbox; a client whose state is older gets the whole UID list instead.
 pub const TOMBSTONES_PER_MAILBOX_MAX: usize = 100_000;
+/// Most UIDs of expunged messages that one page of changes looks at: a few kilobytes as ranges in any real case.
+pub const VANISHED_PAGE_MAX: usize = 10_000;
+/// Messages of deleted mailboxes that one command of the account takes away beside its own work; a sweep command takes
+/// `MESSAGES_PER_COMMAND_MAX`.
+pub const DOOMED_MESSAGES_PER_COMMAND: usize = 100;
+/// Longest outcome that a receipt keeps, in bytes as estimated while it grows: with it a receipt stays below `ROW_VALUE_MAX_BYTES`.
+pub const OUTCOME_MAX_BYTES: usize = 12 * 1024;
 
 // --- receipts (decision 6) -------------------------------------------------------------------------------------------
 
