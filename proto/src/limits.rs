@@ -141,6 +141,8 @@ pub const ROW_VALUE_MAX_BYTES: usize = 16 * 1024;
 
 /// A TLS handshake takes at most this long, or the connection is closed.
 pub const HANDSHAKE_MAX_MS: u64 = 10_000;
+/// Handshakes that one listener has under way: strangers cost this much and no more.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 1_024;
 /// Connections that one listener holds.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Requests that one client stream may have in flight on a node.
