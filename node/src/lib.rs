@@ -1,1 +1,15 @@
+//! The server, `malled`: rooms behind one door.
+//!
+//! A request comes in by `api`, is authorized by `security`, routed to a raft group, and answered from its state. docs/architecture.md
+//! has the map.
 
+pub mod api;
+pub mod bodies;
+pub mod env;
+pub mod index;
+pub mod log;
+pub mod peers;
+pub mod placement;
+pub mod raft;
+pub mod security;
+pub mod state;

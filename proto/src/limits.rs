@@ -48,6 +48,13 @@ pub const FETCH_PAGE_ROWS_MAX: usize = 500;
 pub const THREAD_REFERENCES_MAX: usize = 10;
 /// Expunge tombstones kept per mailbox; a client whose state is older gets the whole UID list instead.
 pub const TOMBSTONES_PER_MAILBOX_MAX: usize = 100_000;
+/// Most UIDs of expunged messages that one page of changes looks at: a few kilobytes as ranges in any real case.
+pub const VANISHED_PAGE_MAX: usize = 10_000;
+/// Messages of deleted mailboxes that one command of the account takes away beside its own work; a sweep command takes
+/// `MESSAGES_PER_COMMAND_MAX`.
+pub const DOOMED_MESSAGES_PER_COMMAND: usize = 100;
+/// Longest outcome that a receipt keeps, in bytes as estimated while it grows: with it a receipt stays below `ROW_VALUE_MAX_BYTES`.
+pub const OUTCOME_MAX_BYTES: usize = 12 * 1024;
 
 // --- receipts (decision 6) -------------------------------------------------------------------------------------------
 
@@ -68,6 +75,16 @@ pub const CLOCK_STEP_MAX_MS: u64 = 3600 * 1000;
 pub const ADDRESS_MAX_BYTES: usize = 254;
 /// Most addresses of one account.
 pub const ADDRESSES_PER_ACCOUNT_MAX: usize = 200;
+/// Most lines of an account's address history; the oldest goes first. A move every month fills it in 25 years.
+pub const ADDRESS_EVENTS_PER_ACCOUNT_MAX: u64 = 1_000;
+/// Most receipts of the directory: 15 minutes of 1,000 operations a second, an import's pace; the oldest goes first.
+pub const DIRECTORY_RECEIPTS_MAX: u64 = 900_000;
+/// Most nodes ever: the topology stays one answer.
+pub const NODES_MAX: usize = 1_000;
+/// Most shards, and the highest shard id: the topology stays one answer.
+pub const SHARDS_MAX: usize = 10_000;
+/// Most voters of a shard: five survive two losses, two more for a change under way.
+pub const REPLICAS_PER_SHARD_MAX: usize = 7;
 /// Longest password that is hashed: longer input costs CPU and adds nothing.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// Argon2id runs at the same time on one node: each takes 19 MiB and one core.
@@ -97,6 +114,10 @@ pub const BODY_BYTES_IN_FLIGHT_MAX: usize = 512 * 1024 * 1024;
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// One volume segment.
 pub const VOLUME_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+/// Segments of the journal made at the first start, so that none is made under load.
+pub const JOURNAL_POOL_SEGMENTS: usize = 2;
+/// Bytes that wait for the journal's writer; more wait outside it.
+pub const JOURNAL_IN_FLIGHT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// What the journal's writer takes into one write and one sync.
 pub const JOURNAL_BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Raft entries that a node keeps in memory so that replication and apply read no disk.

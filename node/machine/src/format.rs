@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 const MAGIC: [u8; 2] = *b"ML";
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 16;
-/// Largest payload that is decoded: above it a length is hostile. Rows and commands are far smaller.
-pub const PAYLOAD_MAX_BYTES: usize = 1024 * 1024;
+/// Largest payload that is decoded: an append request is the largest record. Above it a length is hostile.
+pub const PAYLOAD_MAX_BYTES: usize = malle_proto::limits::GRPC_MESSAGE_MAX_BYTES;
 /// Feature level that this build writes.
 pub const FEATURE_LEVEL: u8 = 1;
 

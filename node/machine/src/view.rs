@@ -106,6 +106,18 @@ impl<'v> Draft<'v> {
         self.writes.rows.insert(key, None);
     }
 
+    /// Takes over the writes of a draft that was laid over this one: all of a part of a command that came to an effect.
+    pub fn absorb(&mut self, part: Writes) {
+        self.writes.rows.extend(part.rows);
+        for hash in part.bodies_named {
+            if !self.writes.bodies_named.contains(&hash) {
+                self.writes.bodies_named.push(hash);
+            }
+        }
+        self.writes.bodies_released.extend(part.bodies_released);
+        self.writes.changes.extend(part.changes);
+    }
+
     fn merged(&self, from: &[u8], to: &[u8], back: bool, visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
         if from >= to {
             return Ok(());
