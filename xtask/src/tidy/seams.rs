@@ -75,11 +75,6 @@ const ALLOWED: &[Allowed] = &[
         why: "sled is a disk of its own; the simulator runs the twin in memory",
     },
     Allowed {
-        path: "node/src/index/sled/",
-        what: "std::fs",
-        why: "as sled.rs",
-    },
-    Allowed {
         path: "node/journal/src/disk.rs",
         what: "std::fs",
         why: "RealDisk, behind the trait Disk",
