@@ -67,17 +67,23 @@ pub fn readme(tree: &Tree) -> Vec<Finding> {
     )]
 }
 
-/// `Shown by:` lines of docs/consistency.md that name no test or script that exists.
+/// `Shown by:` paragraphs of docs/consistency.md that name no test or script that exists.
 pub fn promises(tree: &Tree) -> Vec<Finding> {
     let Some(file) = tree.file("docs/consistency.md") else {
         return vec![Finding::new("docs/consistency.md", 0, "is not there")];
     };
     let mut findings = Vec::new();
-    for (number, line) in file.text.lines().enumerate() {
-        let Some(names) = line.trim_start().strip_prefix("Shown by:") else {
+    let lines: Vec<&str> = file.text.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        if !line.starts_with("Shown by:") {
             continue;
-        };
-        let mut names = names.split('`').skip(1).step_by(2).peekable();
+        }
+        let paragraph: String = lines[number..]
+            .iter()
+            .take_while(|line| !line.is_empty())
+            .copied()
+            .collect();
+        let mut names = paragraph.split('`').skip(1).step_by(2).peekable();
         if names.peek().is_none() {
             findings.push(Finding::new(&file.path, number + 1, "shown by nothing"));
         }
@@ -150,6 +156,7 @@ mod tests {
             |names: &str| promises(&Tree::new("".into(), vec![page(names), shown.clone(), script.clone()])).len();
         assert_eq!(count("`it_holds`, `a_story`"), 0);
         assert_eq!(count("`it_holds`, `another`"), 1);
+        assert_eq!(count("`it_holds`,\n`another`\n\n`prose`"), 1);
         assert_eq!(count("review"), 1);
     }
 }

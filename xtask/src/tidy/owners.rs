@@ -30,7 +30,7 @@ const OWNED: &[Owned] = &[
     Owned {
         dependency: "sled",
         within: &[""],
-        owners: &["node/src/index/sled"],
+        owners: &["node/src/index/sled", "node/src/index/mod.rs"],
     },
     Owned {
         dependency: "bincode",
@@ -41,7 +41,14 @@ const OWNED: &[Owned] = &[
     Owned {
         dependency: "anyhow",
         within: &["node/", "client/src/", "gateway/", "proto/"],
-        owners: &["node/src/main.rs", "node/src/server.rs", "gateway/src/main.rs"],
+        owners: &[
+            "node/src/main.rs",
+            "node/src/server.rs",
+            "gateway/src/main.rs",
+            "gateway/src/config.rs",
+            "gateway/src/listen.rs",
+            "gateway/src/tls.rs",
+        ],
     },
 ];
 
