@@ -1,15 +1,16 @@
-pub mod error {
-    use tonic::Status;
-    pub fn peer_not_found(s: &str) -> Status {
-        Status::not_found(s)
-    }
-    pub fn peer_failed(s: &str) -> Status {
-        Status::internal(s)
-    }
-    pub fn peer_invalid(s: &str) -> Status {
-        Status::invalid_argument(s)
-    }
-    pub fn peer_denied(s: &str) -> Status {
-        Status::permission_denied(s)
-    }
-}
+//! The gRPC services for front ends and operators: thin. A call is permitted, converted, handed to a group, and its answer converted
+//! back.
+//!
+//! `error` is the only maker of a tonic status, `convert` the only place where wire types become the machine's. What this room must
+//! never do: decide what a command means, keep state of its own beyond a stream, or answer before the group has.
+
+mod cluster;
+mod convert;
+mod directory;
+pub mod error;
+mod mail;
+mod stream;
+
+pub use cluster::{ClusterApi, NodeFacts};
+pub use directory::DirectoryApi;
+pub use mail::MailApi;
