@@ -18,15 +18,28 @@
 
 mod client;
 mod cluster;
+mod connection;
+mod convert;
+mod core;
+mod deliver;
+mod dial;
 mod directory;
 mod error;
+#[cfg(test)]
+mod fake;
 mod mail;
+mod nodes;
 mod op_id;
+mod retry;
+mod route;
+mod session;
+mod tls;
 mod types;
 mod watch;
 
 pub use client::{Client, ClientTls, Config};
 pub use cluster::{Cluster, GroupStatus, InitPlan, NodeStatus};
+pub use dial::{Dial, Io, Tcp};
 pub use directory::{
     AccountChange, AccountRecord, AddressEvent, AddressRecord, Directory, NewAccount, Node, Shard, Topology, Who,
 };

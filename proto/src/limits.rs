@@ -141,6 +141,8 @@ pub const ROW_VALUE_MAX_BYTES: usize = 16 * 1024;
 
 /// A TLS handshake takes at most this long, or the connection is closed.
 pub const HANDSHAKE_MAX_MS: u64 = 10_000;
+/// Handshakes that one listener has under way: strangers cost this much and no more.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 1_024;
 /// Connections that one listener holds.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Requests that one client stream may have in flight on a node.
@@ -151,6 +153,20 @@ pub const DEFAULT_DEADLINE_MS: u64 = 30_000;
 pub const RETRY_FIRST_MS: u64 = 20;
 /// Largest pause between two tries.
 pub const RETRY_LARGEST_MS: u64 = 1_000;
+/// Reaching a node and shaking hands takes a client at most this long; then it asks the next replica.
+pub const CONNECT_MAX_MS: u64 = 2_000;
+/// HTTP/2 flow control per stream: a body chunk and what is behind it never wait for a window (performance.md).
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// HTTP/2 flow control per connection: two streams at full speed.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// A connection is pinged after this long without a frame, and is broken when the answer takes as long again.
+pub const HTTP2_KEEPALIVE_MS: u64 = 5_000;
+/// Accounts whose shard a client remembers: a gateway's busy ones; about 5 MiB.
+pub const CLIENT_HOMES_MAX: usize = 100_000;
+/// A client asks for the topology, and tries a node that was down, at most this often.
+pub const ROUTE_REFRESH_MS: u64 = 1_000;
+/// Shards that one delivery talks to at the same time.
+pub const DELIVER_SHARDS_AT_ONCE: usize = 16;
 /// A watch says at least this often that it lives.
 pub const WATCH_HEARTBEAT_MS: u64 = 30_000;
 /// Changes that wait for one slow watcher; beyond that it is told to look for itself.

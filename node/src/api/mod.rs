@@ -9,4 +9,7 @@ pub mod error {
     pub fn peer_invalid(s: &str) -> Status {
         Status::invalid_argument(s)
     }
+    pub fn peer_denied(s: &str) -> Status {
+        Status::permission_denied(s)
+    }
 }

@@ -59,8 +59,16 @@ impl Logs {
     /// # Errors
     /// Damage in the middle, another node's journal, or a disk that does not work.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, node: NodeId) -> Result<Logs, LogError> {
+        Logs::open_with(disk, dir, node, limits::JOURNAL_SEGMENT_BYTES)
+    }
+
+    /// [`Logs::open`] with segments of this size.
+    ///
+    /// # Errors
+    /// See [`Logs::open`].
+    pub fn open_with(disk: Arc<dyn Disk>, dir: &Path, node: NodeId, segment_bytes: u64) -> Result<Logs, LogError> {
         let options = Options {
-            segment_bytes: limits::JOURNAL_SEGMENT_BYTES,
+            segment_bytes,
             node: node.0,
             mode: Mode::Recycle,
             pool: limits::JOURNAL_POOL_SEGMENTS,

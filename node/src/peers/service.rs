@@ -21,7 +21,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{RaftCall, StoredBody};
-use crate::security::caller_node;
+use crate::api::error;
+use crate::security::{Call, Identity, Peer as Caller, permit};
 
 /// Bodies that one peer may have half sent at a time; each is bounded by the largest mail.
 const PARTIAL_BODIES_MAX: usize = 256;
@@ -58,8 +59,27 @@ impl PeerService {
     }
 
     async fn raft(&self, call: RaftCall, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {
-        let from = caller_node(&request)?;
+        let name = match call {
+            RaftCall::Heartbeat => Call::PeerHeartbeat,
+            RaftCall::Vote => Call::PeerVote,
+            RaftCall::PreVote => Call::PeerPreVote,
+            RaftCall::TransferLeader => Call::PeerTransferLeader,
+            RaftCall::Propose => Call::PeerPropose,
+        };
+        let from = caller(&request, name)?;
         Ok(Response::new(self.handler.call(from, call, request.into_inner()).await))
+    }
+}
+
+/// The node at the other end, when the table lets it make this call.
+fn caller<T>(request: &Request<T>, call: Call) -> Result<NodeId, Status> {
+    let Some(caller) = request.extensions().get::<Caller>() else {
+        return Err(error::peer_denied("a connection without an identity"));
+    };
+    permit(caller, call).map_err(|denied| error::peer_denied(&denied.to_string()))?;
+    match caller.identity {
+        Identity::Node(node) => Ok(node),
+        Identity::Gateway { .. } | Identity::Operator { .. } => Err(error::peer_denied("peers are nodes")),
     }
 }
 
@@ -70,7 +90,7 @@ impl Peer for PeerService {
     type AppendStream = Answers<RaftFrame>;
 
     async fn append(&self, request: Request<Streaming<RaftFrame>>) -> Result<Response<Self::AppendStream>, Status> {
-        let from = caller_node(&request)?;
+        let from = caller(&request, Call::PeerAppend)?;
         let mut incoming = request.into_inner();
         let (frames_in, frames) = mpsc::channel(limits::APPEND_WINDOW_REQUESTS);
         let (answers_in, answers) = mpsc::channel(limits::APPEND_WINDOW_REQUESTS);
@@ -107,7 +127,7 @@ impl Peer for PeerService {
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<RaftFrame>, Status> {
-        let from = caller_node(&request)?;
+        let from = caller(&request, Call::PeerSnapshot)?;
         let mut incoming = request.into_inner();
         let first = incoming
             .message()
@@ -134,7 +154,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<PutBodyChunk>>,
     ) -> Result<Response<Self::PutBodiesStream>, Status> {
-        caller_node(&request)?;
+        caller(&request, Call::PeerPutBodies)?;
         let (acks_in, acks) = mpsc::channel(limits::CALLS_PER_STREAM_MAX);
         malle_rt::spawn(receive_bodies(self.handler.clone(), request.into_inner(), acks_in));
         Ok(Response::new(Box::pin(ReceiverStream::new(acks))))
@@ -143,14 +163,14 @@ impl Peer for PeerService {
     type GetBodyStream = Answers<GetBodyChunk>;
 
     async fn get_body(&self, request: Request<GetBodyRequest>) -> Result<Response<Self::GetBodyStream>, Status> {
-        caller_node(&request)?;
+        caller(&request, Call::PeerGetBody)?;
         let request = request.into_inner();
         let hash = BodyHash::try_from(&request.hash[..]).map_err(|error| refused(&error.to_string()))?;
         let found = self.handler.get_body(ShardId(request.shard), hash).await;
         let body = match found {
             Ok(Some(body)) => body,
-            Ok(None) => return Err(crate::api::error::peer_not_found("no such body here")),
-            Err(reason) => return Err(crate::api::error::peer_failed(&reason)),
+            Ok(None) => return Err(error::peer_not_found("no such body here")),
+            Err(reason) => return Err(error::peer_failed(&reason)),
         };
         let (stored_size, size, encoding) = (body.stored.len() as u64, body.size, body.encoding);
         let chunks = futures::stream::unfold(Some((body.stored, true)), move |rest| async move {
@@ -174,17 +194,17 @@ impl Peer for PeerService {
     }
 
     async fn replica(&self, request: Request<ReplicaRequest>) -> Result<Response<GroupStatus>, Status> {
-        caller_node(&request)?;
+        caller(&request, Call::PeerReplica)?;
         let shard = ShardId(request.into_inner().shard);
         match self.handler.replica(shard).await {
             Some(status) => Ok(Response::new(status)),
-            None => Err(crate::api::error::peer_not_found("no replica of this shard here")),
+            None => Err(error::peer_not_found("no replica of this shard here")),
         }
     }
 }
 
 fn refused(reason: &str) -> Status {
-    crate::api::error::peer_invalid(reason)
+    error::peer_invalid(reason)
 }
 
 /// A body of which not every chunk has come.

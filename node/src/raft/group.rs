@@ -84,7 +84,7 @@ impl Group {
     /// See [`GroupError`]; after `Unavailable` and `Deadline` it may still be done: repeat it with the same op id.
     pub async fn propose_shard(&self, op: shard::Op, deadline: Instant) -> Result<shard::Outcome, GroupError> {
         let command = shard::Command {
-            time_ms: self.env.clock.now_ms(),
+            time_ms: self.env.now_ms(),
             op,
         };
         match self.propose(Proposal(format::encode(&command)), deadline).await? {
@@ -103,7 +103,7 @@ impl Group {
         deadline: Instant,
     ) -> Result<directory::Outcome, GroupError> {
         let command = directory::Command {
-            time_ms: self.env.clock.now_ms(),
+            time_ms: self.env.now_ms(),
             op,
         };
         match self.propose(Proposal(format::encode(&command)), deadline).await? {

@@ -146,7 +146,7 @@ impl Groups {
             done => return done,
         };
         let command = directory::Command {
-            time_ms: self.settings.env.clock.now_ms(),
+            time_ms: self.settings.env.now_ms(),
             op,
         };
         let frame = RaftFrame {

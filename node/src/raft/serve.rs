@@ -300,7 +300,7 @@ async fn install(group: &Group, record: SnapshotHeadRecord, file: CheckpointFile
         last_log_id: record.last.map(Into::into),
         last_membership,
     };
-    if record.last != Some(file.record.applied) {
+    if record.last != file.record.applied {
         return Err("the snapshot is not what its head says".into());
     }
     let snapshot = openraft::alias::SnapshotOf::<TypeConfig, CheckpointFile> { meta, snapshot: file };

@@ -42,8 +42,8 @@ const REMOVED: u32 = u32::MAX;
 /// What a checkpoint says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointRecord {
-    /// Last entry in it.
-    pub applied: LogIdRecord,
+    /// Last entry in it; `None` when nothing was applied yet.
+    pub applied: Option<LogIdRecord>,
     /// Membership at that entry.
     pub membership: StoredMembershipRecord,
     /// Digest of its rows.
@@ -128,7 +128,7 @@ impl CheckpointFile {
 
     /// Index of the last entry in it.
     pub fn index(&self) -> u64 {
-        self.record.applied.index
+        self.record.applied.map_or(0, |id| id.index)
     }
 
     /// The shard.
@@ -138,7 +138,7 @@ impl CheckpointFile {
 
     pub(super) fn position(&self) -> io::Result<Position> {
         Ok(Position {
-            applied: Some(LogId::from(self.record.applied)),
+            applied: self.record.applied.map(LogId::from),
             membership: StoredMembership::try_from(self.record.membership.clone())
                 .map_err(|error| bad(&self.path, error))?,
             digest: self.record.digest,

@@ -117,11 +117,9 @@ impl GroupState {
             let mut flushed = self.inner.flushed.lock().await;
             (flushed.tee.take().unwrap_or_default(), flushed.position.clone())
         };
-        let Some(applied) = position.applied else {
-            return Err(io::Error::other("nothing was applied yet: there is nothing to keep"));
-        };
+        let applied = position.applied.map_or(0, |id| id.index);
         let record = CheckpointRecord {
-            applied: LogIdRecord::from(applied),
+            applied: position.applied.map(LogIdRecord::from),
             membership: (&position.membership).into(),
             digest: position.digest,
             rows: position.rows,
@@ -141,13 +139,13 @@ impl GroupState {
         self.inner
             .log
             .write_floor(FloorRecord {
-                applied_index: applied.index,
+                applied_index: applied,
                 store: uuid,
             })
             .await?;
-        self.inner.log.checkpointed(applied.index);
+        self.inner.log.checkpointed(applied);
         self.keep(checkpoint.clone());
-        tracing::info!(%shard, index = applied.index, bytes = checkpoint.bytes, "checkpoint written");
+        tracing::info!(%shard, index = applied, bytes = checkpoint.bytes, "checkpoint written");
         Ok(checkpoint)
     }
 

@@ -22,6 +22,8 @@ mod machine;
 mod open;
 mod overlay;
 mod storage;
+#[cfg(test)]
+mod suite;
 
 pub use checkpoint::CheckpointFile;
 pub use indexes::{Indexes, OpenedIndex, SledIndexes};

@@ -328,7 +328,7 @@ impl GroupState {
 
 async fn open_index(settings: &Settings, shard: ShardId) -> Result<OpenedIndex, IndexError> {
     let mut fresh_uuid = [0; 16];
-    settings.env.entropy.fill(&mut fresh_uuid);
+    settings.env.fill(&mut fresh_uuid);
     settings.indexes.open(shard, fresh_uuid).await
 }
 
@@ -373,6 +373,11 @@ async fn prove(
             "applied {applied} is below the checkpoint {}",
             checkpoint.index()
         ));
+    }
+    if let Some(purged) = log.purged_index()
+        && applied < purged
+    {
+        return Err(format!("applied {applied} is below {purged}, where the log begins"));
     }
     if !clean && !created {
         let index = opened.store.clone();
@@ -434,7 +439,7 @@ async fn rebuild(
     if let (None, Some(purged)) = (checkpoint, log.purged_index()) {
         return Err(OpenError::NoCheckpoint { shard, purged });
     }
-    let now_ms = settings.env.clock.now_ms();
+    let now_ms = settings.env.now_ms();
     settings
         .indexes
         .set_aside(shard, now_ms)

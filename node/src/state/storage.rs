@@ -25,30 +25,15 @@ pub struct StateMachine(pub GroupState);
 fn snapshot_of(file: CheckpointFile) -> io::Result<Snapshot> {
     let last_membership = StoredMembership::try_from(file.record.membership.clone()).map_err(io::Error::other)?;
     let meta = SnapshotMeta {
-        last_log_id: Some(LogId::from(file.record.applied)),
+        last_log_id: file.record.applied.map(LogId::from),
         last_membership,
     };
     Ok(Snapshot { meta, snapshot: file })
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
-    type SnapshotData = CheckpointFile;
-
-    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        snapshot_of(self.0.checkpoint().await?)
-    }
-}
-
-impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = CheckpointFile;
-    type SnapshotBuilder = Self;
-
-    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let live = self.0.live();
-        Ok((live.overlay.position.applied, live.overlay.position.membership.clone()))
-    }
-
-    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+impl StateMachine {
+    /// Applies entries as they come, each step only once this node's log has synced it.
+    pub(super) async fn apply_all<Strm>(&self, entries: Strm, wait_for_log: bool) -> Result<(), io::Error>
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
@@ -61,7 +46,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 entries.push(entry);
                 responders.push(responder);
             }
-            if let Some(last) = entries.last() {
+            if let Some(last) = entries.last()
+                && wait_for_log
+            {
                 self.0.inner.log.wait_synced(last.log_id()).await?;
             }
             let state = self.0.clone();
@@ -86,6 +73,31 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
         }
         Ok(())
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = CheckpointFile;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        snapshot_of(self.0.checkpoint().await?)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = CheckpointFile;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let live = self.0.live();
+        Ok((live.overlay.position.applied, live.overlay.position.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        self.apply_all(entries, true).await
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {

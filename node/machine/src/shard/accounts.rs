@@ -49,6 +49,7 @@ fn make(draft: &mut Draft<'_>, now_ms: u64, account: AccountId, grant: &AccountG
     let row = rows::Account {
         quota_bytes: grant.quota_bytes,
         suspended: grant.suspended,
+        receipts_due_ms: u64::MAX,
         ..rows::Account::default()
     };
     let mut edit = Edit::of(draft, account, row, now_ms);

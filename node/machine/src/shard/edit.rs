@@ -11,6 +11,9 @@ use super::apply::Step;
 use super::{Refusal, keys, receipts, rows, sweep};
 use crate::view::{Change, Draft};
 
+/// A clock that runs wild takes UIDVALIDITY no higher than this (it is reached in 2105): 2^24 draws stay in any account.
+const UID_VALIDITY_FROM_CLOCK_MAX: u32 = 0xFF00_0000;
+
 /// An account under change.
 pub(super) struct Edit<'d, 'v> {
     pub(super) draft: &'d mut Draft<'v>,
@@ -78,7 +81,9 @@ impl<'d, 'v> Edit<'d, 'v> {
     /// A UIDVALIDITY above every one that the account ever had, so that a name that comes back never looks like the one that went.
     /// It follows the seconds of the clock, so that an account that was restored from a backup draws above what the backup missed.
     pub(super) fn next_uid_validity(&mut self) -> Result<u32, Refusal> {
-        let seconds = u32::try_from(self.now_ms / 1000).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(self.now_ms / 1000)
+            .unwrap_or(u32::MAX)
+            .min(UID_VALIDITY_FROM_CLOCK_MAX);
         let next = self.row.uid_validity.checked_add(1);
         let next = next.ok_or_else(|| Refusal::Limit("no UIDVALIDITY left in this account".into()))?;
         self.row.uid_validity = next.max(seconds);

@@ -49,7 +49,7 @@ pub(super) fn store(
         keywords::require_bounded(&flags)?;
         let modseq = match flags == state.flags {
             true => ModSeq(state.modseq),
-            false => messages::reflag(edit, &mut mailbox, uid, &state, &flags),
+            false => messages::reflag(edit, &mut mailbox, uid, &state, &flags)?,
         };
         stored.push(MessageFlags { uid, modseq, flags });
     }

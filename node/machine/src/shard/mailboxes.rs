@@ -266,7 +266,8 @@ fn delete(edit: &mut Edit<'_, '_>, name: &str) -> Step<()> {
         edit.draft
             .remove(keys::child(edit.id, place.row.parent, &place.row.part));
         edit.draft.remove(keys::place(edit.id, place.id));
-        edit.row.places -= 1;
+        let places = edit.row.places.checked_sub(1);
+        edit.row.places = places.ok_or_else(|| Fault::Broken("more places than were counted".into()))?;
     }
     Ok(())
 }

@@ -52,17 +52,23 @@ pub(super) fn reflag(
     uid: Uid,
     old: &rows::State,
     flags: &Flags,
-) -> ModSeq {
+) -> Step<ModSeq> {
     let modseq = edit.next_modseq();
     let row = &mut mailbox.row;
     row.highest_modseq = modseq.0;
-    let is = |flags: &Flags, bit: u8| u32::from(flags.system & bit != 0);
-    row.unseen = row.unseen + is(&old.flags, Flags::SEEN) - is(flags, Flags::SEEN);
-    row.deleted = row.deleted + is(flags, Flags::DELETED) - is(&old.flags, Flags::DELETED);
+    let has = |flags: &Flags, bit: u8| flags.system & bit != 0;
+    row.unseen = less(
+        row.unseen + u32::from(has(&old.flags, Flags::SEEN)),
+        u32::from(has(flags, Flags::SEEN)),
+    )?;
+    row.deleted = less(
+        row.deleted + u32::from(has(flags, Flags::DELETED)),
+        u32::from(has(&old.flags, Flags::DELETED)),
+    )?;
     let deleted = keys::deleted(edit.id, mailbox.id, uid);
-    match (is(&old.flags, Flags::DELETED), is(flags, Flags::DELETED)) {
-        (0, 1) => rows::mark(edit.draft, deleted),
-        (1, 0) => edit.draft.remove(deleted),
+    match (has(&old.flags, Flags::DELETED), has(flags, Flags::DELETED)) {
+        (false, true) => rows::mark(edit.draft, deleted),
+        (true, false) => edit.draft.remove(deleted),
         _ => {}
     }
     edit.draft
@@ -74,7 +80,7 @@ pub(super) fn reflag(
     };
     rows::put(edit.draft, keys::state(edit.id, mailbox.id, uid), &state);
     edit.note_change(mailbox.id, false);
-    modseq
+    Ok(modseq)
 }
 
 /// Takes a message out of a mailbox that stays, and leaves a tombstone.

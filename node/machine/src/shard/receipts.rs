@@ -44,6 +44,7 @@ pub(super) fn keep(edit: &mut Edit<'_, '_>, class: Class, op_id: OpId, outcome: 
     let receipt = rows::Receipt {
         outcome: outcome.clone(),
     };
+    edit.row.receipts_due_ms = edit.row.receipts_due_ms.min(turn.expires_ms);
     let number = edit.row.receipts_written;
     edit.row.receipts_written += 1;
     rows::put(edit.draft, keys::turn(edit.id, class as u8, number), &turn);
@@ -60,26 +61,35 @@ pub(super) fn keep(edit: &mut Edit<'_, '_>, class: Class, op_id: OpId, outcome: 
 /// Takes away at most `max` receipts whose time is over.
 pub(super) fn expire(edit: &mut Edit<'_, '_>, max: usize) -> Step<()> {
     let now_ms = edit.now_ms;
-    let removed = remove_oldest(edit, Class::Delivery, max, now_ms)?;
-    remove_oldest(edit, Class::Interactive, max - removed, now_ms)?;
+    if now_ms < edit.row.receipts_due_ms {
+        return Ok(());
+    }
+    let deliveries = remove_oldest(edit, Class::Delivery, max, now_ms)?;
+    let interactive = remove_oldest(edit, Class::Interactive, max - deliveries.count, now_ms)?;
+    edit.row.receipts_due_ms = deliveries.next_due_ms.min(interactive.next_due_ms);
     Ok(())
 }
 
-/// Takes away the oldest receipts of a class that expire until `until_ms`, at most `max`; says how many. Numbers rise with the
-/// machine's time, which never falls: the first one that stays ends the search.
-fn remove_oldest(edit: &mut Edit<'_, '_>, class: Class, max: usize, until_ms: u64) -> Step<usize> {
-    if max == 0 {
-        return Ok(0);
-    }
+struct Removed {
+    count: usize,
+    /// No receipt of the class expires before.
+    next_due_ms: u64,
+}
+
+/// Takes away the oldest receipts of a class that expire until `until_ms`, at most `max`. Numbers rise with the machine's time, which
+/// never falls: the first one that stays ends the search.
+fn remove_oldest(edit: &mut Edit<'_, '_>, class: Class, max: usize, until_ms: u64) -> Step<Removed> {
     let mut gone: Vec<(Vec<u8>, OpId)> = Vec::new();
+    let mut next_due_ms = u64::MAX;
     let range = keys::turns(edit.id, class as u8);
     edit.draft.scan(&range.from, &range.to, &mut |key, value| {
         let turn: rows::Turn = rows::read(value, "turn")?;
-        if turn.expires_ms > until_ms {
+        if turn.expires_ms > until_ms || gone.len() == max {
+            next_due_ms = turn.expires_ms;
             return Ok(Flow::Stop);
         }
         gone.push((key.to_vec(), turn.op_id));
-        Ok(if gone.len() < max { Flow::More } else { Flow::Stop })
+        Ok(Flow::More)
     })?;
     for (turn, op_id) in &gone {
         edit.draft.remove(turn.clone());
@@ -90,5 +100,8 @@ fn remove_oldest(edit: &mut Edit<'_, '_>, class: Class, max: usize, until_ms: u6
         edit.row.interactive_receipts =
             left.ok_or_else(|| Fault::Broken("more interactive receipts than were counted".into()))?;
     }
-    Ok(gone.len())
+    Ok(Removed {
+        count: gone.len(),
+        next_due_ms,
+    })
 }

@@ -43,6 +43,8 @@ pub(super) struct Account {
     /// Receipts ever written: the number of the next turn.
     pub(super) receipts_written: u64,
     pub(super) interactive_receipts: u32,
+    /// No receipt expires before this time: until then nobody looks for one.
+    pub(super) receipts_due_ms: u64,
     /// Deleted mailboxes whose rows are still there.
     pub(super) doomed: u32,
     /// The mailbox of each special use, INBOX among them; sorted.

@@ -37,6 +37,8 @@ pub fn fetch(
     if changed_since.0 >= row.highest_modseq {
         return Ok(Ok(Page::default()));
     }
+    // A page of no rows would never end.
+    let max_rows = max_rows.max(1);
     let reader = Reader { view, account, mailbox };
     let ranges = match changed_since.0 {
         0 => ranges,
