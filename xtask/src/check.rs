@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use crate::cargo::{self, Ended};
 use crate::{licences, tidy, tree};
 
-/// Runs the checks; with `only_tidy` those that read text and need no compiler.
+/// Runs the checks; with `quick` those that need no compiler.
 ///
 /// # Errors
 /// When a step cannot be run at all.
-pub fn run(root: &Path, only_tidy: bool) -> anyhow::Result<ExitCode> {
+pub fn run(root: &Path, quick: bool) -> anyhow::Result<ExitCode> {
     let mut failed = Vec::new();
     let mut note = |name: &'static str, ended: Ended| {
         if ended == Ended::Failed {
@@ -18,13 +18,13 @@ pub fn run(root: &Path, only_tidy: bool) -> anyhow::Result<ExitCode> {
         }
     };
     note("tidy", tidy::run(&tree::Tree::read(root)?));
-    if !only_tidy {
-        note("licences", licences::run(root)?);
-        note("deny", deny(root)?);
-        note(
-            "fmt",
-            cargo::step("fmt", cargo::cargo(root).args(["fmt", "--all", "--check"]))?,
-        );
+    note("licences", licences::run(root)?);
+    note("deny", deny(root)?);
+    note(
+        "fmt",
+        cargo::step("fmt", cargo::cargo(root).args(["fmt", "--all", "--check"]))?,
+    );
+    if !quick {
         let clippy = [
             "clippy",
             "--locked",

@@ -310,8 +310,14 @@ impl Cluster {
             table.insert(key.into(), value.into());
         }
         table.insert("data_dir".into(), directory.join("data").display().to_string().into());
-        table.insert("client_listen".into(), ports[0].clone().into());
-        table.insert("peer_listen".into(), ports[1].clone().into());
+        for (key, port) in [
+            ("client_listen", 0),
+            ("client_address", 0),
+            ("peer_listen", 1),
+            ("peer_address", 1),
+        ] {
+            table.insert(key.into(), ports[port].clone().into());
+        }
         let mut tls = toml::Table::new();
         for (key, path) in [
             ("ca", self.context.ca.clone()),

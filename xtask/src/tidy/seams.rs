@@ -50,17 +50,12 @@ const ALLOWED: &[Allowed] = &[
         why: "read once, before anything runs",
     },
     Allowed {
-        path: "node/src/security/tls.rs",
-        what: "std::fs",
-        why: "certificates are files that an operator exchanges",
-    },
-    Allowed {
         path: "node/src/security/accept.rs",
         what: "tokio::net",
         why: "the listeners",
     },
     Allowed {
-        path: "node/src/peers/dial.rs",
+        path: "node/src/security/connect.rs",
         what: "tokio::net",
         why: "connections to other nodes begin here",
     },
