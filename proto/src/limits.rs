@@ -118,6 +118,8 @@ pub const VOLUME_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
 pub const JOURNAL_POOL_SEGMENTS: usize = 2;
 /// Bytes that wait for the journal's writer; more wait outside it.
 pub const JOURNAL_IN_FLIGHT_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that wait for the volumes' writer; a few of the largest bodies.
+pub const VOLUME_IN_FLIGHT_MAX_BYTES: usize = 128 * 1024 * 1024;
 /// What the journal's writer takes into one write and one sync.
 pub const JOURNAL_BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Raft entries that a node keeps in memory so that replication and apply read no disk.
