@@ -47,11 +47,19 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
-        println!("{}: node {} of {}, ok", arguments.config.display(), config.node, config.cluster);
+        println!(
+            "{}: node {} of {}, ok",
+            arguments.config.display(),
+            config.node,
+            config.cluster
+        );
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::init(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("malled").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("malled")
+        .build()?;
     runtime.block_on(serve(&config, arguments.stop_when_stdin_closes))
 }
 
@@ -65,7 +73,10 @@ async fn serve(config: &Config, stop_when_stdin_closes: bool) -> anyhow::Result<
         }
         // Nothing more can be made durable on this disk: a clean mark would be a lie. Followers elect other leaders.
         End::JournalFailed(reason) => {
-            tracing::error!(reason, "the journal failed; this node leaves the cluster until its disk is looked at");
+            tracing::error!(
+                reason,
+                "the journal failed; this node leaves the cluster until its disk is looked at"
+            );
             Ok(ExitCode::FAILURE)
         }
     }

@@ -64,23 +64,36 @@ impl ClusterApi {
         env: Env,
         facts: NodeFacts,
     ) -> Self {
-        ClusterApi { groups, bodies, transport, addresses, env, facts }
+        ClusterApi {
+            groups,
+            bodies,
+            transport,
+            addresses,
+            env,
+            facts,
+        }
     }
 
     fn directory(&self) -> Result<Arc<Group>, Refused> {
-        self.groups.get(ShardId::DIRECTORY).ok_or_else(|| Refused::unavailable("the directory is not open here"))
+        self.groups
+            .get(ShardId::DIRECTORY)
+            .ok_or_else(|| Refused::unavailable("the directory is not open here"))
     }
 
     fn group(&self, shard: u32) -> Result<Arc<Group>, Refused> {
         let shard = ShardId(shard);
-        self.groups.get(shard).ok_or_else(|| Refused::not_found(format!("no replica of shard {shard} on this node")))
+        self.groups
+            .get(shard)
+            .ok_or_else(|| Refused::not_found(format!("no replica of shard {shard} on this node")))
     }
 
     async fn init_cluster(&self, request: InitRequest) -> Result<InitReply, Refused> {
-        let nodes: Vec<directory::Node> =
-            request.nodes.into_iter().map(node_of).collect::<Result<_, Refused>>()?;
+        let nodes: Vec<directory::Node> = request.nodes.into_iter().map(node_of).collect::<Result<_, Refused>>()?;
         if !nodes.iter().any(|node| node.id == self.facts.node) {
-            return Err(Refused::invalid(format!("node {} must be one of the first nodes", self.facts.node)));
+            return Err(Refused::invalid(format!(
+                "node {} must be one of the first nodes",
+                self.facts.node
+            )));
         }
         let shards = plan_shards(&nodes, request.shards, request.replicas)?;
         let directory = self.directory()?;
@@ -98,7 +111,11 @@ impl ClusterApi {
         loop {
             match self.groups.propose_directory(op.clone(), deadline).await {
                 Ok(directory::Outcome::Refused(refusal)) => return Err(refusal.into()),
-                Ok(_) => return Ok(InitReply { cluster: cluster.to_vec().into() }),
+                Ok(_) => {
+                    return Ok(InitReply {
+                        cluster: cluster.to_vec().into(),
+                    });
+                }
                 // The first election is still under way.
                 Err(GroupError::NotLeader { .. } | GroupError::Unavailable(_)) if malle_rt::now() < deadline => {
                     malle_rt::sleep(Duration::from_millis(limits::RETRY_FIRST_MS)).await;
@@ -114,17 +131,24 @@ impl ClusterApi {
             let mut status = group.status();
             if group.shard() != ShardId::DIRECTORY {
                 let deadline = malle_rt::now() + STEP;
-                status.accounts =
-                    group.read(Barrier::Local, deadline, malle_machine::shard::read::account_count).await?;
+                status.accounts = group
+                    .read(Barrier::Local, deadline, malle_machine::shard::read::account_count)
+                    .await?;
             }
             groups.push(status);
         }
         for (shard, reason) in self.groups.failed() {
             tracing::debug!(%shard, reason, "asked about a group that is not open");
-            groups.push(v1::GroupStatus { shard: shard.0, role: "failed".into(), ..v1::GroupStatus::default() });
+            groups.push(v1::GroupStatus {
+                shard: shard.0,
+                role: "failed".into(),
+                ..v1::GroupStatus::default()
+            });
         }
         let data_dir = self.facts.data_dir.clone();
-        let disk_free_bytes = malle_rt::blocking(move || RealDisk.free_bytes(&data_dir)).await.unwrap_or_default();
+        let disk_free_bytes = malle_rt::blocking(move || RealDisk.free_bytes(&data_dir))
+            .await
+            .unwrap_or_default();
         let (bodies, body_bytes) = self.bodies.counts();
         Ok(NodeStatusReply {
             node: self.facts.node.0,
@@ -141,14 +165,19 @@ impl ClusterApi {
     }
 
     async fn replace(&self, request: NodeReplaceRequest) -> Result<NodeReplaceReply, Refused> {
-        let node = node_of(request.node.ok_or_else(|| Refused::invalid("the new node is missing"))?)?;
+        let node = node_of(
+            request
+                .node
+                .ok_or_else(|| Refused::invalid("the new node is missing"))?,
+        )?;
         let lost = NodeId(request.replaces);
         if node.id == lost {
-            return Err(Refused::invalid("a lost node comes back under a new id: its old log may lack what it acknowledged"));
+            return Err(Refused::invalid(
+                "a lost node comes back under a new id: its old log may lack what it acknowledged",
+            ));
         }
         let deadline = malle_rt::now() + REPLACE;
-        let moved =
-            replace_node(&self.groups, &self.transport, &self.addresses, node, lost, deadline).await?;
+        let moved = replace_node(&self.groups, &self.transport, &self.addresses, node, lost, deadline).await?;
         Ok(NodeReplaceReply { groups_moved: moved })
     }
 
@@ -156,7 +185,10 @@ impl ClusterApi {
         let node = node_of(request.node.ok_or_else(|| Refused::invalid("the node is missing"))?)?;
         let directory = self.directory()?;
         if !directory.is_leader() {
-            return Err(GroupError::NotLeader { leader: directory.leader() }.into());
+            return Err(GroupError::NotLeader {
+                leader: directory.leader(),
+            }
+            .into());
         }
         register(&self.groups, node, malle_rt::now() + STEP).await?;
         Ok(NodeAddReply {})
@@ -175,7 +207,9 @@ impl From<ReplaceError> for Refused {
 
 fn node_of(node: v1::Node) -> Result<directory::Node, Refused> {
     if node.id == 0 || node.region.is_empty() || node.client_address.is_empty() || node.peer_address.is_empty() {
-        return Err(Refused::invalid("a node has an id from 1, a region, a client address and a peer address"));
+        return Err(Refused::invalid(
+            "a node has an id from 1, a region, a client address and a peer address",
+        ));
     }
     Ok(directory::Node {
         id: NodeId(node.id),
@@ -191,17 +225,25 @@ fn node_of(node: v1::Node) -> Result<directory::Node, Refused> {
 fn plan_shards(nodes: &[directory::Node], shards: u32, replicas: u32) -> Result<Vec<directory::Shard>, Refused> {
     let replicas = replicas as usize;
     if replicas.is_multiple_of(2) || replicas == 0 || replicas > nodes.len() {
-        return Err(Refused::invalid(format!("{replicas} replicas on {} nodes: an odd number of at most all", nodes.len())));
+        return Err(Refused::invalid(format!(
+            "{replicas} replicas on {} nodes: an odd number of at most all",
+            nodes.len()
+        )));
     }
     if shards == 0 || shards as usize * replicas > limits::GROUPS_PER_NODE_MAX * nodes.len() {
-        return Err(Refused::invalid(format!("{shards} shards do not fit on {} nodes", nodes.len())));
+        return Err(Refused::invalid(format!(
+            "{shards} shards do not fit on {} nodes",
+            nodes.len()
+        )));
     }
     let plan = (0..shards).map(|number| {
         let first = number as usize % nodes.len();
         let mut order: Vec<&directory::Node> = nodes.iter().cycle().skip(first).take(nodes.len()).collect();
         let mut chosen: Vec<&directory::Node> = Vec::with_capacity(replicas);
         while chosen.len() < replicas {
-            let fresh = order.iter().position(|node| chosen.iter().all(|other| other.region != node.region));
+            let fresh = order
+                .iter()
+                .position(|node| chosen.iter().all(|other| other.region != node.region));
             chosen.push(order.remove(fresh.unwrap_or(0)));
         }
         directory::Shard {
@@ -281,7 +323,14 @@ mod tests {
 
     #[test]
     fn replicas_stand_in_different_regions_and_leaders_are_spread() {
-        let nodes = [node(1, "n"), node(2, "n"), node(3, "c"), node(4, "c"), node(5, "s"), node(6, "s")];
+        let nodes = [
+            node(1, "n"),
+            node(2, "n"),
+            node(3, "c"),
+            node(4, "c"),
+            node(5, "s"),
+            node(6, "s"),
+        ];
         let plan = plan_shards(&nodes, 12, 3).unwrap();
         for shard in &plan {
             let mut regions: Vec<&str> = shard

@@ -44,11 +44,17 @@ type Whole = (read::Account, Vec<read::Address>, Vec<read::AddressEvent>, bool);
 impl DirectoryApi {
     /// Answers from the directory's replica here.
     pub fn new(groups: Arc<Groups>, env: Env) -> Self {
-        DirectoryApi { groups, passwords: Passwords::new(env.clone()), env }
+        DirectoryApi {
+            groups,
+            passwords: Passwords::new(env.clone()),
+            env,
+        }
     }
 
     fn group(&self) -> Result<Arc<Group>, Refused> {
-        self.groups.get(ShardId::DIRECTORY).ok_or_else(|| Refused::unavailable("the directory is not open here"))
+        self.groups
+            .get(ShardId::DIRECTORY)
+            .ok_or_else(|| Refused::unavailable("the directory is not open here"))
     }
 
     async fn read<T: Send + 'static>(
@@ -74,14 +80,18 @@ impl DirectoryApi {
         };
         let found: Option<Whole> = self
             .read(Barrier::Linearizable, move |view| {
-                let Some(account) = find(view, &who)? else { return Ok(None) };
+                let Some(account) = find(view, &who)? else {
+                    return Ok(None);
+                };
                 let addresses = read::addresses(view, account.id)?;
                 let history = read::history(view, account.id)?;
                 let has_password = read::password_hash(view, account.id)?.is_some();
                 Ok(Some((account, addresses, history, has_password)))
             })
             .await?;
-        found.map(account_of).ok_or_else(|| Refused::not_found(format!("no account {asked}")))
+        found
+            .map(account_of)
+            .ok_or_else(|| Refused::not_found(format!("no account {asked}")))
     }
 
     async fn resolve_one(&self, request: ResolveRequest) -> Result<ResolveReply, Refused> {
@@ -90,7 +100,11 @@ impl DirectoryApi {
             Some(resolve_request::Who::Account(bytes)) => Who::Account(account_id(&bytes)?),
             None => return Err(Refused::invalid("an address or an account")),
         };
-        let barrier = if request.linearizable { Barrier::Linearizable } else { Barrier::Local };
+        let barrier = if request.linearizable {
+            Barrier::Linearizable
+        } else {
+            Barrier::Local
+        };
         let found = self.read(barrier, move |view| find(view, &who)).await?;
         let account = found.ok_or_else(|| Refused::not_found("no such address"))?;
         Ok(ResolveReply {
@@ -109,7 +123,9 @@ impl DirectoryApi {
         let who = Who::Address(request.login.clone());
         let found = self
             .read(Barrier::Linearizable, move |view| {
-                let Some(account) = find(view, &who)? else { return Ok(None) };
+                let Some(account) = find(view, &who)? else {
+                    return Ok(None);
+                };
                 let hash = read::password_hash(view, account.id)?;
                 Ok(Some((account, hash)))
             })
@@ -130,9 +146,15 @@ impl DirectoryApi {
             return Err(Refused::suspended());
         }
         let keys = self.read(Barrier::Local, read::token_keys).await?;
-        let key = keys.first().ok_or_else(|| Refused::unavailable("the cluster is not initialised"))?;
+        let key = keys
+            .first()
+            .ok_or_else(|| Refused::unavailable("the cluster is not initialised"))?;
         let expires_ms = self.env.now_ms() + limits::TOKEN_LIFETIME_MS;
-        let token = Token { account: account.id, gateway: gateway.to_owned(), expires_ms };
+        let token = Token {
+            account: account.id,
+            gateway: gateway.to_owned(),
+            expires_ms,
+        };
         Ok(LoginReply {
             token: token.sign(key).into(),
             account: account.id.to_vec().into(),
@@ -150,7 +172,9 @@ impl DirectoryApi {
         let keys = self.read(Barrier::Local, read::token_keys).await?;
         let token = Token::open(&request.token, &keys, self.env.now_ms(), name)
             .map_err(|error| Refused::from(crate::security::Denied::Token(error)))?;
-        let account = self.read(Barrier::Linearizable, move |view| read::account(view, token.account)).await?;
+        let account = self
+            .read(Barrier::Linearizable, move |view| read::account(view, token.account))
+            .await?;
         let account = account.ok_or_else(|| Refused::not_found("the account is gone"))?;
         self.token(account, name).await
     }
@@ -166,7 +190,11 @@ impl DirectoryApi {
             account: self.env.account_id(),
             address,
             password_hash,
-            quota_bytes: if request.quota_bytes == 0 { limits::DEFAULT_QUOTA_BYTES } else { request.quota_bytes },
+            quota_bytes: if request.quota_bytes == 0 {
+                limits::DEFAULT_QUOTA_BYTES
+            } else {
+                request.quota_bytes
+            },
             shard: (request.shard != 0).then_some(ShardId(request.shard)),
             region: (!request.region.is_empty()).then_some(request.region),
         };
@@ -199,14 +227,20 @@ impl DirectoryApi {
     async fn topology_now(&self) -> Result<TopologyReply, Refused> {
         let group = self.group()?;
         let (cluster, nodes, shards) = self
-            .read(Barrier::Local, |view| Ok((read::cluster(view)?, read::nodes(view)?, read::shards(view)?)))
+            .read(Barrier::Local, |view| {
+                Ok((read::cluster(view)?, read::nodes(view)?, read::shards(view)?))
+            })
             .await?;
-        let cluster = cluster.ok_or_else(|| Refused::unavailable("the cluster is not initialised; run: malle cluster init"))?;
+        let cluster =
+            cluster.ok_or_else(|| Refused::unavailable("the cluster is not initialised; run: malle cluster init"))?;
         Ok(TopologyReply {
             cluster: cluster.id.to_vec().into(),
             cluster_name: cluster.name,
             nodes: nodes.into_iter().map(node_of).collect(),
-            shards: shards.into_iter().map(|(shard, accounts)| self.shard_of(shard, accounts)).collect(),
+            shards: shards
+                .into_iter()
+                .map(|(shard, accounts)| self.shard_of(shard, accounts))
+                .collect(),
             directory_index: group.state().applied_index(),
         })
     }
@@ -270,7 +304,12 @@ fn node_of(node: directory::Node) -> Node {
         zone: node.zone,
         client_address: node.client_address,
         peer_address: node.peer_address,
-        state: if node.retired { NodeState::Retired } else { NodeState::Active }.into(),
+        state: if node.retired {
+            NodeState::Retired
+        } else {
+            NodeState::Active
+        }
+        .into(),
     }
 }
 
@@ -284,11 +323,19 @@ fn account_of((account, addresses, history, has_password): Whole) -> Account {
         created_ms: account.created_ms,
         addresses: addresses
             .into_iter()
-            .map(|row| Address { address: row.address, primary: row.primary, since_ms: row.since_ms })
+            .map(|row| Address {
+                address: row.address,
+                primary: row.primary,
+                since_ms: row.since_ms,
+            })
             .collect(),
         history: history
             .into_iter()
-            .map(|row| AddressEvent { time_ms: row.time_ms, address: row.address, event: row.event })
+            .map(|row| AddressEvent {
+                time_ms: row.time_ms,
+                address: row.address,
+                event: row.event,
+            })
             .collect(),
         has_password,
     }

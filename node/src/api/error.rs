@@ -21,7 +21,11 @@ pub struct Refused(pub Error);
 
 impl Refused {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Refused(Error { code: code.into(), message: message.into(), ..Error::default() })
+        Refused(Error {
+            code: code.into(),
+            message: message.into(),
+            ..Error::default()
+        })
     }
 
     /// The call makes no sense.

@@ -5,12 +5,8 @@
 //! never do: decide what a command means, keep state of its own beyond a stream, or answer before the group has.
 
 mod cluster;
-mod convert;
 mod directory;
 pub mod error;
-mod mail;
-mod stream;
 
 pub use cluster::{ClusterApi, NodeFacts};
 pub use directory::DirectoryApi;
-pub use mail::MailApi;

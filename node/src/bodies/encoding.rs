@@ -17,7 +17,11 @@ const INLINE_WORK_BYTES: u64 = 32 * 1024;
 
 /// Runs `work` in place for a small body, on the blocking pool for a large one.
 pub(super) async fn off_the_way<T: Send + 'static>(size: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if size <= INLINE_WORK_BYTES { work() } else { malle_rt::blocking(work).await }
+    if size <= INLINE_WORK_BYTES {
+        work()
+    } else {
+        malle_rt::blocking(work).await
+    }
 }
 
 /// The name of a body.
@@ -31,13 +35,27 @@ fn pays(raw: usize, compressed: usize) -> bool {
 
 /// Compresses where it gains a tenth; base64 of what is compressed already does not, and a probe tells.
 pub(super) fn encode(shard: ShardId, hash: BodyHash, body: &Bytes) -> StoredBody {
-    let raw = || StoredBody { shard, hash, size: body.len() as u64, encoding: RAW, stored: body.clone() };
-    let compress = |bytes: &[u8]| zstd::bulk::compress(bytes, LEVEL).ok().filter(|small| pays(bytes.len(), small.len()));
+    let raw = || StoredBody {
+        shard,
+        hash,
+        size: body.len() as u64,
+        encoding: RAW,
+        stored: body.clone(),
+    };
+    let compress = |bytes: &[u8]| {
+        zstd::bulk::compress(bytes, LEVEL)
+            .ok()
+            .filter(|small| pays(bytes.len(), small.len()))
+    };
     if body.len() > PROBE_BYTES && compress(&body[..PROBE_BYTES]).is_none() {
         return raw();
     }
     match compress(body) {
-        Some(small) => StoredBody { encoding: ZSTD, stored: small.into(), ..raw() },
+        Some(small) => StoredBody {
+            encoding: ZSTD,
+            stored: small.into(),
+            ..raw()
+        },
         None => raw(),
     }
 }
@@ -45,7 +63,9 @@ pub(super) fn encode(shard: ShardId, hash: BodyHash, body: &Bytes) -> StoredBody
 /// The body itself, its hash checked.
 pub(super) fn open(stored: &StoredBody) -> Result<Bytes, BodiesError> {
     if stored.size > limits::MESSAGE_MAX_BYTES as u64 {
-        return Err(BodiesError::TooLarge { limit_bytes: limits::MESSAGE_MAX_BYTES as u64 });
+        return Err(BodiesError::TooLarge {
+            limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
+        });
     }
     let size = stored.size as usize;
     let body = match stored.encoding {

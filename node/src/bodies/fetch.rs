@@ -92,7 +92,11 @@ impl Bodies {
                 }
             }
         }
-        Err(BodiesError::Missing(if said.is_empty() { "nobody to ask".into() } else { said.join("; ") }))
+        Err(BodiesError::Missing(if said.is_empty() {
+            "nobody to ask".into()
+        } else {
+            said.join("; ")
+        }))
     }
 }
 
@@ -137,7 +141,10 @@ impl GroupBodies {
 
     /// Every body that entries up to the answer name is here. `applied` is how far the group has applied.
     pub fn complete_through(&self, applied: u64) -> u64 {
-        self.missing_now().values().min().map_or(applied, |first| applied.min(first.saturating_sub(1)))
+        self.missing_now()
+            .values()
+            .min()
+            .map_or(applied, |first| applied.min(first.saturating_sub(1)))
     }
 
     /// How many bodies are named and not here.
@@ -171,14 +178,22 @@ impl GroupBodies {
             let sources = &sources;
             async move {
                 let here = self.bodies.has(self.shard, hash)
-                    || self.bodies.fetch(self.shard, hash, sources, malle_rt::now() + FETCH).await.is_ok();
+                    || self
+                        .bodies
+                        .fetch(self.shard, hash, sources, malle_rt::now() + FETCH)
+                        .await
+                        .is_ok();
                 if here {
                     self.take_off(hash);
                 }
                 here
             }
         }));
-        let came = rounds.buffer_unordered(FETCHES_AT_ONCE).filter(|here| std::future::ready(*here)).count().await;
+        let came = rounds
+            .buffer_unordered(FETCHES_AT_ONCE)
+            .filter(|here| std::future::ready(*here))
+            .count()
+            .await;
         came > 0
     }
 }

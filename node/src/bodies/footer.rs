@@ -51,23 +51,19 @@ pub(super) fn write(
     let mut out = Vec::new();
     let runs = entries.chunks(ENTRIES_PER_RECORD).count().max(1);
     let mut run = 0;
-    for entries in entries.chunks(ENTRIES_PER_RECORD).chain(entries.is_empty().then_some(&[][..])) {
+    for entries in entries
+        .chunks(ENTRIES_PER_RECORD)
+        .chain(entries.is_empty().then_some(&[][..]))
+    {
         run += 1;
-        let record = format::encode(&FooterRecord { entries: entries.to_vec(), last: run == runs });
+        let record = format::encode(&FooterRecord {
+            entries: entries.to_vec(),
+            last: run == runs,
+        });
         out.extend_from_slice(&(record.len() as u32).to_le_bytes());
         out.extend_from_slice(&record);
     }
     replace_file(disk, &path(dir, segment, generation), &out)
-}
-
-/// Removes a footer that turned out not to be whole. Blocks.
-pub(super) fn remove(disk: &dyn Disk, dir: &Path, segment: u64, generation: u64) {
-    let removed = disk.remove(&path(dir, segment, generation)).and_then(|()| disk.sync_dir(dir));
-    if let Err(error) = removed
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(segment, %error, "a footer that lacks an entry stays; what it lacks is fetched from peers");
-    }
 }
 
 /// Every footer that reads whole, by segment and generation. Blocks.
@@ -77,8 +73,7 @@ pub(super) fn read_all(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<(u64,
         let Some((segment, generation)) = name.strip_suffix(".footer").and_then(|stem| stem.split_once('-')) else {
             continue;
         };
-        let (Ok(segment), Ok(generation)) =
-            (u64::from_str_radix(segment, 16), u64::from_str_radix(generation, 16))
+        let (Ok(segment), Ok(generation)) = (u64::from_str_radix(segment, 16), u64::from_str_radix(generation, 16))
         else {
             continue;
         };
@@ -110,6 +105,11 @@ fn parse(mut bytes: &[u8]) -> Option<Vec<FooterEntry>> {
 impl FooterEntry {
     /// The place in a volume of this segment and generation.
     pub fn location(&self, segment: u64, generation: u64) -> Location {
-        Location { segment, generation, offset: self.offset, payload_bytes: self.payload_bytes }
+        Location {
+            segment,
+            generation,
+            offset: self.offset,
+            payload_bytes: self.payload_bytes,
+        }
     }
 }

@@ -93,7 +93,12 @@ impl Bodies {
 
     fn over(volumes: Volumes, node: NodeId, transport: Arc<dyn Transport>) -> Arc<Bodies> {
         let room = Arc::new(Semaphore::new(limits::BODY_BYTES_IN_FLIGHT_MAX / 1024));
-        Arc::new(Bodies { node, volumes, transport, room })
+        Arc::new(Bodies {
+            node,
+            volumes,
+            transport,
+            room,
+        })
     }
 
     /// Whether a durable copy is here.
@@ -121,7 +126,9 @@ impl Bodies {
     /// # Errors
     /// `Corrupt`: the copy is forgotten, so that it is fetched again.
     pub async fn serve(&self, shard: ShardId, hash: BodyHash) -> Result<Option<StoredBody>, BodiesError> {
-        let Some(body) = self.volumes.get(shard, hash).await? else { return Ok(None) };
+        let Some(body) = self.volumes.get(shard, hash).await? else {
+            return Ok(None);
+        };
         let checked = body.clone();
         let verdict = encoding::off_the_way(body.size, move || encoding::open(&checked).map(drop)).await;
         match verdict {

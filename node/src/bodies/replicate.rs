@@ -27,7 +27,10 @@ impl Members {
     /// Whether these nodes are a majority of every set.
     fn majority(&self, have: &BTreeSet<NodeId>) -> bool {
         !self.voters.is_empty()
-            && self.voters.iter().all(|set| set.iter().filter(|node| have.contains(node)).count() * 2 > set.len())
+            && self
+                .voters
+                .iter()
+                .all(|set| set.iter().filter(|node| have.contains(node)).count() * 2 > set.len())
     }
 
     /// Every voter once.
@@ -56,7 +59,9 @@ impl Bodies {
         deadline: Instant,
     ) -> Result<(), BodiesError> {
         if body.len() > limits::MESSAGE_MAX_BYTES {
-            return Err(BodiesError::TooLarge { limit_bytes: limits::MESSAGE_MAX_BYTES as u64 });
+            return Err(BodiesError::TooLarge {
+                limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
+            });
         }
         let kib = u32::try_from(body.len() / 1024 + 1).unwrap_or(u32::MAX);
         let room = match malle_rt::timeout_at(deadline, self.room.clone().acquire_many_owned(kib)).await {
@@ -74,7 +79,11 @@ impl Bodies {
                 let result = if node == bodies.node {
                     bodies.volumes.put(stored).await
                 } else {
-                    bodies.transport.put_body(node, stored, deadline + STRAGGLERS).await.map_err(Into::into)
+                    bodies
+                        .transport
+                        .put_body(node, stored, deadline + STRAGGLERS)
+                        .await
+                        .map_err(Into::into)
                 };
                 drop(room);
                 // The caller has its majority, or gave up.

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use malle_journal::{
-    Disk, Journal, JournalError, Location, Mode, Options, Record, Replay, ReplayRefusal, ReplayedRecord, SealedSegment,
+    Disk, Durability, Journal, JournalError, Location, Mode, Options, Record, Replay, ReplayRefusal, ReplayedRecord,
+    SealedSegment,
 };
 use malle_machine::{first_version, format};
 use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::BodiesError;
 use super::footer::{self, FooterEntry};
@@ -84,18 +85,23 @@ impl Replay for Found {
         let shard = ShardId(u32::try_from(record.group)?);
         let at = record.location;
         self.slots.insert((shard, head.hash), Slot::At(at));
-        self.scanned.entry((at.segment, at.generation)).or_default().push(FooterEntry {
-            shard,
-            hash: head.hash,
-            offset: at.offset,
-            payload_bytes: at.payload_bytes,
-        });
+        self.scanned
+            .entry((at.segment, at.generation))
+            .or_default()
+            .push(FooterEntry {
+                shard,
+                hash: head.hash,
+                offset: at.offset,
+                payload_bytes: at.payload_bytes,
+            });
         Ok(())
     }
 
     fn wants(&mut self, sealed: SealedSegment) -> bool {
         let volume = (sealed.segment, sealed.generation);
-        let Some(entries) = self.footers.remove(&volume) else { return true };
+        let Some(entries) = self.footers.remove(&volume) else {
+            return true;
+        };
         for entry in entries {
             let at = entry.location(sealed.segment, sealed.generation);
             self.slots.insert((entry.shard, entry.hash), Slot::At(at));
@@ -105,16 +111,26 @@ impl Replay for Found {
 
     fn damaged(&mut self, segment: u64, offset: u32) -> bool {
         // Each body stands for itself; those that are gone here are fetched from peers when they are missed.
-        tracing::error!(segment, offset, "a volume is damaged; what is lost here comes back from the peers");
+        tracing::error!(
+            segment,
+            offset,
+            "a volume is damaged; what is lost here comes back from the peers"
+        );
         true
     }
 }
 
 fn split(payload: &[u8]) -> Result<(BodyHead, &[u8]), format::FormatError> {
-    let short = format::FormatError::Short { have: payload.len(), want: 2 };
+    let short = format::FormatError::Short {
+        have: payload.len(),
+        want: 2,
+    };
     let (length, rest) = payload.split_first_chunk::<2>().ok_or(short)?;
     let length = usize::from(u16::from_le_bytes(*length));
-    let short = format::FormatError::Short { have: rest.len(), want: length };
+    let short = format::FormatError::Short {
+        have: rest.len(),
+        want: length,
+    };
     let (head, stored) = rest.split_at_checked(length).ok_or(short)?;
     Ok((format::decode(head)?, stored))
 }
@@ -124,8 +140,10 @@ impl Volumes {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, node: NodeId, segment_bytes: u64) -> Result<Volumes, BodiesError> {
         let failed = |error: std::io::Error| BodiesError::Volumes(error.to_string());
         disk.create_dir_all(dir).map_err(failed)?;
-        let mut found =
-            Found { footers: footer::read_all(disk.as_ref(), dir).map_err(failed)?, ..Found::default() };
+        let mut found = Found {
+            footers: footer::read_all(disk.as_ref(), dir).map_err(failed)?,
+            ..Found::default()
+        };
         let options = Options {
             segment_bytes,
             node: node.0,
@@ -137,7 +155,10 @@ impl Volumes {
         let journal = Journal::open(disk.clone(), dir, options, &mut found)?;
         let mut filling = Filling::default();
         if let Some((volume, entries)) = found.scanned.pop_last() {
-            filling = Filling { volume: Some(volume), entries };
+            filling = Filling {
+                volume: Some(volume),
+                entries,
+            };
         }
         let inner = Inner {
             disk,
@@ -181,23 +202,51 @@ impl Volumes {
             // Only the end of the other's attempt matters, not how it ended: the next look tells.
             let _ = other.changed().await;
         }
-        let head = format::encode(&BodyHead { hash: body.hash, size: body.size, encoding: body.encoding });
+        let head = format::encode(&BodyHead {
+            hash: body.hash,
+            size: body.size,
+            encoding: body.encoding,
+        });
         let length = u16::try_from(head.len()).map_err(|_| BodiesError::Volumes("a head of a body is short".into()))?;
         let parts = vec![Bytes::copy_from_slice(&length.to_le_bytes()), head, body.stored];
-        let written = self.inner.journal.append(Record::new(u64::from(body.shard.0), KIND_BODY, parts)).await;
-        let result = match written {
-            Ok(at) => {
-                self.slots().insert(key, Slot::At(at));
-                self.note(key, at);
-                Ok(())
+        let record = Record::new(u64::from(body.shard.0), KIND_BODY, parts);
+        let (tell, told) = oneshot::channel();
+        let volumes = self.clone();
+        let completion = move |written: Result<Location, JournalError>| {
+            let result = written.map(|at| volumes.landed(key, at));
+            if result.is_err() {
+                volumes.slots().remove(&key);
             }
-            Err(error) => {
-                self.slots().remove(&key);
-                Err(error.into())
-            }
+            drop(done);
+            // A caller that went away wants no answer; the body is there all the same.
+            let _ = tell.send(result);
         };
-        drop(done);
-        result
+        self.inner.journal.submit(record, Durability::Sync, completion).await;
+        told.await
+            .map_err(|_| BodiesError::Volumes("closed".into()))?
+            .map_err(Into::into)
+    }
+
+    /// Called in the order of the disk, so that a volume is complete when the first body of the next one lands.
+    fn landed(&self, key: Key, at: Location) {
+        self.slots().insert(key, Slot::At(at));
+        let volume = (at.segment, at.generation);
+        let entry = FooterEntry {
+            shard: key.0,
+            hash: key.1,
+            offset: at.offset,
+            payload_bytes: at.payload_bytes,
+        };
+        let full = {
+            let mut filling = self.inner.filling.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = filling.volume.replace(volume).filter(|before| *before != volume);
+            let full = before.map(|before| (before, std::mem::take(&mut filling.entries)));
+            filling.entries.push(entry);
+            full
+        };
+        if let Some((volume, entries)) = full {
+            self.write_footer(volume, entries);
+        }
     }
 
     /// The stored form as it lies there; the caller checks the hash.
@@ -216,43 +265,18 @@ impl Volumes {
         };
         let (head, stored) = split(&payload).map_err(|error| BodiesError::Corrupt(error.to_string()))?;
         let stored = payload.slice_ref(stored);
-        Ok(Some(StoredBody { shard, hash, size: head.size, encoding: head.encoding, stored }))
+        Ok(Some(StoredBody {
+            shard,
+            hash,
+            size: head.size,
+            encoding: head.encoding,
+            stored,
+        }))
     }
 
     /// The copy here is worth nothing: the next put writes another.
     pub fn forget(&self, shard: ShardId, hash: BodyHash) {
         self.slots().remove(&(shard, hash));
-    }
-
-    /// Remembers the place for the volume's footer; a first place in a new volume ends the one before.
-    fn note(&self, (shard, hash): Key, at: Location) {
-        let volume = (at.segment, at.generation);
-        let entry = FooterEntry { shard, hash, offset: at.offset, payload_bytes: at.payload_bytes };
-        let full = {
-            let mut filling = self.inner.filling.lock().unwrap_or_else(PoisonError::into_inner);
-            let full = match filling.volume {
-                Some(current) if volume > current => {
-                    Some((current, std::mem::take(&mut filling.entries)))
-                }
-                // A late word about a volume that is full already: a missing entry must not look like a whole footer.
-                Some(current) if volume < current => return self.drop_footer(volume),
-                _ => None,
-            };
-            filling.volume = Some(volume);
-            filling.entries.push(entry);
-            full
-        };
-        if let Some((volume, entries)) = full {
-            self.write_footer(volume, entries);
-        }
-    }
-
-    fn drop_footer(&self, (segment, generation): (u64, u64)) {
-        tracing::debug!(segment, generation, "this volume is scanned at the next start");
-        let inner = self.inner.clone();
-        malle_rt::spawn(async move {
-            malle_rt::blocking(move || footer::remove(inner.disk.as_ref(), &inner.dir, segment, generation)).await;
-        });
     }
 
     fn write_footer(&self, (segment, generation): (u64, u64), entries: Vec<FooterEntry>) {
