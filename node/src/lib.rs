@@ -1,3 +1,4 @@
 //! The rooms of `malled`.
 
 pub mod index;
+pub mod mime;
