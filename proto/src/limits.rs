@@ -58,6 +58,13 @@ pub const FETCH_PAGE_ROWS_MAX: usize = 500;
 pub const THREAD_REFERENCES_MAX: usize = 10;
 /// Expunge tombstones kept per mailbox; a client whose state is older gets the whole UID list instead.
 pub const TOMBSTONES_PER_MAILBOX_MAX: usize = 100_000;
+/// Most UIDs of expunged messages that one page of changes looks at: a few kilobytes as ranges in any real case.
+pub const VANISHED_PAGE_MAX: usize = 10_000;
+/// Messages of deleted mailboxes that one command of the account takes away beside its own work; a sweep command takes
+/// `MESSAGES_PER_COMMAND_MAX`.
+pub const DOOMED_MESSAGES_PER_COMMAND: usize = 100;
+/// Longest outcome that a receipt keeps, in bytes as estimated while it grows: with it a receipt stays below `ROW_VALUE_MAX_BYTES`.
+pub const OUTCOME_MAX_BYTES: usize = 12 * 1024;
 
 // --- receipts (decision 6) -------------------------------------------------------------------------------------------
 
@@ -78,6 +85,16 @@ pub const CLOCK_STEP_MAX_MS: u64 = 3600 * 1000;
 pub const ADDRESS_MAX_BYTES: usize = 254;
 /// Most addresses of one account.
 pub const ADDRESSES_PER_ACCOUNT_MAX: usize = 200;
+/// Most lines of an account's address history; the oldest goes first. A move every month fills it in 25 years.
+pub const ADDRESS_EVENTS_PER_ACCOUNT_MAX: u64 = 1_000;
+/// Most receipts of the directory: 15 minutes of 1,000 operations a second, an import's pace; the oldest goes first.
+pub const DIRECTORY_RECEIPTS_MAX: u64 = 900_000;
+/// Most nodes ever: the topology stays one answer.
+pub const NODES_MAX: usize = 1_000;
+/// Most shards, and the highest shard id: the topology stays one answer.
+pub const SHARDS_MAX: usize = 10_000;
+/// Most voters of a shard: five survive two losses, two more for a change under way.
+pub const REPLICAS_PER_SHARD_MAX: usize = 7;
 /// Longest password that is hashed: longer input costs CPU and adds nothing.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// Argon2id runs at the same time on one node: each takes 19 MiB and one core.
@@ -107,6 +124,10 @@ pub const BODY_BYTES_IN_FLIGHT_MAX: usize = 512 * 1024 * 1024;
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// One volume segment.
 pub const VOLUME_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+/// Segments of the journal made at the first start, so that none is made under load.
+pub const JOURNAL_POOL_SEGMENTS: usize = 2;
+/// Bytes that wait for the journal's writer; more wait outside it.
+pub const JOURNAL_IN_FLIGHT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// What the journal's writer takes into one write and one sync.
 pub const JOURNAL_BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Raft entries that a node keeps in memory so that replication and apply read no disk.
@@ -130,6 +151,8 @@ pub const ROW_VALUE_MAX_BYTES: usize = 16 * 1024;
 
 /// A TLS handshake takes at most this long, or the connection is closed.
 pub const HANDSHAKE_MAX_MS: u64 = 10_000;
+/// Handshakes that one listener has under way: strangers cost this much and no more.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 1_024;
 /// Connections that one listener holds.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Requests that one client stream may have in flight on a node.
@@ -140,6 +163,20 @@ pub const DEFAULT_DEADLINE_MS: u64 = 30_000;
 pub const RETRY_FIRST_MS: u64 = 20;
 /// Largest pause between two tries.
 pub const RETRY_LARGEST_MS: u64 = 1_000;
+/// Reaching a node and shaking hands takes a client at most this long; then it asks the next replica.
+pub const CONNECT_MAX_MS: u64 = 2_000;
+/// HTTP/2 flow control per stream: a body chunk and what is behind it never wait for a window (performance.md).
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// HTTP/2 flow control per connection: two streams at full speed.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// A connection is pinged after this long without a frame, and is broken when the answer takes as long again.
+pub const HTTP2_KEEPALIVE_MS: u64 = 5_000;
+/// Accounts whose shard a client remembers: a gateway's busy ones; about 5 MiB.
+pub const CLIENT_HOMES_MAX: usize = 100_000;
+/// A client asks for the topology, and tries a node that was down, at most this often.
+pub const ROUTE_REFRESH_MS: u64 = 1_000;
+/// Shards that one delivery talks to at the same time.
+pub const DELIVER_SHARDS_AT_ONCE: usize = 16;
 /// A watch says at least this often that it lives.
 pub const WATCH_HEARTBEAT_MS: u64 = 30_000;
 /// Changes that wait for one slow watcher; beyond that it is told to look for itself.
