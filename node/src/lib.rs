@@ -9,6 +9,7 @@ pub mod config;
 pub mod env;
 pub mod index;
 pub mod log;
+pub mod mime;
 pub mod peers;
 pub mod placement;
 pub mod raft;

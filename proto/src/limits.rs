@@ -17,6 +17,16 @@ pub const INLINE_SUMMARY_MAX_BYTES: usize = 4 * 1024;
 pub const MIME_DEPTH_MAX: usize = 32;
 /// Most parts that a summary describes; the rest is shown as part of the last one.
 pub const MIME_PARTS_MAX: usize = 1000;
+/// An encoded summary stays below this, whatever the mail: a page of a fetch holds several.
+pub const SUMMARY_MAX_BYTES: usize = 1024 * 1024;
+/// Longest text of one header field or parameter in a summary; the rest is cut. Long enough for every honest subject and file name.
+pub const SUMMARY_TEXT_MAX_BYTES: usize = 8 * 1024;
+/// Most addresses of one header field in a summary; the mail itself keeps them all.
+pub const SUMMARY_ADDRESSES_MAX: usize = 500;
+/// Most parameters of one Content-Type or Content-Disposition in a summary. RFC 2231 splits a long file name into several.
+pub const SUMMARY_PARAMETERS_MAX: usize = 100;
+/// RFC 8970 4: a preview is at most this long, in characters.
+pub const PREVIEW_MAX_CHARS: usize = 200;
 
 // --- accounts and mailboxes ------------------------------------------------------------------------------------------
 
