@@ -14,5 +14,6 @@ pub mod peers;
 pub mod placement;
 pub mod raft;
 pub mod security;
+pub mod server;
 pub mod state;
 pub mod telemetry;

@@ -22,7 +22,9 @@ use crate::bodies::Bodies;
 use crate::config::{Config, Timing as TimingName};
 use crate::env::Env;
 use crate::log::Logs;
-use crate::peers::{Dial, GrpcTransport, PeerAddresses, PeerHandler, PeerIo, PeerService, RaftCall, StoredBody, Transport};
+use crate::peers::{
+    Dial, GrpcTransport, PeerAddresses, PeerHandler, PeerIo, PeerService, RaftCall, StoredBody, Transport,
+};
 use crate::placement::Placement;
 use crate::raft::{Groups, GroupsSettings, RaftServer, Timing};
 use crate::security::accept::{Door, incoming, listen};
@@ -54,7 +56,9 @@ struct SecureDial(Arc<Tls>);
 #[async_trait]
 impl Dial for SecureDial {
     async fn dial(&self, node: NodeId, address: &str) -> std::io::Result<Box<dyn PeerIo>> {
-        let stream = connect::dial(&self.0, address, node).await.map_err(std::io::Error::other)?;
+        let stream = connect::dial(&self.0, address, node)
+            .await
+            .map_err(std::io::Error::other)?;
         Ok(Box::new(stream))
     }
 }
@@ -108,9 +112,14 @@ impl Node {
         let addresses = Arc::new(PeerAddresses::default());
         let dial = Arc::new(SecureDial(tls.clone()));
         let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new(addresses.clone(), dial));
-        let bodies = Bodies::open(disk.clone(), &config.data_dir.join("volumes"), config.node, transport.clone())
-            .await
-            .context("body volumes")?;
+        let bodies = Bodies::open(
+            disk.clone(),
+            &config.data_dir.join("volumes"),
+            config.node,
+            transport.clone(),
+        )
+        .await
+        .context("body volumes")?;
         let groups = Groups::new(GroupsSettings {
             node: config.node,
             cluster: config.cluster.clone(),
@@ -122,7 +131,10 @@ impl Node {
             disk: disk.clone(),
             dir: config.data_dir.join("checkpoints"),
             logs: logs.clone(),
-            indexes: Arc::new(SledIndexes::new(&config.data_dir.join("index"), cache_of_one(config.index_cache_bytes))),
+            indexes: Arc::new(SledIndexes::new(
+                &config.data_dir.join("index"),
+                cache_of_one(config.index_cache_bytes),
+            )),
             bodies: bodies.clone(),
             transport: transport.clone(),
             addresses: addresses.clone(),
@@ -136,12 +148,21 @@ impl Node {
             }
         }
         let (stop, stopped) = watch::channel(false);
-        let mut node = Node { groups, bodies, logs, tls, stop, tasks: Vec::new() };
+        let mut node = Node {
+            groups,
+            bodies,
+            logs,
+            tls,
+            stop,
+            tasks: Vec::new(),
+        };
         node.serve_peers(config, raft, &stopped).await?;
-        node.serve_clients(config, &env, transport, addresses.clone(), &stopped).await?;
+        node.serve_clients(config, &env, transport, addresses.clone(), &stopped)
+            .await?;
         let placement = Placement::new(node.groups.clone(), addresses, env);
         node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
-        node.tasks.push(malle_rt::spawn(follow_certificates(node.tls.clone(), stopped)));
+        node.tasks
+            .push(malle_rt::spawn(follow_certificates(node.tls.clone(), stopped)));
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
         Ok(node)
     }
@@ -153,13 +174,18 @@ impl Node {
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let listener = listen(config.peer_listen).await?;
-        let rooms = PeerRooms { raft, groups: self.groups.clone(), bodies: self.bodies.clone() };
+        let rooms = PeerRooms {
+            raft,
+            groups: self.groups.clone(),
+            bodies: self.bodies.clone(),
+        };
         let service = PeerServer::new(PeerService::new(Arc::new(rooms)))
             .max_decoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES)
             .max_encoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES);
-        let served = server()
-            .add_service(service)
-            .serve_with_incoming_shutdown(incoming(listener, self.tls.clone(), Door::Peers), ended(stopped.clone()));
+        let served = server().add_service(service).serve_with_incoming_shutdown(
+            incoming(listener, self.tls.clone(), Door::Peers),
+            ended(stopped.clone()),
+        );
         self.tasks.push(malle_rt::spawn(async move {
             if let Err(error) = served.await {
                 tracing::error!(%error, "the peer service ended");
@@ -185,8 +211,14 @@ impl Node {
             data_dir: config.data_dir.clone(),
             started: malle_rt::now(),
         };
-        let cluster =
-            ClusterApi::new(self.groups.clone(), self.bodies.clone(), transport, addresses, env.clone(), facts);
+        let cluster = ClusterApi::new(
+            self.groups.clone(),
+            self.bodies.clone(),
+            transport,
+            addresses,
+            env.clone(),
+            facts,
+        );
         let served = server()
             .add_service(
                 MailServer::new(mail)
@@ -254,7 +286,8 @@ fn cache_of_one(all: u64) -> u64 {
 fn prepare(disk: &Arc<dyn Disk>, data_dir: &Path) -> anyhow::Result<()> {
     for dir in ["log", "volumes", "checkpoints", "index", "incoming"] {
         let dir = data_dir.join(dir);
-        disk.create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        disk.create_dir_all(&dir)
+            .with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let incoming = data_dir.join("incoming");
     for name in disk.list(&incoming)? {

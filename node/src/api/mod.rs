@@ -5,8 +5,14 @@
 //! never do: decide what a command means, keep state of its own beyond a stream, or answer before the group has.
 
 mod cluster;
+mod convert;
 mod directory;
 pub mod error;
+mod intake;
+mod mail;
+mod stream;
+mod watch;
 
 pub use cluster::{ClusterApi, NodeFacts};
 pub use directory::DirectoryApi;
+pub use mail::MailApi;

@@ -103,6 +103,7 @@ impl Placement {
         for group in self.groups.all() {
             if group.shard() != ShardId::DIRECTORY && group.is_leader() {
                 grants::open_accounts(&group, &directory, &self.env).await?;
+                grants::sweep(&group).await?;
                 self.leaders.look(&self.groups, &group, &plan).await?;
             }
         }

@@ -1,4 +1,4 @@
-//! The leader of a shard opens the accounts that the directory has put there.
+//! The leader of a shard opens the accounts that the directory has put there, and sweeps up behind deleted mailboxes.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use crate::raft::{Barrier, Group, GroupError};
 
 /// Grants of one command: about 25 KiB of the 64 that an entry may have.
 const GRANTS_TOGETHER: usize = 200;
+/// Accounts swept in one look: commands that nobody waits for must not crowd out those that somebody does.
+const SWEEPS_TOGETHER: usize = 4;
 /// A command of placement takes at most this long; the next look repeats it.
 const COMMAND: Duration = Duration::from_secs(5);
 
@@ -44,4 +46,18 @@ pub(super) async fn open_accounts(group: &Group, directory: &Group, env: &Env) -
             return Ok(());
         }
     }
+}
+
+/// Takes away rows of deleted mailboxes, a bounded number a look.
+pub(super) async fn sweep(group: &Group) -> Result<(), GroupError> {
+    let deadline = malle_rt::now() + COMMAND;
+    let waiting = group
+        .read(Barrier::Local, deadline, |view| {
+            shard::read::accounts_to_sweep(view, SWEEPS_TOGETHER)
+        })
+        .await?;
+    for account in waiting {
+        group.propose_shard(shard::Op::Sweep { account }, deadline).await?;
+    }
+    Ok(())
 }
