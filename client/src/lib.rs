@@ -24,15 +24,17 @@ mod core;
 mod deliver;
 mod dial;
 mod directory;
+mod download;
 mod error;
-#[cfg(test)]
-mod fake;
 mod mail;
 mod nodes;
 mod op_id;
+mod pieces;
 mod retry;
 mod route;
 mod session;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod types;
 mod watch;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use malle_proto::v1::mail_reply::Result as Answer;
 use malle_proto::v1::mail_request::Call;
 use malle_proto::v1::{self, LoginReply, body, mailbox_change};
@@ -15,7 +15,9 @@ use malle_proto::{AccountId, MailboxId, ModSeq, OpId, ShardId, Uid, UidValidity,
 use crate::client::Client;
 use crate::convert;
 use crate::core::{MailCall, Place, Prefer, Upload};
-use crate::error::{Error, Failure};
+use crate::download::download;
+use crate::error::Error;
+use crate::pieces::Pieces;
 use crate::session::Session;
 use crate::types::{
     AccountStatus, Changes, Consistency, Copied, Flags, FlagsStored, Mailbox, NewMessage, Opened, Page, SpecialUse,
@@ -211,11 +213,7 @@ impl Account {
         if held >= size {
             return Ok(first);
         }
-        let rest = self.download(mailbox, uid, held, size - held).await?;
-        let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-        whole.extend_from_slice(&first);
-        whole.extend_from_slice(&rest);
-        Ok(whole.freeze())
+        self.download(mailbox, uid, held, size - held, &first).await
     }
 
     /// Bytes `[offset, offset + length)` of a message, or what there is of them.
@@ -235,7 +233,7 @@ impl Account {
                 .read_inline(mailbox, uid, offset, length)
                 .await
                 .map(|(data, _)| data),
-            _ => self.download(mailbox, uid, offset, length).await,
+            _ => self.download(mailbox, uid, offset, length, &[]).await,
         }
     }
 
@@ -488,10 +486,16 @@ impl Account {
         Ok((reply.data, reply.size_bytes))
     }
 
-    /// A longer piece of a body on a stream of its own. A body never changes, so what broke off goes on where it stopped.
-    async fn download(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error> {
+    /// More of a body than fits into an answer; see [`crate::download`].
+    async fn download(
+        &self,
+        mailbox: MailboxId,
+        uid: Uid,
+        offset: u64,
+        length: u64,
+        begun: &[u8],
+    ) -> Result<Bytes, Error> {
         let (core, deadline) = (&self.client.core, self.client.until());
-        let length = length.min(limits::MESSAGE_MAX_BYTES as u64);
         let request = v1::DownloadRequest {
             shard: 0,
             token: self.session.token(core, deadline).await,
@@ -501,106 +505,6 @@ impl Account {
             offset,
             length,
         };
-        let held = Arc::new(std::sync::Mutex::new(BytesMut::new()));
-        let place = Place::Account(self.session.account);
-        let done = core.repeat(place, Prefer::Leader, true, deadline, |at, shard, _| {
-            let (held, mut request) = (held.clone(), request.clone());
-            async move {
-                request.shard = shard.0;
-                receive(at.mail(), request, &held).await
-            }
-        });
-        done.await?;
-        let mut held = held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(std::mem::take(&mut *held).freeze())
-    }
-}
-
-/// Takes what a download gives until it has it all; `held` keeps what came when the stream breaks off.
-async fn receive(
-    mut mail: v1::mail_client::MailClient<tonic::transport::Channel>,
-    mut request: v1::DownloadRequest,
-    held: &std::sync::Mutex<BytesMut>,
-) -> Result<(), Failure> {
-    let with = |work: &mut dyn FnMut(&mut BytesMut)| {
-        work(&mut held.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    };
-    let wanted = request.length;
-    let mut have = 0;
-    with(&mut |held| have = held.len() as u64);
-    request.offset += have;
-    request.length -= have;
-    let from = request.offset;
-    let mut chunks = mail
-        .download(request)
-        .await
-        .map_err(|status| Failure::from_status(&status))?
-        .into_inner();
-    // Until the first chunk tells the size of the whole there is no telling where it ends.
-    let mut end = None;
-    while let Some(chunk) = chunks.message().await.map_err(|status| Failure::from_status(&status))? {
-        end = end.or(Some(chunk.size_bytes.saturating_sub(from - have).min(wanted)));
-        have += chunk.data.len() as u64;
-        if end.is_some_and(|end| have > end) {
-            return Err(Failure::Answer(Error::Internal(
-                "a node sent more of a body than was asked for".to_owned(),
-            )));
-        }
-        with(&mut |held| held.extend_from_slice(&chunk.data));
-    }
-    match end {
-        Some(end) if have == end => Ok(()),
-        _ => Err(Failure::Broken("the download broke off".to_owned())),
-    }
-}
-
-/// Splits a UID set into commands: at most [`limits::UID_RANGES_PER_COMMAND_MAX`] ranges each, and again where a node says that a command's
-/// bound was reached. The n-th command carries `op_id.piece(n)`: a repeated operation splits in the same way, because each of its
-/// commands gets its first answer again.
-struct Pieces {
-    left: Vec<UidRange>,
-    op_id: OpId,
-    piece: u32,
-    /// Ranges of the command that is out.
-    out: usize,
-}
-
-impl Pieces {
-    fn of(uids: &[UidRange], op_id: OpId) -> Pieces {
-        Pieces {
-            left: uids.to_vec(),
-            op_id,
-            piece: 0,
-            out: 0,
-        }
-    }
-
-    fn next(&mut self) -> Option<(Vec<UidRange>, OpId)> {
-        self.out = self.left.len().min(limits::UID_RANGES_PER_COMMAND_MAX);
-        let op_id = self.op_id.piece(self.piece);
-        self.piece += 1;
-        (self.out > 0).then(|| (self.left[..self.out].to_vec(), op_id))
-    }
-
-    /// The command that was out is done, up to `from` when that is given.
-    fn resume(&mut self, from: Option<u32>) -> Result<(), Error> {
-        let Some(from) = from.map(Uid) else {
-            self.left.drain(..self.out);
-            return Ok(());
-        };
-        let first = self.left[..self.out].iter().map(|range| range.first).min();
-        if first.is_none_or(|first| from <= first) {
-            return Err(Error::Internal(
-                "a node made no progress on a set of messages".to_owned(),
-            ));
-        }
-        let reached = |range: &UidRange| range.last >= from;
-        let rest = self.left.drain(..self.out).filter(reached).map(|range| UidRange {
-            first: range.first.max(from),
-            ..range
-        });
-        let rest: Vec<UidRange> = rest.collect();
-        self.left.splice(0..0, rest);
-        Ok(())
+        download(core, deadline, Place::Account(self.session.account), request, begun).await
     }
 }
