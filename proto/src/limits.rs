@@ -185,3 +185,44 @@ pub const WATCH_HEARTBEAT_MS: u64 = 30_000;
 pub const WATCH_QUEUE_MAX: usize = 1_024;
 /// Longest IMAP or LMTP line without its literals.
 pub const COMMAND_LINE_MAX_BYTES: usize = 64 * 1024;
+
+// --- IMAP sessions ---------------------------------------------------------------------------------------------------
+
+/// Longest literal that is not a message: names, search texts.
+pub const IMAP_LITERAL_MAX_BYTES: usize = 64 * 1024;
+/// Longest literal before login: only names and passwords travel there, and strangers send them.
+pub const IMAP_LITERAL_BEFORE_LOGIN_MAX_BYTES: usize = 4 * 1024;
+/// Lines and literals of one command together, without an appended message.
+pub const IMAP_COMMAND_MAX_BYTES: usize = 512 * 1024;
+/// Deepest parentheses of a command. The parser recurses, so this also bounds its stack.
+pub const IMAP_NESTING_MAX: usize = 50;
+/// Most elements of one list, sequence set or search of a command.
+pub const IMAP_ITEMS_MAX: usize = 10_000;
+/// After this many commands that make no sense the client is sent away.
+pub const IMAP_BAD_COMMANDS_MAX: u32 = 20;
+/// A stranger has this long for each command.
+pub const IMAP_IDLE_BEFORE_LOGIN_MS: u64 = 60 * 1000;
+/// RFC 3501 5.4 asks for 30 minutes at least.
+pub const IMAP_IDLE_MS: u64 = 30 * 60 * 1000;
+/// A command that has begun is complete after this long, plus what its literals take at the slowest upload.
+pub const IMAP_COMMAND_TIME_MS: u64 = 60 * 1000;
+/// An upload slower than this is given up: 50 MiB may take 3.6 hours.
+pub const IMAP_SLOWEST_UPLOAD_BYTES_PER_SECOND: u64 = 4 * 1024;
+/// A client that takes no byte of an answer for this long is gone.
+pub const IMAP_WRITE_STALL_MS: u64 = 60 * 1000;
+/// Answers are handed to the socket in pieces of this size.
+pub const IMAP_OUTPUT_BYTES: usize = 64 * 1024;
+/// During IDLE, a line this often keeps NAT entries and firewalls from forgetting the connection.
+pub const IMAP_STILL_HERE_MS: u64 = 2 * 60 * 1000;
+/// The pause after the first failed login of a session; it doubles up to the largest.
+pub const IMAP_LOGIN_PAUSE_FIRST_MS: u64 = 1_000;
+/// The largest pause after a failed login.
+pub const IMAP_LOGIN_PAUSE_LARGEST_MS: u64 = 15_000;
+/// Failed logins of one session.
+pub const IMAP_LOGIN_FAILURES_MAX: u32 = 6;
+/// Headers that one FETCH reads at the same time; bodies are read one by one.
+pub const IMAP_HEADERS_AT_ONCE: usize = 8;
+/// Message bytes that all IMAP sessions of a gateway hold in memory; beyond it they wait, then are told to come back.
+pub const IMAP_BODY_BYTES_IN_MEMORY_MAX: usize = 512 * 1024 * 1024;
+/// How long a session waits for its share of that memory.
+pub const IMAP_MEMORY_WAIT_MS: u64 = 30 * 1000;
