@@ -48,8 +48,9 @@ pub(crate) async fn deliver(
         .map(|_| Err(Error::Unavailable("no shard answered for this recipient".to_owned())))
         .collect();
     let mut groups: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
-    let homes = futures::stream::iter(recipients.iter().enumerate())
-        .map(async |(index, recipient)| (index, core.home(recipient.account, deadline).await))
+    let accounts: Vec<_> = recipients.iter().map(|recipient| recipient.account).enumerate().collect();
+    let homes = futures::stream::iter(accounts)
+        .map(|(index, account)| async move { (index, core.home(account, deadline).await) })
         .buffered(HOMES_AT_ONCE);
     let homes: Vec<_> = homes.collect().await;
     for (index, home) in homes {

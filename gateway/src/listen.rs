@@ -84,6 +84,7 @@ impl Service {
                     plaintext_login_allowed: plaintext_login == PlaintextLogin::Loopback
                         && local
                         && peer.ip().is_loopback(),
+                    greeted: false,
                 };
                 serve_imap(
                     Box::new(stream),
@@ -100,6 +101,7 @@ impl Service {
                     tls: true,
                     starttls_offered: false,
                     plaintext_login_allowed: false,
+                    greeted: false,
                 };
                 match tls.accept(stream).await {
                     Ok(stream) => {
@@ -128,11 +130,7 @@ async fn serve_imap(io: imap::BoxedIo, mut context: imap::Context, tls: Option<A
     let Some(tls) = tls else { return };
     match tls.accept(plain).await {
         Ok(stream) => {
-            context.settings = imap::SessionSettings {
-                tls: true,
-                starttls_offered: false,
-                plaintext_login_allowed: false,
-            };
+            context.settings = context.settings.after_starttls();
             // A session inside TLS is offered no second STARTTLS: it only closes.
             imap::serve(Box::new(stream), context).await;
         }

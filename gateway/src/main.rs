@@ -160,6 +160,7 @@ fn services(
             tls: false,
             starttls_offered: false,
             plaintext_login_allowed: false,
+            greeted: false,
         },
         memory: imap::BodyMemory::default(),
         shutdown: stop.clone(),
