@@ -54,6 +54,9 @@ pub const RECIPIENTS_PER_COMMAND_MAX: usize = 100;
 pub const RECIPIENTS_PER_TRANSACTION_MAX: usize = 1_000;
 /// Most rows in one page of a fetch or of changes.
 pub const FETCH_PAGE_ROWS_MAX: usize = 500;
+/// Most bytes in one page of a fetch, but for a single message that is larger: with the largest summary on top it stays below
+/// `GRPC_MESSAGE_MAX_BYTES`.
+pub const FETCH_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most References that a thread search looks at.
 pub const THREAD_REFERENCES_MAX: usize = 10;
 /// Expunge tombstones kept per mailbox; a client whose state is older gets the whole UID list instead.
@@ -120,6 +123,8 @@ pub const APPEND_SILENCE_MS: u64 = 2_000;
 pub const PROPOSALS_PER_SHARD_MAX: usize = 1_024;
 /// Body bytes that one node holds in memory for requests in flight; beyond it callers wait, then get Busy.
 pub const BODY_BYTES_IN_FLIGHT_MAX: usize = 512 * 1024 * 1024;
+/// A request waits this long for room in memory, then it is answered Busy.
+pub const ROOM_WAIT_MS: u64 = 2_000;
 /// One journal segment.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// One volume segment.

@@ -179,9 +179,15 @@ pub(super) fn mailbox_change(change: Option<v1::mailbox_change::Change>) -> Resu
     })
 }
 
+/// The end of the year 9999: RFC 9051 date-time has four digits for it.
+const INTERNAL_DATE_MAX_MS: u64 = 253_402_300_799_999;
+
 pub(super) fn internal_date(time_ms: u64, zone_minutes: i32) -> Result<Option<shard::InternalDate>, Refused> {
     if time_ms == 0 {
         return Ok(None);
+    }
+    if time_ms > INTERNAL_DATE_MAX_MS {
+        return Err(Refused::invalid("a date has a year of four digits"));
     }
     match i16::try_from(zone_minutes) {
         Ok(zone_minutes) if zone_minutes.abs() < 24 * 60 => Ok(Some(shard::InternalDate { time_ms, zone_minutes })),
@@ -302,6 +308,8 @@ mod tests {
     #[test]
     fn a_zone_is_less_than_a_day_away() {
         assert!(internal_date(1, 24 * 60).is_err());
+        assert!(internal_date(u64::MAX, 0).is_err());
+        assert!(internal_date(253_402_300_799_999, 0).is_ok());
         assert!(internal_date(0, 0).unwrap().is_none());
         assert_eq!(internal_date(5, -90).unwrap().unwrap().zone_minutes, -90);
     }

@@ -72,6 +72,11 @@ impl Refused {
         Refused::new(ErrorCode::BadCredentials, "wrong login name or password")
     }
 
+    /// The login token is over: renew it.
+    pub fn token_expired() -> Self {
+        Refused::new(ErrorCode::TokenExpired, "the login token has expired")
+    }
+
     /// The account is suspended.
     pub fn suspended() -> Self {
         Refused::new(ErrorCode::Suspended, "the account is suspended")
@@ -176,7 +181,7 @@ impl From<BodiesError> for Refused {
 impl From<Denied> for Refused {
     fn from(denied: Denied) -> Self {
         match denied {
-            Denied::Token(TokenError::Expired) => Refused::new(ErrorCode::TokenExpired, "the login token has expired"),
+            Denied::Token(TokenError::Expired) => Refused::token_expired(),
             // The key was made moments ago and this node's directory has not heard of it: another moment will do.
             Denied::Token(TokenError::UnknownKey(_)) => Refused::unavailable(denied.to_string()),
             denied => Refused::denied(denied.to_string()),

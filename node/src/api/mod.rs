@@ -10,8 +10,11 @@ mod directory;
 pub mod error;
 mod intake;
 mod mail;
+mod reads;
+mod room;
 mod stream;
 mod watch;
+mod writes;
 
 pub use cluster::{ClusterApi, NodeFacts};
 pub use directory::DirectoryApi;

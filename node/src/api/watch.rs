@@ -8,6 +8,7 @@ use malle_machine::shard::{self, read};
 use malle_machine::view::Change;
 use malle_proto::v1::WatchEvent;
 use malle_proto::{AccountId, MailboxId, limits};
+use malle_rt::Instant;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
@@ -63,10 +64,11 @@ impl News {
     }
 }
 
-/// Follows one account from now on; the first event says where it stands.
+/// Follows one account from now on; the first event says where it stands. It ends with the token that opened it, at `until`.
 pub(super) async fn follow(
     group: Arc<Group>,
     account: AccountId,
+    until: Option<Instant>,
 ) -> Result<mpsc::Receiver<Result<WatchEvent, Status>>, Refused> {
     // Subscribed before the first look, so that nothing falls in between.
     let changes = group.changes();
@@ -78,21 +80,34 @@ pub(super) async fn follow(
         .await?;
     let now = now.ok_or(shard::Refusal::NoAccount)?;
     let (out, events) = mpsc::channel(EVENTS_WAITING);
-    malle_rt::spawn(tell(changes, account, now.modseq.0, out));
+    let first = News {
+        modseq: now.modseq.0,
+        any: true,
+        ..News::default()
+    };
+    malle_rt::spawn(async move {
+        let told = tell(changes, account, first, &out);
+        let over = match until {
+            Some(until) => malle_rt::timeout_at(until, told).await.is_err(),
+            None => {
+                told.await;
+                false
+            }
+        };
+        if over {
+            // Whoever left meanwhile needs no reason.
+            let _ = out.send(Err(Refused::token_expired().into())).await;
+        }
+    });
     Ok(events)
 }
 
 async fn tell(
     mut changes: Receiver<Change>,
     account: AccountId,
-    modseq: u64,
-    out: mpsc::Sender<Result<WatchEvent, Status>>,
+    mut news: News,
+    out: &mpsc::Sender<Result<WatchEvent, Status>>,
 ) {
-    let mut news = News {
-        modseq,
-        any: true,
-        ..News::default()
-    };
     let heartbeat = Duration::from_millis(limits::WATCH_HEARTBEAT_MS);
     loop {
         if news.any && out.send(Ok(news.event())).await.is_err() {
