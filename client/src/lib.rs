@@ -16,15 +16,45 @@
 //! and repeats it with the same op id until the deadline. What is absent: SQL-like queries, sequence numbers (they belong to an IMAP
 //! session), and any way around the login token.
 
+mod client;
+mod cluster;
+mod connection;
+mod convert;
+mod core;
+mod deliver;
+mod dial;
+mod directory;
+mod download;
 mod error;
+mod mail;
+mod nodes;
+mod op_id;
+mod pieces;
+mod retry;
+mod route;
+mod session;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod types;
+mod watch;
 
-pub use error::{Class, Error};
-pub use malle_proto::{
-    AccountId, BodyHash, EmailId, MailboxId, ModSeq, NodeId, OpId, ShardId, ThreadId, Uid, UidValidity, limits,
+pub use client::{Client, ClientTls, Config};
+pub use cluster::{Cluster, GroupStatus, InitPlan, NodeStatus};
+pub use dial::{Dial, Io, Tcp};
+pub use directory::{
+    AccountChange, AccountRecord, AddressEvent, AddressRecord, Directory, NewAccount, Node, Shard, Topology, Who,
 };
+pub use error::{Class, Error};
+pub use mail::Account;
+pub use malle_proto::{
+    AccountId, BodyHash, ClusterId, EmailId, MailboxId, ModSeq, NodeId, OpId, ShardId, ThreadId, Uid, UidValidity,
+    limits,
+};
+pub use op_id::fresh_op_id;
 pub use types::{
     AccountStatus, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, InnerMessage, MailAddress, Mailbox,
     Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved, SpecialUse, StoreMode,
     Stored, Summary, UidRange, WatchEvent,
 };
+pub use watch::Watch;

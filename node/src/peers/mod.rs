@@ -4,12 +4,21 @@
 //! mTLS; a simulated network implements the same trait. What is absent: any knowledge of what a raft frame or a body means, and any
 //! retry: whoever calls decides.
 
+mod addresses;
+mod body_lane;
+mod grpc;
+mod service;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_proto::v1::{GroupStatus, RaftFrame};
 use malle_proto::{BodyHash, NodeId, ShardId};
 use malle_rt::Instant;
 use tokio::sync::mpsc;
+
+pub use addresses::PeerAddresses;
+pub use grpc::{Dial, GrpcTransport, PeerIo};
+pub use service::{PeerHandler, PeerService};
 
 /// Why a peer gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +55,8 @@ pub enum RaftCall {
     PreVote,
     /// A leader asks its successor to stand.
     TransferLeader,
+    /// A command for the group's leader.
+    Propose,
 }
 
 /// A body as it is stored and sent: possibly compressed.

@@ -1,0 +1,166 @@
+//! Reading the bytes of messages for FETCH and SEARCH: only the ranges that are asked for, and under the process's bound on message bytes in
+//! memory.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use malle_client::{Error, MailboxId, Message, Uid};
+use malle_proto::limits;
+
+use super::access::{BodyMemory, Share};
+use super::parse::{FetchItem, SectionText};
+use super::section::{cut, header_fields, span};
+use super::store::Account;
+
+/// Below this a read needs no share of the memory.
+const SMALL_BYTES: u64 = 64 * 1024;
+
+/// Where a session reads bodies.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) account: Arc<dyn Account>,
+    pub(super) mailbox: MailboxId,
+    pub(super) memory: BodyMemory,
+}
+
+/// Bytes with their share of the memory.
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    _share: Option<Share>,
+}
+
+/// The sections of one message that FETCH asked for, in its order; `None` where the message has no such part.
+#[derive(Default)]
+pub(super) struct Sections {
+    pub(super) data: Vec<Option<Bytes>>,
+    _shares: Vec<Share>,
+}
+
+impl Reader {
+    async fn share(&self, bytes: u64) -> Result<Option<Share>, Error> {
+        if bytes <= SMALL_BYTES {
+            return Ok(None);
+        }
+        match self.memory.take(bytes).await {
+            Some(share) => Ok(Some(share)),
+            None => Err(Error::Unavailable("too many large messages at this moment".to_owned())),
+        }
+    }
+
+    /// `range` of a message of `size_bytes`.
+    pub(super) async fn read(&self, uid: Uid, size_bytes: u64, range: Range<u64>) -> Result<Held, Error> {
+        let length = range.end.saturating_sub(range.start);
+        if length == 0 {
+            return Ok(Held {
+                bytes: Bytes::new(),
+                _share: None,
+            });
+        }
+        let share = self.share(length).await?;
+        let bytes = if range == (0..size_bytes) {
+            self.account.read_body(self.mailbox, uid).await?
+        } else {
+            self.account
+                .read_body_range(self.mailbox, uid, range.start, length)
+                .await?
+        };
+        if bytes.len() as u64 != length {
+            return Err(Error::Corrupt(format!(
+                "{} bytes where {length} were stored",
+                bytes.len()
+            )));
+        }
+        Ok(Held { bytes, _share: share })
+    }
+
+    /// All sections among `items` of one message. The whole message is read at most once, and only when a section is the whole of it.
+    pub(super) async fn sections(&self, message: &Message, items: &[FetchItem]) -> Result<Sections, Error> {
+        let size = message.size_bytes;
+        let Some(summary) = &message.summary else {
+            return Ok(Sections::default());
+        };
+        let mut sections = Sections::default();
+        let mut wanted = Vec::new();
+        for item in items {
+            let FetchItem::Section { section, partial, .. } = item else {
+                continue;
+            };
+            let fields = match &section.text {
+                SectionText::HeaderFields { not, names } => Some((*not, names)),
+                _ => None,
+            };
+            let range =
+                span(summary, size, section).map(|span| if fields.is_some() { span } else { cut(span, *partial) });
+            wanted.push((range, fields, *partial));
+        }
+        let mut read: Vec<(Range<u64>, Bytes)> = Vec::new();
+        if wanted.iter().any(|(range, ..)| *range == Some(0..size)) {
+            self.read_into(message, 0..size, &mut read, &mut sections).await?;
+        }
+        for (range, fields, partial) in wanted {
+            let Some(range) = range else {
+                sections.data.push(None);
+                continue;
+            };
+            let bytes = match slice(&read, &range) {
+                Some(bytes) => bytes,
+                None => self.read_into(message, range, &mut read, &mut sections).await?,
+            };
+            sections.data.push(Some(match fields {
+                Some((not, names)) => {
+                    let picked = Bytes::from(header_fields(&bytes, names, not));
+                    let cut = cut(0..picked.len() as u64, partial);
+                    part_of(&picked, cut.start, cut.end)
+                }
+                None => bytes,
+            }));
+        }
+        Ok(sections)
+    }
+
+    async fn read_into(
+        &self,
+        message: &Message,
+        range: Range<u64>,
+        read: &mut Vec<(Range<u64>, Bytes)>,
+        sections: &mut Sections,
+    ) -> Result<Bytes, Error> {
+        let held = self.read(message.uid, message.size_bytes, range.clone()).await?;
+        sections._shares.extend(held._share);
+        read.push((range, held.bytes.clone()));
+        Ok(held.bytes)
+    }
+}
+
+/// `range` out of what was read already.
+fn slice(read: &[(Range<u64>, Bytes)], range: &Range<u64>) -> Option<Bytes> {
+    let (whole, bytes) = read
+        .iter()
+        .find(|(whole, _)| whole.start <= range.start && range.end <= whole.end)?;
+    Some(part_of(bytes, range.start - whole.start, range.end - whole.start))
+}
+
+fn part_of(bytes: &Bytes, start: u64, end: u64) -> Bytes {
+    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(index(start)..index(end).max(index(start)))
+}
+
+/// How many messages may be read at the same time for these items: several while only headers and short pieces are asked for, else one.
+pub(super) fn messages_at_once(items: &[FetchItem]) -> usize {
+    let is_small = |item: &FetchItem| match item {
+        FetchItem::Section { section, partial, .. } => {
+            partial.is_some_and(|partial| u64::from(partial.length) <= SMALL_BYTES)
+                || matches!(
+                    section.text,
+                    SectionText::Header | SectionText::HeaderFields { .. } | SectionText::Mime
+                )
+        }
+        _ => true,
+    };
+    if items.iter().all(is_small) {
+        limits::IMAP_HEADERS_AT_ONCE
+    } else {
+        1
+    }
+}

@@ -1,0 +1,49 @@
+//! Commands of every state (RFC 3501 6.1, RFC 2971).
+
+use super::super::respond::{APPEND_LIMIT_BYTES, Answer};
+use super::super::session::Session;
+
+/// What works, always. A name stands here only when all of its RFC does.
+const CAPABILITIES: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE CHILDREN SPECIAL-USE CREATE-SPECIAL-USE \
+                            LIST-EXTENDED LIST-STATUS STATUS=SIZE UIDPLUS MOVE UNSELECT CONDSTORE OBJECTID SAVEDATE WITHIN";
+
+/// The capabilities of this session now.
+pub(in super::super) fn capabilities(session: &Session) -> String {
+    let settings = session.context.settings;
+    let mut capabilities = format!("{CAPABILITIES} APPENDLIMIT={APPEND_LIMIT_BYTES}");
+    if session.account.is_some() {
+        return capabilities;
+    }
+    if settings.starttls_offered && !settings.tls {
+        capabilities.push_str(" STARTTLS");
+    }
+    capabilities.push_str(if settings.login_allowed() {
+        " AUTH=PLAIN"
+    } else {
+        " LOGINDISABLED"
+    });
+    capabilities
+}
+
+pub(super) fn capability(session: &mut Session) -> Answer {
+    let capabilities = capabilities(session);
+    session
+        .connection
+        .output
+        .untagged(format_args!("CAPABILITY {capabilities}"));
+    Answer::ok("These work")
+}
+
+/// Tells who we are, but not which version: that helps attackers more than users (RFC 2971 4).
+pub(super) fn id(session: &mut Session) -> Answer {
+    session
+        .connection
+        .output
+        .untagged(format_args!("ID (\"name\" \"malle\")"));
+    Answer::ok("Pleased to meet you")
+}
+
+pub(super) fn logout(session: &mut Session) -> Answer {
+    session.connection.output.untagged(format_args!("BYE Until next time"));
+    Answer::ok("Logged out")
+}

@@ -1,0 +1,223 @@
+//! Commands from login on (RFC 3501 6.3), except LIST, LSUB and IDLE.
+
+use malle_client::{Error, Mailbox, ModSeq, NewMessage, SpecialUse, Stored, Uid};
+use malle_proto::limits;
+
+use super::super::parse::{Append, StatusItem};
+use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
+use super::super::session::{Selected, Session};
+use super::super::view::View;
+use super::{account, find, find_selectable};
+
+/// RFC 5161. What is not known is passed over in silence, as it asks.
+pub(super) fn enable(session: &mut Session, names: &[String]) -> Answer {
+    if names.iter().any(|name| name == "CONDSTORE") {
+        session.condstore = true;
+        session.connection.output.untagged(format_args!("ENABLED CONDSTORE"));
+    } else {
+        session.connection.output.untagged(format_args!("ENABLED"));
+    }
+    Answer::ok("Enabled")
+}
+
+/// RFC 3501 6.3.1 and 6.3.2, RFC 7162 3.1.2, RFC 8474 4.1. The previous mailbox is closed whatever comes of it.
+pub(super) async fn select(
+    session: &mut Session,
+    name: &str,
+    read_only: bool,
+    condstore: bool,
+) -> Result<Answer, Failure> {
+    let account = account(session)?;
+    session.condstore |= condstore;
+    if session.selected.take().is_some() {
+        session
+            .connection
+            .output
+            .untagged(format_args!("OK [CLOSED] The previous mailbox is closed"));
+    }
+    let mailbox = find_selectable(&*account, name, "NONEXISTENT").await?;
+    let opened = account.open(mailbox).await?;
+    let view = View::new(&opened.uids, opened.mailbox.highest_modseq);
+    let out = &mut session.connection.output;
+    tell_flags(out, &opened.keywords);
+    out.untagged(format_args!("{} EXISTS", view.len()));
+    out.untagged(format_args!("0 RECENT"));
+    if let Some(number) = opened.first_unseen.and_then(|uid| view.number(uid)) {
+        out.untagged(format_args!("OK [UNSEEN {number}] First unseen"));
+    }
+    out.untagged(format_args!(
+        "OK [UIDVALIDITY {}] UIDs are valid",
+        opened.mailbox.uid_validity
+    ));
+    out.untagged(format_args!("OK [UIDNEXT {}] Next UID", opened.mailbox.uid_next));
+    tell_permanent_flags(out, &opened.keywords, read_only);
+    out.untagged(format_args!(
+        "OK [HIGHESTMODSEQ {}] Highest",
+        opened.mailbox.highest_modseq
+    ));
+    out.untagged(format_args!("OK [MAILBOXID ({mailbox})] Its id"));
+    session.selected = Some(Selected {
+        mailbox,
+        read_only,
+        keywords: opened.keywords,
+        view,
+    });
+    let (code, text) = if read_only {
+        ("READ-ONLY", "Examined")
+    } else {
+        ("READ-WRITE", "Selected")
+    };
+    Ok(Answer::ok(text).with_code(code))
+}
+
+/// The FLAGS answer: what a message of this mailbox may bear.
+pub(super) fn tell_flags(out: &mut Output, keywords: &[String]) {
+    out.raw(b"* FLAGS ");
+    out.words(known_flags(keywords));
+    out.raw(b"\r\n");
+}
+
+fn tell_permanent_flags(out: &mut Output, keywords: &[String], read_only: bool) {
+    out.raw(b"* OK [PERMANENTFLAGS ");
+    if read_only {
+        out.raw(b"()");
+    } else {
+        // `\*`: new keywords may be made, while there is room.
+        let room = (keywords.len() < limits::KEYWORDS_PER_MAILBOX_MAX).then_some("\\*");
+        out.words(known_flags(keywords).chain(room));
+    }
+    out.raw(b"] Kept\r\n");
+}
+
+fn known_flags(keywords: &[String]) -> impl Iterator<Item = &str> {
+    let system = SYSTEM_FLAGS.iter().map(|(_, name)| *name);
+    system.chain(
+        keywords
+            .iter()
+            .map(String::as_str)
+            .filter(|keyword| is_keyword(keyword)),
+    )
+}
+
+/// RFC 3501 6.3.3, RFC 6154 3, RFC 8474 4.2.
+pub(super) async fn create(session: &mut Session, name: &str, uses: &[Option<SpecialUse>]) -> Result<Answer, Failure> {
+    let special_use = match uses {
+        [] => SpecialUse::None,
+        [Some(special_use)] => *special_use,
+        _ => {
+            return Err(Failure::no(
+                "USEATTR",
+                "A mailbox has one use, and it must be a known one",
+            ));
+        }
+    };
+    require_name(name)?;
+    let id = account(session)?.create_mailbox(name, special_use).await?;
+    Ok(Answer::ok("Created").with_code(format!("MAILBOXID ({id})")))
+}
+
+/// A name whose parts can all be shown and found again.
+fn require_name(name: &str) -> Result<(), Failure> {
+    if name.split('/').any(str::is_empty) {
+        return Err(Failure::no("CANNOT", "A part of the mailbox name is empty"));
+    }
+    if name.split('/').count() > limits::MAILBOX_DEPTH_MAX {
+        return Err(Failure::no("LIMIT", "The mailbox lies too deep"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(Failure::no("CANNOT", "A mailbox name has no control characters"));
+    }
+    Ok(())
+}
+
+pub(super) async fn delete(session: &mut Session, name: &str) -> Result<Answer, Failure> {
+    if name == "INBOX" {
+        return Err(Failure::no("CANNOT", "INBOX cannot be deleted"));
+    }
+    account(session)?.delete_mailbox(name).await?;
+    Ok(Answer::ok("Deleted"))
+}
+
+pub(super) async fn rename(session: &mut Session, from: &str, to: &str) -> Result<Answer, Failure> {
+    require_name(to)?;
+    account(session)?.rename_mailbox(from, to).await?;
+    Ok(Answer::ok("Renamed"))
+}
+
+/// RFC 3501 6.3.6. The subscription is part of the mailbox and goes with it: a name without a mailbox cannot be subscribed.
+pub(super) async fn subscribe(session: &mut Session, name: &str, subscribed: bool) -> Result<Answer, Failure> {
+    account(session)?.subscribe(name, subscribed).await?;
+    Ok(Answer::ok(if subscribed { "Subscribed" } else { "Unsubscribed" }))
+}
+
+/// RFC 2342: one personal namespace, `/` between the parts of a name.
+pub(super) fn namespace(session: &mut Session) -> Answer {
+    session
+        .connection
+        .output
+        .untagged(format_args!("NAMESPACE ((\"\" \"/\")) NIL NIL"));
+    Answer::ok("Your own mailboxes only")
+}
+
+pub(super) async fn status(session: &mut Session, name: &str, items: &[StatusItem]) -> Result<Answer, Failure> {
+    let account = account(session)?;
+    let mailbox = find(&*account, name, "NONEXISTENT").await?;
+    if mailbox.no_select {
+        return Err(Failure::no("CANNOT", "The mailbox only holds other mailboxes"));
+    }
+    session.condstore |= items.contains(&StatusItem::HighestModSeq);
+    tell_status(&mut session.connection.output, &mailbox, items);
+    Ok(Answer::ok("Done"))
+}
+
+/// The STATUS answer.
+pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusItem]) {
+    out.raw(b"* STATUS ");
+    out.mailbox(&mailbox.name);
+    out.raw(b" (");
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.raw(b" ");
+        }
+        match item {
+            StatusItem::Messages => out.put(format_args!("MESSAGES {}", mailbox.messages)),
+            StatusItem::Recent => out.raw(b"RECENT 0"),
+            StatusItem::UidNext => out.put(format_args!("UIDNEXT {}", mailbox.uid_next)),
+            StatusItem::UidValidity => out.put(format_args!("UIDVALIDITY {}", mailbox.uid_validity)),
+            StatusItem::Unseen => out.put(format_args!("UNSEEN {}", mailbox.unseen)),
+            StatusItem::Deleted => out.put(format_args!("DELETED {}", mailbox.deleted)),
+            StatusItem::Size => out.put(format_args!("SIZE {}", mailbox.size_bytes)),
+            StatusItem::HighestModSeq => {
+                // Never 0: that would say that the mailbox keeps none (RFC 7162 3.1.2.2).
+                out.put(format_args!("HIGHESTMODSEQ {}", mailbox.highest_modseq.max(ModSeq(1))));
+            }
+            StatusItem::MailboxId => out.put(format_args!("MAILBOXID ({})", mailbox.id)),
+            StatusItem::AppendLimit => out.put(format_args!("APPENDLIMIT {APPEND_LIMIT_BYTES}")),
+        }
+    }
+    out.raw(b")\r\n");
+}
+
+/// RFC 3501 6.3.11, APPENDUID of RFC 4315.
+pub(super) async fn append(session: &mut Session, append: Append) -> Result<Answer, Failure> {
+    let account = account(session)?;
+    if append.message.is_empty() {
+        return Err(Failure::no("CANNOT", "An empty message is no message"));
+    }
+    let mailbox = find_selectable(&*account, &append.mailbox, "TRYCREATE").await?;
+    let message = NewMessage {
+        flags: append.flags,
+        internal_date: append.date,
+        body: append.message,
+    };
+    let stored = match account.append(mailbox, message).await {
+        Err(Error::NotFound(_)) => return Err(Failure::no("TRYCREATE", "There is no such mailbox")),
+        other => other?,
+    };
+    let Stored {
+        uid_validity,
+        uid: Uid(uid),
+        ..
+    } = stored;
+    Ok(Answer::ok("Appended").with_code(format!("APPENDUID {uid_validity} {uid}")))
+}

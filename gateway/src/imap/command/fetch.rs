@@ -1,0 +1,309 @@
+//! FETCH and UID FETCH (RFC 3501 6.4.5): rows page by page, bodies one by one, answers as they come.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream;
+use malle_client::{Error, Flags, Message, StoreMode, Uid, UidRange};
+use malle_proto::limits;
+
+use super::super::bodies::{Reader, Sections, messages_at_once};
+use super::super::date;
+use super::super::parse::{FetchItem, FetchQuery, Section, SectionText, Shape, Target};
+use super::super::respond::{Answer, Failure, Output};
+use super::super::session::Session;
+use super::super::structure;
+use super::mailbox;
+use super::selected::{ANY_MODSEQ, picked, some_are_gone};
+
+/// What one FETCH does to every message.
+struct Plan {
+    items: Arc<[FetchItem]>,
+    reader: Reader,
+    with_summary: bool,
+    /// A section without PEEK in a mailbox opened for writing: \Seen is set.
+    sets_seen: bool,
+    messages_at_once: usize,
+}
+
+/// What became of the messages.
+#[derive(Default)]
+struct Outcome {
+    told: usize,
+    /// The first message that could not be read; the others are told all the same.
+    damage: Option<Error>,
+}
+
+pub(super) async fn fetch(session: &mut Session, target: &Target, query: FetchQuery) -> Result<Answer, Failure> {
+    let plan = plan(session, target, &query)?;
+    let (account, selected) = mailbox(session)?;
+    let id = selected.mailbox;
+    let picked = picked(selected, target)?;
+    let ranges = selected.view.ranges(&picked);
+    let has_gone = selected.view.has_gone(&picked);
+    let since = query.changed_since.unwrap_or(ANY_MODSEQ);
+    let mut outcome = Outcome::default();
+    for chunk in ranges.chunks(limits::UID_RANGES_PER_COMMAND_MAX) {
+        let mut left = chunk.to_vec();
+        while !left.is_empty() {
+            let page = account.fetch(id, &left, since, plan.with_summary).await?;
+            left = match page.resume_from {
+                Some(uid) => ranges_from(&left, uid)?,
+                None => Vec::new(),
+            };
+            tell_page(session, &plan, page.messages, &mut outcome).await?;
+        }
+    }
+    if let Some(error) = outcome.damage {
+        return session.explain(&error);
+    }
+    let gone = has_gone || (query.changed_since.is_none() && outcome.told < picked.count());
+    Ok(if gone { some_are_gone() } else { Answer::ok("Fetched") })
+}
+
+fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Plan, Failure> {
+    session.condstore |= query.changed_since.is_some() || query.items.contains(&FetchItem::ModSeq);
+    let condstore = session.condstore;
+    let memory = session.context.memory.clone();
+    let (account, selected) = mailbox(session)?;
+    let mut items = query.items.clone();
+    let mut also = |item, wanted: bool| {
+        if wanted && !items.contains(&item) {
+            items.push(item);
+        }
+    };
+    also(FetchItem::Uid, target.by_uid);
+    // From the moment a client knows MODSEQ every FETCH answer bears it (RFC 7162 3.2).
+    also(FetchItem::ModSeq, condstore);
+    let is_section = |item: &FetchItem| matches!(item, FetchItem::Section { .. });
+    let needs_summary = |item: &FetchItem| {
+        matches!(item, FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure) || is_section(item)
+    };
+    let sets_seen = !selected.read_only
+        && items
+            .iter()
+            .any(|item| matches!(item, FetchItem::Section { peek: false, .. }));
+    Ok(Plan {
+        with_summary: items.iter().any(needs_summary),
+        messages_at_once: messages_at_once(&items),
+        items: items.into(),
+        reader: Reader {
+            account,
+            mailbox: selected.mailbox,
+            memory,
+        },
+        sets_seen,
+    })
+}
+
+/// What of `ranges` lies at or above `uid`. A page that does not get on would be asked for for ever.
+pub(super) fn ranges_from(ranges: &[UidRange], uid: Uid) -> Result<Vec<UidRange>, Failure> {
+    if ranges.first().is_some_and(|range| uid <= range.first) {
+        return Err(Error::Internal("the store does not get on with its pages".to_owned()).into());
+    }
+    let above = ranges.iter().filter(|range| range.last >= uid);
+    Ok(above
+        .map(|range| UidRange {
+            first: range.first.max(uid),
+            last: range.last,
+        })
+        .collect())
+}
+
+async fn tell_page(
+    session: &mut Session,
+    plan: &Plan,
+    mut messages: Vec<Message>,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    if let Some(selected) = &session.selected {
+        messages.retain(|message| selected.view.number(message.uid).is_some());
+    }
+    let newly_seen = if plan.sets_seen {
+        set_seen(plan, &mut messages).await?
+    } else {
+        Vec::new()
+    };
+    let reads = messages.into_iter().map(|message| {
+        let (reader, items) = (plan.reader.clone(), Arc::clone(&plan.items));
+        async move {
+            let sections = reader.sections(&message, &items).await;
+            (message, sections)
+        }
+    });
+    let mut reads = stream::iter(reads).buffered(plan.messages_at_once);
+    while let Some((message, sections)) = reads.next().await {
+        let sections = match sections {
+            Ok(sections) => sections,
+            // Expunged between its row and its body.
+            Err(Error::NotFound(_)) => continue,
+            Err(error @ Error::Corrupt(_)) => {
+                outcome.told += 1;
+                outcome.damage.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let tell_flags = newly_seen.binary_search(&message.uid).is_ok();
+        tell_message(session, &plan.items, &message, sections, tell_flags).await?;
+        outcome.told += 1;
+    }
+    Ok(())
+}
+
+/// Sets \Seen on those of a page that lack it; returns them, rising.
+async fn set_seen(plan: &Plan, messages: &mut [Message]) -> Result<Vec<Uid>, Failure> {
+    let unseen: Vec<Uid> = messages
+        .iter()
+        .filter(|message| message.flags.system & Flags::SEEN == 0)
+        .map(|message| message.uid)
+        .collect();
+    if unseen.is_empty() {
+        return Ok(unseen);
+    }
+    let ranges: Vec<UidRange> = unseen.iter().map(|&uid| UidRange { first: uid, last: uid }).collect();
+    let seen = Flags {
+        system: Flags::SEEN,
+        keywords: Vec::new(),
+    };
+    let Reader { account, mailbox, .. } = &plan.reader;
+    let stored = account.store(*mailbox, &ranges, StoreMode::Add, seen, None).await?;
+    for now in stored.stored {
+        if let Ok(index) = messages.binary_search_by_key(&now.uid, |message| message.uid) {
+            messages[index].flags = now.flags;
+            messages[index].modseq = now.modseq;
+        }
+    }
+    Ok(unseen)
+}
+
+async fn tell_message(
+    session: &mut Session,
+    items: &[FetchItem],
+    message: &Message,
+    sections: Sections,
+    tell_flags: bool,
+) -> Result<(), Failure> {
+    let Some(selected) = session.selected.as_mut() else {
+        return Ok(());
+    };
+    let Some(number) = selected.view.number(message.uid) else {
+        return Ok(());
+    };
+    let asked_flags = items.contains(&FetchItem::Flags);
+    if asked_flags || tell_flags {
+        selected.view.tell(message.uid, message.modseq);
+    }
+    let connection = &mut session.connection;
+    connection.output.put(format_args!("* {number} FETCH ("));
+    let mut data = sections.data.iter();
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            connection.output.raw(b" ");
+        }
+        let FetchItem::Section {
+            section,
+            partial,
+            shape,
+            ..
+        } = item
+        else {
+            tell_item(&mut connection.output, item, message);
+            continue;
+        };
+        section_name(&mut connection.output, section, *shape);
+        if let Some(partial) = partial {
+            connection.output.put(format_args!("<{}>", partial.offset));
+        }
+        connection.output.raw(b" ");
+        match data.next().and_then(Option::as_ref) {
+            Some(bytes) => {
+                connection.output.literal_head(bytes.len());
+                connection.send_bytes(bytes).await?;
+            }
+            None => connection.output.raw(b"NIL"),
+        }
+    }
+    if tell_flags && !asked_flags {
+        connection.output.raw(b" FLAGS ");
+        connection.output.flags(&message.flags);
+    }
+    connection.output.raw(b")\r\n");
+    Ok(connection.flush_if_much().await?)
+}
+
+/// Everything but sections.
+fn tell_item(out: &mut Output, item: &FetchItem, message: &Message) {
+    let summary = message.summary.as_ref();
+    match item {
+        FetchItem::Flags => {
+            out.raw(b"FLAGS ");
+            out.flags(&message.flags);
+        }
+        FetchItem::Uid => out.put(format_args!("UID {}", message.uid)),
+        FetchItem::InternalDate => {
+            let date = date::format_date_time(message.internal_date_ms, message.internal_date_zone_minutes);
+            out.put(format_args!("INTERNALDATE \"{date}\""));
+        }
+        FetchItem::Size => out.put(format_args!("RFC822.SIZE {}", message.size_bytes)),
+        FetchItem::Envelope => {
+            out.raw(b"ENVELOPE ");
+            let envelope = summary.and_then(|summary| summary.envelope.clone()).unwrap_or_default();
+            structure::envelope(out, &envelope);
+        }
+        FetchItem::Body | FetchItem::BodyStructure => {
+            let extended = *item == FetchItem::BodyStructure;
+            out.raw(if extended {
+                b"BODYSTRUCTURE ".as_slice()
+            } else {
+                b"BODY "
+            });
+            let root = summary.and_then(|summary| summary.root.clone()).unwrap_or_default();
+            structure::body(out, &root, extended);
+        }
+        FetchItem::ModSeq => out.put(format_args!("MODSEQ ({})", message.modseq)),
+        FetchItem::EmailId => out.put(format_args!("EMAILID ({})", message.email_id)),
+        FetchItem::ThreadId => out.put(format_args!("THREADID ({})", message.thread_id)),
+        FetchItem::SaveDate => {
+            let date = date::format_date_time(message.save_date_ms, 0);
+            out.put(format_args!("SAVEDATE \"{date}\""));
+        }
+        FetchItem::Section { .. } => {}
+    }
+}
+
+/// The item's name as it was asked for, without PEEK.
+fn section_name(out: &mut Output, section: &Section, shape: Shape) {
+    match shape {
+        Shape::Rfc822 => return out.raw(b"RFC822"),
+        Shape::Rfc822Header => return out.raw(b"RFC822.HEADER"),
+        Shape::Rfc822Text => return out.raw(b"RFC822.TEXT"),
+        Shape::Body => out.raw(b"BODY["),
+    }
+    let part: Vec<String> = section.part.iter().map(u32::to_string).collect();
+    out.raw(part.join(".").as_bytes());
+    if !part.is_empty() && section.text != SectionText::All {
+        out.raw(b".");
+    }
+    match &section.text {
+        SectionText::All => {}
+        SectionText::Header => out.raw(b"HEADER"),
+        SectionText::Text => out.raw(b"TEXT"),
+        SectionText::Mime => out.raw(b"MIME"),
+        SectionText::HeaderFields { not, names } => {
+            out.raw(if *not {
+                b"HEADER.FIELDS.NOT (".as_slice()
+            } else {
+                b"HEADER.FIELDS ("
+            });
+            for (index, name) in names.iter().enumerate() {
+                if index > 0 {
+                    out.raw(b" ");
+                }
+                out.astring(name);
+            }
+            out.raw(b")");
+        }
+    }
+    out.raw(b"]");
+}

@@ -1,0 +1,98 @@
+//! The commands, one file per state as RFC 3501 6 orders them, and a file each for the large ones.
+//!
+//! A command writes its untagged answers, and returns the tagged one. Whatever others did meanwhile is told by [`tell_changes`] between the two.
+
+mod anonymous;
+mod any;
+mod authenticated;
+mod changes;
+mod fetch;
+mod idle;
+mod list;
+mod search;
+mod selected;
+
+pub(super) use any::capabilities;
+pub(super) use changes::tell_changes;
+
+use std::sync::Arc;
+
+use malle_client::{Mailbox, MailboxId};
+
+use super::parse::Body;
+use super::respond::{Answer, Failure};
+use super::session::{Next, Selected, Session};
+use super::store::Account;
+
+/// Does one command, which the state table allows now.
+pub(super) async fn execute(session: &mut Session, body: Body) -> Result<(Answer, Next), Failure> {
+    let answer = match body {
+        Body::Capability => any::capability(session),
+        Body::Noop => Answer::ok("Done"),
+        Body::Id => any::id(session),
+        Body::Logout => return Ok((any::logout(session), Next::Close)),
+        Body::StartTls => return Ok((anonymous::starttls(session)?, Next::StartTls)),
+        Body::Login { name, password } => anonymous::login(session, &name, &password).await?,
+        Body::Authenticate { mechanism, initial } => anonymous::authenticate(session, &mechanism, initial).await?,
+        Body::Enable(names) => authenticated::enable(session, &names),
+        Body::Select {
+            name,
+            read_only,
+            condstore,
+        } => authenticated::select(session, &name, read_only, condstore).await?,
+        Body::Create { name, uses } => authenticated::create(session, &name, &uses).await?,
+        Body::Delete(name) => authenticated::delete(session, &name).await?,
+        Body::Rename { from, to } => authenticated::rename(session, &from, &to).await?,
+        Body::Subscribe { name, subscribed } => authenticated::subscribe(session, &name, subscribed).await?,
+        Body::List(query) => list::list(session, &query).await?,
+        Body::Lsub { reference, pattern } => list::lsub(session, &reference, &pattern).await?,
+        Body::Namespace => authenticated::namespace(session),
+        Body::Status { name, items } => authenticated::status(session, &name, &items).await?,
+        Body::Append(append) => authenticated::append(session, append).await?,
+        Body::Idle => idle::idle(session).await?,
+        Body::Check => Answer::ok("Checked"),
+        Body::Close => selected::close(session).await?,
+        Body::Unselect => selected::unselect(session),
+        Body::Expunge { uids } => selected::expunge(session, uids).await?,
+        Body::Search { by_uid, query } => search::search(session, by_uid, query).await?,
+        Body::Fetch { target, query } => fetch::fetch(session, &target, query).await?,
+        Body::Store { target, store } => selected::store(session, &target, store).await?,
+        Body::Copy {
+            target,
+            mailbox,
+            remove,
+        } => selected::copy(session, &target, &mailbox, remove).await?,
+    };
+    Ok((answer, Next::Read))
+}
+
+/// The account of a session whose state the table has checked.
+fn account(session: &Session) -> Result<Arc<dyn Account>, Failure> {
+    session.account.clone().ok_or_else(|| Failure::bad("Log in first"))
+}
+
+/// The account and the selected mailbox of a session whose state the table has checked.
+fn mailbox(session: &mut Session) -> Result<(Arc<dyn Account>, &mut Selected), Failure> {
+    let account = account(session)?;
+    let selected = session
+        .selected
+        .as_mut()
+        .ok_or_else(|| Failure::bad("Select a mailbox first"))?;
+    Ok((account, selected))
+}
+
+/// The mailbox with this name; `missing` is the response code when there is none (NONEXISTENT, or TRYCREATE where creating it would help).
+async fn find(account: &dyn Account, name: &str, missing: &str) -> Result<Mailbox, Failure> {
+    let mailboxes = account.mailboxes().await?;
+    let found = mailboxes.into_iter().find(|mailbox| mailbox.name == name);
+    found.ok_or_else(|| Failure::no(missing, "There is no such mailbox"))
+}
+
+/// As [`find`], where messages are read or written.
+async fn find_selectable(account: &dyn Account, name: &str, missing: &str) -> Result<MailboxId, Failure> {
+    let mailbox = find(account, name, missing).await?;
+    if mailbox.no_select {
+        return Err(Failure::no("CANNOT", "The mailbox only holds other mailboxes"));
+    }
+    Ok(mailbox.id)
+}

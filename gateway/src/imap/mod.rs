@@ -1,0 +1,36 @@
+//! IMAP: one session per connection, over the client crate alone.
+//!
+//! Enter at [`serve`]. A session is a loop: [`connection`] reads one complete command with its literals, [`parse`] makes a
+//! [`parse::Command`] of it, [`state`] says whether it may come now, [`command`] does it through [`store::Account`], and the answer
+//! is written by [`respond`].
+//!
+//! What this room owns: the protocol, sequence numbers ([`view`]), and the names on the wire ([`name`]). What it must never do: decide who may
+//! read what (the shard does, by the login token), keep a mail longer than one command, answer OK before the store did, let one
+//! client's input cost another one's session, or log a credential or a mail's content.
+//!
+//! Absent: QRESYNC, ESEARCH, UTF8=ACCEPT and the rest of IMAP4rev2 (RFC 9051); \Recent is never set (RECENT is always 0, as RFC 9051
+//! drops it); login failures are slowed down per connection, not per address.
+
+mod access;
+mod bodies;
+mod command;
+mod connection;
+mod date;
+mod name;
+mod parse;
+mod respond;
+mod search;
+mod section;
+mod session;
+mod state;
+mod store;
+mod structure;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use access::{BodyMemory, Context, Ended, SessionSettings};
+pub use connection::{BoxedIo, Io};
+pub use session::serve;
+pub use store::{Account, ClientStore, Store, Watch};

@@ -1,0 +1,283 @@
+//! What a command says, free of how it is written.
+
+use std::fmt;
+
+use bytes::Bytes;
+use malle_client::{Flags, ModSeq, SpecialUse, StoreMode};
+
+/// A command with the tag that its answer bears.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Command {
+    pub(in super::super) tag: String,
+    pub(in super::super) body: Body,
+}
+
+/// A secret of the client; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(in super::super) struct Password(pub(in super::super) Vec<u8>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// The command itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) enum Body {
+    Capability,
+    Noop,
+    Logout,
+    Id,
+    StartTls,
+    Login {
+        name: Vec<u8>,
+        password: Password,
+    },
+    Authenticate {
+        mechanism: String,
+        initial: Option<Password>,
+    },
+    Enable(Vec<String>),
+    Select {
+        name: String,
+        read_only: bool,
+        condstore: bool,
+    },
+    Create {
+        name: String,
+        uses: Vec<Option<SpecialUse>>,
+    },
+    Delete(String),
+    Rename {
+        from: String,
+        to: String,
+    },
+    Subscribe {
+        name: String,
+        subscribed: bool,
+    },
+    List(ListQuery),
+    Lsub {
+        reference: String,
+        pattern: String,
+    },
+    Namespace,
+    Status {
+        name: String,
+        items: Vec<StatusItem>,
+    },
+    Append(Append),
+    Idle,
+    Check,
+    Close,
+    Unselect,
+    /// `uids`: UID EXPUNGE.
+    Expunge {
+        uids: Option<SequenceSet>,
+    },
+    Search {
+        by_uid: bool,
+        query: SearchQuery,
+    },
+    Fetch {
+        target: Target,
+        query: FetchQuery,
+    },
+    Store {
+        target: Target,
+        store: StoreCommand,
+    },
+    /// `remove`: MOVE.
+    Copy {
+        target: Target,
+        mailbox: String,
+        remove: bool,
+    },
+}
+
+/// Messages by number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Target {
+    /// The numbers are UIDs.
+    pub(in super::super) by_uid: bool,
+    pub(in super::super) set: SequenceSet,
+}
+
+/// Pairs of ends in the order given, either end first; `None` is `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct SequenceSet(pub(in super::super) Vec<(Option<u32>, Option<u32>)>);
+
+/// RFC 3501 6.3.11.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Append {
+    pub(in super::super) mailbox: String,
+    pub(in super::super) flags: Flags,
+    /// Milliseconds since 1970, minutes east of UTC.
+    pub(in super::super) date: Option<(u64, i16)>,
+    pub(in super::super) message: Bytes,
+}
+
+/// LIST with the options of RFC 5258, RFC 5819 and RFC 6154.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in super::super) struct ListQuery {
+    pub(in super::super) reference: String,
+    pub(in super::super) patterns: Vec<String>,
+    /// Only subscribed mailboxes.
+    pub(in super::super) select_subscribed: bool,
+    /// Only mailboxes with a special use.
+    pub(in super::super) select_special_use: bool,
+    /// Also parents of what would match, with CHILDINFO.
+    pub(in super::super) recursive_match: bool,
+    /// The client knows the extended syntax: it gets the extended attributes.
+    pub(in super::super) extended: bool,
+    pub(in super::super) returned: Vec<ReturnOption>,
+}
+
+/// What LIST tells besides the names. CHILDREN and SPECIAL-USE are told always.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum ReturnOption {
+    Subscribed,
+    Children,
+    SpecialUse,
+    Status(Vec<StatusItem>),
+}
+
+/// RFC 3501 6.3.10, RFC 7162, RFC 7889, RFC 8438, RFC 8474.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum StatusItem {
+    Messages,
+    Recent,
+    UidNext,
+    UidValidity,
+    Unseen,
+    Deleted,
+    Size,
+    HighestModSeq,
+    MailboxId,
+    AppendLimit,
+}
+
+/// FETCH's items and modifiers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct FetchQuery {
+    pub(in super::super) items: Vec<FetchItem>,
+    pub(in super::super) changed_since: Option<ModSeq>,
+}
+
+/// One thing to tell about a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum FetchItem {
+    Flags,
+    Uid,
+    InternalDate,
+    Size,
+    Envelope,
+    /// BODY without extension data.
+    Body,
+    BodyStructure,
+    ModSeq,
+    EmailId,
+    ThreadId,
+    SaveDate,
+    Section {
+        section: Section,
+        peek: bool,
+        partial: Option<Partial>,
+        shape: Shape,
+    },
+}
+
+/// Under which name a section is asked for, and so answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Shape {
+    Body,
+    Rfc822,
+    Rfc822Header,
+    Rfc822Text,
+}
+
+/// `<offset.length>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Partial {
+    pub(in super::super) offset: u32,
+    pub(in super::super) length: u32,
+}
+
+/// RFC 3501 `section-spec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Section {
+    pub(in super::super) part: Vec<u32>,
+    pub(in super::super) text: SectionText,
+}
+
+/// Which bytes of the part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum SectionText {
+    All,
+    Header,
+    /// Names as the client spelled them.
+    HeaderFields {
+        not: bool,
+        names: Vec<Vec<u8>>,
+    },
+    Text,
+    Mime,
+}
+
+/// RFC 3501 6.4.6, RFC 7162 3.1.3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct StoreCommand {
+    pub(in super::super) unchanged_since: Option<ModSeq>,
+    pub(in super::super) mode: StoreMode,
+    pub(in super::super) silent: bool,
+    pub(in super::super) flags: Flags,
+}
+
+/// SEARCH: all keys must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct SearchQuery {
+    pub(in super::super) charset: Option<String>,
+    pub(in super::super) keys: Vec<SearchKey>,
+}
+
+/// RFC 3501 6.4.4, RFC 5032 (WITHIN), RFC 7162, RFC 8474, RFC 8514. Texts are as sent; the charset is applied by the search. Days count from
+/// 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum SearchKey {
+    /// ALL, OLD.
+    All,
+    /// RECENT, NEW: no message is ever \Recent.
+    Nothing,
+    Flag(u8),
+    Keyword(String),
+    Header {
+        field: Vec<u8>,
+        text: Vec<u8>,
+    },
+    Body(Vec<u8>),
+    Text(Vec<u8>),
+    Internal(DayRange),
+    Sent(DayRange),
+    Saved(DayRange),
+    SaveDateSupported,
+    Larger(u64),
+    Smaller(u64),
+    /// Seconds.
+    Older(u32),
+    Younger(u32),
+    ModSeq(ModSeq),
+    EmailId(Vec<u8>),
+    ThreadId(Vec<u8>),
+    Numbers(Target),
+    Not(Box<SearchKey>),
+    Or(Box<SearchKey>, Box<SearchKey>),
+    And(Vec<SearchKey>),
+}
+
+/// Days from `first` (if any) to before `end` (if any).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct DayRange {
+    pub(in super::super) first: Option<i64>,
+    pub(in super::super) end: Option<i64>,
+}

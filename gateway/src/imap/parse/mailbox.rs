@@ -1,0 +1,262 @@
+//! Commands that name mailboxes: SELECT to APPEND.
+
+use malle_client::{Flags, SpecialUse};
+use malle_proto::limits;
+
+use super::super::{date, name};
+use super::ast::{Append, Body, ListQuery, ReturnOption, StatusItem};
+use super::fetch;
+use super::lex::{Cursor, Refusal};
+
+/// A mailbox name in its inner form.
+pub(super) fn mailbox_name(cursor: &mut Cursor) -> Result<String, Refusal> {
+    decoded(&cursor.astring()?)
+}
+
+fn decoded(wire: &[u8]) -> Result<String, Refusal> {
+    let name = name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))?;
+    if name.len() > limits::MAILBOX_NAME_MAX_BYTES {
+        return Err(Refusal("the mailbox name is too long"));
+    }
+    Ok(name::normalised(name))
+}
+
+/// `SP mailbox`.
+pub(super) fn name_argument(cursor: &mut Cursor) -> Result<String, Refusal> {
+    cursor.space()?;
+    mailbox_name(cursor)
+}
+
+/// RFC 3501 6.3.1, RFC 7162 3.1.8.
+pub(super) fn select(cursor: &mut Cursor, read_only: bool) -> Result<Body, Refusal> {
+    cursor.space()?;
+    let name = mailbox_name(cursor)?;
+    let mut condstore = false;
+    if !cursor.at_end() {
+        cursor.space()?;
+        cursor.list(|cursor| match cursor.word()?.as_str() {
+            "CONDSTORE" => {
+                condstore = true;
+                Ok(())
+            }
+            _ => Err(Refusal("unknown parameter of SELECT")),
+        })?;
+    }
+    Ok(Body::Select {
+        name,
+        read_only,
+        condstore,
+    })
+}
+
+/// RFC 3501 6.3.3, RFC 6154 3. A trailing separator says that children will come; every mailbox can have them.
+pub(super) fn create(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    cursor.space()?;
+    let mut name = mailbox_name(cursor)?;
+    if name.len() > 1 && name.ends_with('/') {
+        name.pop();
+    }
+    let mut uses = Vec::new();
+    if !cursor.at_end() {
+        cursor.space()?;
+        cursor.expect(b'(', "expected the parameters of CREATE")?;
+        if cursor.word()? != "USE" {
+            return Err(Refusal("unknown parameter of CREATE"));
+        }
+        cursor.space()?;
+        cursor.list(|cursor| {
+            uses.push(special_use(cursor.flag()?));
+            Ok(())
+        })?;
+        cursor.expect(b')', "expected a closing parenthesis")?;
+    }
+    Ok(Body::Create { name, uses })
+}
+
+/// `None`: an attribute that we do not know.
+fn special_use(attribute: &[u8]) -> Option<SpecialUse> {
+    const USES: [(&[u8], SpecialUse); 7] = [
+        (b"\\Sent", SpecialUse::Sent),
+        (b"\\Drafts", SpecialUse::Drafts),
+        (b"\\Trash", SpecialUse::Trash),
+        (b"\\Junk", SpecialUse::Junk),
+        (b"\\Archive", SpecialUse::Archive),
+        (b"\\Flagged", SpecialUse::Flagged),
+        (b"\\All", SpecialUse::All),
+    ];
+    USES.iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(attribute))
+        .map(|&(_, special_use)| special_use)
+}
+
+pub(super) fn rename(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    cursor.space()?;
+    let from = mailbox_name(cursor)?;
+    cursor.space()?;
+    Ok(Body::Rename {
+        from,
+        to: mailbox_name(cursor)?,
+    })
+}
+
+/// A reference or pattern. INBOX in them is left as it is spelled: the matching knows about its letter case.
+fn pattern(wire: &[u8]) -> Result<String, Refusal> {
+    let pattern = name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))?;
+    if pattern.len() > limits::MAILBOX_NAME_MAX_BYTES {
+        return Err(Refusal("the pattern is too long"));
+    }
+    Ok(pattern)
+}
+
+pub(super) fn lsub(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    cursor.space()?;
+    let reference = pattern(&cursor.astring()?)?;
+    cursor.space()?;
+    Ok(Body::Lsub {
+        reference,
+        pattern: pattern(&cursor.list_mailbox()?)?,
+    })
+}
+
+/// RFC 3501 6.3.8, extended by RFC 5258 6: `LIST [(select)] reference pattern|(patterns) [RETURN (options)]`.
+pub(super) fn list(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    const PATTERNS_MAX: usize = 100;
+    cursor.space()?;
+    let mut query = ListQuery::default();
+    if cursor.peek() == Some(b'(') {
+        query.extended = true;
+        select_options(cursor, &mut query)?;
+        cursor.space()?;
+    }
+    query.reference = pattern(&cursor.astring()?)?;
+    cursor.space()?;
+    if cursor.peek() == Some(b'(') {
+        query.extended = true;
+        cursor.list(|cursor| {
+            query.patterns.push(pattern(&cursor.list_mailbox()?)?);
+            if query.patterns.len() > PATTERNS_MAX {
+                Err(Refusal("too many patterns"))
+            } else {
+                Ok(())
+            }
+        })?;
+    } else {
+        query.patterns.push(pattern(&cursor.list_mailbox()?)?);
+    }
+    if !cursor.at_end() {
+        cursor.space()?;
+        if !cursor.eat_word("RETURN") {
+            return Err(Refusal("expected RETURN"));
+        }
+        cursor.space()?;
+        query.extended = true;
+        cursor.list(|cursor| {
+            let option = return_option(cursor)?;
+            if !query.returned.contains(&option) {
+                query.returned.push(option);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(Body::List(query))
+}
+
+fn select_options(cursor: &mut Cursor, query: &mut ListQuery) -> Result<(), Refusal> {
+    cursor.list(|cursor| {
+        match cursor.word()?.as_str() {
+            "SUBSCRIBED" => query.select_subscribed = true,
+            "SPECIAL-USE" => query.select_special_use = true,
+            "RECURSIVEMATCH" => query.recursive_match = true,
+            // There are no mailboxes elsewhere.
+            "REMOTE" => {}
+            _ => return Err(Refusal("unknown selection option of LIST")),
+        }
+        Ok(())
+    })?;
+    if query.recursive_match && !query.select_subscribed && !query.select_special_use {
+        return Err(Refusal("RECURSIVEMATCH needs another selection option"));
+    }
+    Ok(())
+}
+
+fn return_option(cursor: &mut Cursor) -> Result<ReturnOption, Refusal> {
+    match cursor.word()?.as_str() {
+        "SUBSCRIBED" => Ok(ReturnOption::Subscribed),
+        "CHILDREN" => Ok(ReturnOption::Children),
+        "SPECIAL-USE" => Ok(ReturnOption::SpecialUse),
+        "STATUS" => {
+            cursor.space()?;
+            Ok(ReturnOption::Status(status_items(cursor)?))
+        }
+        _ => Err(Refusal("unknown return option of LIST")),
+    }
+}
+
+pub(super) fn status(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    cursor.space()?;
+    let name = mailbox_name(cursor)?;
+    cursor.space()?;
+    Ok(Body::Status {
+        name,
+        items: status_items(cursor)?,
+    })
+}
+
+fn status_items(cursor: &mut Cursor) -> Result<Vec<StatusItem>, Refusal> {
+    let mut items = Vec::new();
+    cursor.list(|cursor| {
+        let item = match cursor.word()?.as_str() {
+            "MESSAGES" => StatusItem::Messages,
+            "RECENT" => StatusItem::Recent,
+            "UIDNEXT" => StatusItem::UidNext,
+            "UIDVALIDITY" => StatusItem::UidValidity,
+            "UNSEEN" => StatusItem::Unseen,
+            "DELETED" => StatusItem::Deleted,
+            "SIZE" => StatusItem::Size,
+            "HIGHESTMODSEQ" => StatusItem::HighestModSeq,
+            "MAILBOXID" => StatusItem::MailboxId,
+            "APPENDLIMIT" => StatusItem::AppendLimit,
+            _ => return Err(Refusal("unknown item of STATUS")),
+        };
+        if !items.contains(&item) {
+            items.push(item);
+        }
+        Ok(())
+    })?;
+    if items.is_empty() {
+        Err(Refusal("STATUS needs an item"))
+    } else {
+        Ok(items)
+    }
+}
+
+/// RFC 3501 6.3.11.
+pub(super) fn append(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    cursor.space()?;
+    let mailbox = mailbox_name(cursor)?;
+    cursor.space()?;
+    let mut flags = Flags::default();
+    if cursor.peek() == Some(b'(') {
+        flags = fetch::flag_list(cursor)?;
+        cursor.space()?;
+    }
+    let mut date = None;
+    if cursor.peek() == Some(b'"') {
+        let text = cursor.string()?;
+        date = Some(
+            date::parse_date_time(&text)
+                .ok_or(Refusal("expected a date-time such as \"17-Jul-1996 02:44:25 -0700\""))?,
+        );
+        cursor.space()?;
+    }
+    let message = cursor
+        .literal()
+        .map_err(|_| Refusal("expected the message as a literal"))?
+        .clone();
+    Ok(Body::Append(Append {
+        mailbox,
+        flags,
+        date,
+        message,
+    }))
+}

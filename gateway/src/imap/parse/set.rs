@@ -1,0 +1,40 @@
+//! Sequence sets: `1,3:5,9:*`.
+
+use super::ast::{SequenceSet, Target};
+use super::lex::{Cursor, Refusal};
+
+/// `SP sequence-set SP`, as every command that names messages has it.
+pub(super) fn target(cursor: &mut Cursor, by_uid: bool) -> Result<Target, Refusal> {
+    cursor.space()?;
+    let set = sequence_set(cursor)?;
+    cursor.space()?;
+    Ok(Target { by_uid, set })
+}
+
+/// RFC 3501 `sequence-set`.
+pub(super) fn sequence_set(cursor: &mut Cursor) -> Result<SequenceSet, Refusal> {
+    let mut ranges = Vec::new();
+    loop {
+        let first = sequence_number(cursor)?;
+        let last = if cursor.eat(b':') {
+            sequence_number(cursor)?
+        } else {
+            first
+        };
+        ranges.push((first, last));
+        cursor.bounded(ranges.len())?;
+        if !cursor.eat(b',') {
+            return Ok(SequenceSet(ranges));
+        }
+    }
+}
+
+fn sequence_number(cursor: &mut Cursor) -> Result<Option<u32>, Refusal> {
+    if cursor.eat(b'*') {
+        return Ok(None);
+    }
+    match cursor.peek() {
+        Some(byte) if byte.is_ascii_digit() => cursor.nonzero().map(Some),
+        _ => Err(Refusal("expected message numbers")),
+    }
+}

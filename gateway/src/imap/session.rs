@@ -1,0 +1,226 @@
+//! The loop of one session: read a command, see whether it may come now, do it, tell what changed meanwhile, answer.
+
+use std::sync::Arc;
+
+use malle_client::{Class, Error, MailboxId};
+use malle_proto::limits;
+
+use super::access::{Context, Ended};
+use super::command;
+use super::connection::{BoxedIo, Connection, FrameBounds, FrameError, Gone, Piece};
+use super::parse::{self, Body, Command};
+use super::respond::{Answer, Failure, Status, store_failure};
+use super::state::{self, State};
+use super::store::Account;
+use super::view::View;
+
+/// One client's session.
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    pub(super) context: Context,
+    /// Set from login on.
+    pub(super) account: Option<Arc<dyn Account>>,
+    pub(super) selected: Option<Selected>,
+    /// The client has shown that it knows MODSEQ (RFC 7162 3.1): from then on FETCH answers carry it.
+    pub(super) condstore: bool,
+    pub(super) failed_logins: u32,
+    bad_commands: u32,
+}
+
+/// The selected mailbox.
+pub(super) struct Selected {
+    pub(super) mailbox: MailboxId,
+    pub(super) read_only: bool,
+    /// Keywords that FLAGS has told.
+    pub(super) keywords: Vec<String>,
+    pub(super) view: View,
+}
+
+/// What comes after a command.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The next command.
+    Read,
+    /// LOGOUT.
+    Close,
+    /// The TLS handshake.
+    StartTls,
+}
+
+/// Serves one client until it leaves, is sent away, or asks for TLS.
+pub async fn serve(io: BoxedIo, context: Context) -> Ended {
+    let mut session = Session {
+        connection: Connection::new(io),
+        context,
+        account: None,
+        selected: None,
+        condstore: false,
+        failed_logins: 0,
+        bad_commands: 0,
+    };
+    // After STARTTLS the client expects no second greeting (RFC 3501 6.2.1).
+    if !session.context.settings.greeted {
+        let capabilities = command::capabilities(&session);
+        session
+            .connection
+            .output
+            .untagged(format_args!("OK [CAPABILITY {capabilities}] malle is ready"));
+    }
+    match session.run().await {
+        Ok(Next::StartTls) => return Ended::StartTls(session.connection.into_io()),
+        Ok(_) => {}
+        Err(Failure::Gone(gone)) => session.lose(&gone),
+        Err(failure) => session.connection.output.untagged(format_args!("BYE {failure}")),
+    }
+    session.connection.close().await;
+    Ended::Closed
+}
+
+impl Session {
+    pub(super) fn state(&self) -> State {
+        match (&self.account, &self.selected) {
+            (None, _) => State::Anonymous,
+            (Some(_), None) => State::Authenticated,
+            (Some(_), Some(_)) => State::Selected,
+        }
+    }
+
+    pub(super) fn bounds(&self) -> FrameBounds {
+        FrameBounds {
+            authenticated: self.account.is_some(),
+        }
+    }
+
+    async fn run(&mut self) -> Result<Next, Failure> {
+        loop {
+            self.connection.flush().await?;
+            let mut shutdown = self.context.shutdown.clone();
+            let bounds = self.bounds();
+            let frame = tokio::select! {
+                biased;
+                () = stopped(&mut shutdown) => return Err(Failure::Bye("malle is shutting down")),
+                frame = self.connection.read_frame(bounds, &self.context.memory) => frame,
+            };
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.refuse_frame(error)?;
+                    continue;
+                }
+            };
+            // An empty line between commands is a habit of people at a keyboard.
+            if matches!(frame.pieces.as_slice(), [Piece::Text(text)] if text.is_empty()) {
+                self.count_bad()?;
+                continue;
+            }
+            let next = match parse::parse(&frame) {
+                Ok(command) => self.execute(command).await?,
+                Err(bad) => {
+                    self.connection
+                        .output
+                        .answer(bad.tag.as_deref(), &Answer::bad(bad.reason));
+                    self.count_bad()?;
+                    Next::Read
+                }
+            };
+            if next != Next::Read {
+                self.connection.flush().await?;
+                return Ok(next);
+            }
+        }
+    }
+
+    /// Answers what could not be read as a command. An error ends the session.
+    fn refuse_frame(&mut self, error: FrameError) -> Result<(), Failure> {
+        let too_big =
+            |limit_bytes| Answer::no("TOOBIG", format!("A literal here may have {limit_bytes} bytes at most"));
+        match error {
+            FrameError::Gone(gone) => return Err(gone.into()),
+            FrameError::Lost(reason) => return Err(Failure::Bye(reason)),
+            FrameError::LiteralRefused { tag, limit_bytes } => {
+                self.connection.output.answer(tag.as_deref(), &too_big(limit_bytes));
+            }
+            FrameError::LiteralTooLarge { tag, limit_bytes } => {
+                // The literal follows and nobody reads it: the stream ends here (RFC 7888 4).
+                self.connection.output.answer(tag.as_deref(), &too_big(limit_bytes));
+                return Err(Failure::Bye("the literal is too large to be skipped"));
+            }
+            FrameError::NoMemory { tag, synchronising } => {
+                let busy = Answer::no("UNAVAILABLE", "Too many large messages at this moment, try again later");
+                self.connection.output.answer(tag.as_deref(), &busy);
+                if !synchronising {
+                    return Err(Failure::Bye("no memory for the message"));
+                }
+            }
+        }
+        self.count_bad()
+    }
+
+    fn count_bad(&mut self) -> Result<(), Failure> {
+        self.bad_commands += 1;
+        if self.bad_commands >= limits::IMAP_BAD_COMMANDS_MAX {
+            return Err(Failure::Bye("too many commands that make no sense"));
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, command: Command) -> Result<Next, Failure> {
+        let Command { tag, body } = command;
+        let allowed = state::allowed(&body);
+        let tell_expunge = state::may_tell_expunge(&body);
+        let result = if allowed.allows(self.state()) {
+            command::execute(self, body).await
+        } else {
+            Err(Failure::bad(allowed.reason()))
+        };
+        let (answer, next) = match result {
+            Ok(done) => done,
+            Err(Failure::Refused(answer)) => (answer, Next::Read),
+            Err(Failure::Store(error)) => (self.explain(&error)?, Next::Read),
+            Err(fatal) => return Err(fatal),
+        };
+        if next == Next::Read {
+            self.tell_changes(tell_expunge).await?;
+        }
+        self.connection.output.answer(Some(&tag), &answer);
+        if answer.status == Status::Bad {
+            self.count_bad()?;
+        }
+        Ok(next)
+    }
+
+    /// Tells what others changed. When the store does not answer now, the client learns it at its next command.
+    async fn tell_changes(&mut self, tell_expunge: bool) -> Result<(), Failure> {
+        match command::tell_changes(self, tell_expunge).await {
+            Err(Failure::Store(Error::NotFound(_))) => Err(Failure::Bye("the selected mailbox was deleted")),
+            Err(Failure::Store(error)) => self.explain(&error).map(|_| ()),
+            other => other,
+        }
+    }
+
+    /// The store's error as an answer; some end the session.
+    pub(super) fn explain(&self, error: &Error) -> Result<Answer, Failure> {
+        if error.class() != Class::Refused {
+            tracing::warn!(peer = %self.context.peer, %error, "a call to the store failed");
+        }
+        match error {
+            Error::TokenExpired => Err(Failure::Bye("the login has expired, log in again")),
+            Error::Suspended if self.account.is_some() => Err(Failure::Bye("the account is suspended")),
+            other => Ok(store_failure(other)),
+        }
+    }
+
+    fn lose(&mut self, gone: &Gone) {
+        tracing::debug!(peer = %self.context.peer, reason = %gone, "an IMAP session was lost");
+        if matches!(gone, Gone::Silent) {
+            self.connection.output.untagged(format_args!("BYE Idle for too long"));
+        }
+    }
+}
+
+/// Waits until the process stops; for ever when nobody is left to say so.
+pub(super) async fn stopped(shutdown: &mut tokio::sync::watch::Receiver<bool>) {
+    if shutdown.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

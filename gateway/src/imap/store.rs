@@ -1,0 +1,189 @@
+//! The way to the data, as traits: the client crate in service, memory in the dialogue tests. The shapes are the client crate's; only the
+//! op ids are drawn below, because an IMAP command is never repeated by its session (the client crate repeats, with the same id).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use malle_client::{
+    Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq, NewMessage, Opened, Page, SpecialUse,
+    StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
+};
+
+/// Where accounts are.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Opens an account. [`Error::BadCredentials`] never says which of the two was wrong.
+    async fn login(&self, name: &str, password: &str) -> Result<Arc<dyn Account>, Error>;
+}
+
+/// One logged-in account. See `malle_client::Account` for what each call promises.
+#[async_trait]
+pub trait Account: Send + Sync {
+    /// All mailboxes, sorted by name.
+    async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error>;
+    /// Makes a mailbox and its missing parents.
+    async fn create_mailbox(&self, name: &str, special_use: SpecialUse) -> Result<MailboxId, Error>;
+    /// Renames a subtree.
+    async fn rename_mailbox(&self, from: &str, to: &str) -> Result<(), Error>;
+    /// Deletes a mailbox with its messages.
+    async fn delete_mailbox(&self, name: &str) -> Result<(), Error>;
+    /// Sets or clears the subscription.
+    async fn subscribe(&self, name: &str, subscribed: bool) -> Result<(), Error>;
+    /// What SELECT needs.
+    async fn open(&self, mailbox: MailboxId) -> Result<Opened, Error>;
+    /// One page of rows in rising UID order.
+    async fn fetch(
+        &self,
+        mailbox: MailboxId,
+        uids: &[UidRange],
+        changed_since: ModSeq,
+        with_summary: bool,
+    ) -> Result<Page, Error>;
+    /// One page of what changed above `since`.
+    async fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Result<Changes, Error>;
+    /// A whole message.
+    async fn read_body(&self, mailbox: MailboxId, uid: Uid) -> Result<Bytes, Error>;
+    /// A piece of a message.
+    async fn read_body_range(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error>;
+    /// Appends a message.
+    async fn append(&self, mailbox: MailboxId, message: NewMessage) -> Result<Stored, Error>;
+    /// Changes flags.
+    async fn store(
+        &self,
+        mailbox: MailboxId,
+        uids: &[UidRange],
+        mode: StoreMode,
+        flags: Flags,
+        unchanged_since: Option<ModSeq>,
+    ) -> Result<FlagsStored, Error>;
+    /// Copies messages.
+    async fn copy(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error>;
+    /// Moves messages.
+    async fn move_messages(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error>;
+    /// Removes messages with \Deleted: those in `uids`, ALL of them when it is empty.
+    async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error>;
+    /// Watches the account.
+    async fn watch(&self) -> Result<Box<dyn Watch>, Error>;
+}
+
+/// The changes of an account as they are committed.
+#[async_trait]
+pub trait Watch: Send {
+    /// The next change. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<WatchEvent, Error>;
+}
+
+/// The cluster, through the client crate.
+#[derive(Clone)]
+pub struct ClientStore {
+    client: malle_client::Client,
+}
+
+impl ClientStore {
+    /// The store behind this client.
+    pub fn new(client: malle_client::Client) -> ClientStore {
+        ClientStore { client }
+    }
+}
+
+struct ClientAccount(malle_client::Account);
+
+struct ClientWatch(malle_client::Watch);
+
+#[async_trait]
+impl Store for ClientStore {
+    async fn login(&self, name: &str, password: &str) -> Result<Arc<dyn Account>, Error> {
+        let account = self.client.login(name, password).await?;
+        Ok(Arc::new(ClientAccount(account)))
+    }
+}
+
+#[async_trait]
+impl Watch for ClientWatch {
+    async fn next(&mut self) -> Result<WatchEvent, Error> {
+        self.0.next().await
+    }
+}
+
+#[async_trait]
+impl Account for ClientAccount {
+    async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {
+        self.0.mailboxes().await
+    }
+
+    async fn create_mailbox(&self, name: &str, special_use: SpecialUse) -> Result<MailboxId, Error> {
+        self.0.create_mailbox(name, special_use).await
+    }
+
+    async fn rename_mailbox(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.0.rename_mailbox(from, to).await
+    }
+
+    async fn delete_mailbox(&self, name: &str) -> Result<(), Error> {
+        self.0.delete_mailbox(name).await
+    }
+
+    async fn subscribe(&self, name: &str, subscribed: bool) -> Result<(), Error> {
+        self.0.subscribe(name, subscribed).await
+    }
+
+    async fn open(&self, mailbox: MailboxId) -> Result<Opened, Error> {
+        self.0.open(mailbox).await
+    }
+
+    async fn fetch(
+        &self,
+        mailbox: MailboxId,
+        uids: &[UidRange],
+        changed_since: ModSeq,
+        with_summary: bool,
+    ) -> Result<Page, Error> {
+        self.0.fetch(mailbox, uids, changed_since, with_summary).await
+    }
+
+    async fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Result<Changes, Error> {
+        self.0.changes(mailbox, since).await
+    }
+
+    async fn read_body(&self, mailbox: MailboxId, uid: Uid) -> Result<Bytes, Error> {
+        self.0.read_body(mailbox, uid).await
+    }
+
+    async fn read_body_range(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error> {
+        self.0.read_body_range(mailbox, uid, offset, length).await
+    }
+
+    async fn append(&self, mailbox: MailboxId, message: NewMessage) -> Result<Stored, Error> {
+        self.0.append(mailbox, message, fresh_op_id()).await
+    }
+
+    async fn store(
+        &self,
+        mailbox: MailboxId,
+        uids: &[UidRange],
+        mode: StoreMode,
+        flags: Flags,
+        unchanged_since: Option<ModSeq>,
+    ) -> Result<FlagsStored, Error> {
+        self.0
+            .store(mailbox, uids, mode, flags, unchanged_since, fresh_op_id())
+            .await
+    }
+
+    async fn copy(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
+        self.0.copy(from, uids, to, fresh_op_id()).await
+    }
+
+    async fn move_messages(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
+        self.0.move_messages(from, uids, to, fresh_op_id()).await
+    }
+
+    async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error> {
+        self.0.expunge(mailbox, uids, fresh_op_id()).await
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch>, Error> {
+        Ok(Box::new(ClientWatch(self.0.watch().await?)))
+    }
+}
