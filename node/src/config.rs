@@ -93,7 +93,7 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Log {
-            level: "info".into(),
+            level: "info,openraft=error".into(),
             format: LogFormat::default(),
         }
     }
