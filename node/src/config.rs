@@ -69,7 +69,7 @@ pub struct TlsPem {
     pub key: Vec<u8>,
 }
 
-/// Heartbeats and elections (architecture, section 6).
+/// Heartbeats and elections (architecture, section 6); `raft` has the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Timing {
@@ -78,24 +78,6 @@ pub enum Timing {
     /// Regions apart.
     #[default]
     Wan,
-}
-
-impl Timing {
-    /// A leader says at least this often that it lives.
-    pub fn heartbeat_ms(self) -> u64 {
-        match self {
-            Timing::Local => 75,
-            Timing::Wan => 250,
-        }
-    }
-
-    /// A follower waits a random time between these two before it stands for election.
-    pub fn election_ms(self) -> std::ops::RangeInclusive<u64> {
-        match self {
-            Timing::Local => 400..=600,
-            Timing::Wan => 1000..=1500,
-        }
-    }
 }
 
 /// Logging.
@@ -338,19 +320,12 @@ mod tests {
         let config = Config::parse(WHOLE).unwrap();
         assert_eq!(config.node.0, 1);
         assert_eq!((config.timing, config.log.format), (Timing::Local, LogFormat::Json));
-        assert_eq!(
-            (config.timing.heartbeat_ms(), config.timing.election_ms()),
-            (75, 400..=600)
-        );
     }
 
     #[test]
     fn what_is_left_out_has_the_documented_default() {
         let config = Config::parse(&without("timing")).unwrap();
-        assert_eq!(
-            (config.timing.heartbeat_ms(), config.timing.election_ms()),
-            (250, 1000..=1500)
-        );
+        assert_eq!(config.timing, Timing::Wan);
         let config = Config::parse(&without("level")).unwrap();
         assert_eq!(config.log.level, "info");
         let config = Config::parse(&without("index_cache_bytes")).unwrap();

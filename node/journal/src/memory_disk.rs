@@ -109,6 +109,13 @@ impl Naming {
     }
 }
 
+/// How a process ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Kill,
+    Crash(u64),
+}
+
 #[derive(Debug, Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
@@ -123,7 +130,53 @@ struct State {
     /// Bytes that may still be allocated; unlimited when unset.
     free: Option<u64>,
     fail_syncs: u32,
+    /// Syncs until the end that was asked for.
+    end_at_sync: Option<(u32, End)>,
     syncs: u64,
+}
+
+impl State {
+    fn kill(&mut self) {
+        self.lives += 1;
+        self.locks.clear();
+        self.end_at_sync = None;
+    }
+
+    fn crash(&mut self, seed: u64) {
+        let mut chance = Chance(seed);
+        self.kill();
+        for inode in self.inodes.values_mut() {
+            let mut changes = std::mem::take(&mut inode.unsynced);
+            chance.shuffle(&mut changes);
+            for change in changes {
+                survive(&mut inode.durable, change, &mut chance);
+            }
+            inode.seen = inode.durable.clone();
+        }
+        // A journaling file system commits changes of names in their order.
+        let mut namings = std::mem::take(&mut self.unsynced_names);
+        namings.truncate(chance.below(namings.len() as u64 + 1) as usize);
+        for naming in namings {
+            naming.apply(&mut self.durable_names);
+        }
+        self.names = self.durable_names.clone();
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        self.inodes.retain(|inode, _| named.contains(inode));
+    }
+
+    /// Whether the process ends instead of this sync.
+    fn ends_now(&mut self) -> bool {
+        match self.end_at_sync.take() {
+            None => return false,
+            Some((0, End::Kill)) => self.kill(),
+            Some((0, End::Crash(seed))) => self.crash(seed),
+            Some((more, end)) => {
+                self.end_at_sync = Some((more - 1, end));
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// See the module. Clones are the same disk.
@@ -140,34 +193,22 @@ impl MemoryDisk {
 
     /// Cuts the power. The same seed on the same history leaves the same bytes.
     pub fn crash(&self, seed: u64) {
-        let mut chance = Chance(seed);
-        let mut state = self.state();
-        state.lives += 1;
-        state.locks.clear();
-        for inode in state.inodes.values_mut() {
-            let mut changes = std::mem::take(&mut inode.unsynced);
-            chance.shuffle(&mut changes);
-            for change in changes {
-                survive(&mut inode.durable, change, &mut chance);
-            }
-            inode.seen = inode.durable.clone();
-        }
-        // A journaling file system commits changes of names in their order.
-        let mut namings = std::mem::take(&mut state.unsynced_names);
-        namings.truncate(chance.below(namings.len() as u64 + 1) as usize);
-        for naming in namings {
-            naming.apply(&mut state.durable_names);
-        }
-        state.names = state.durable_names.clone();
-        let named: BTreeSet<u64> = state.names.values().copied().collect();
-        state.inodes.retain(|inode, _| named.contains(inode));
+        self.state().crash(seed);
+    }
+
+    /// Cuts the power between a write and its sync: at the sync after the next `syncs`.
+    pub fn crash_at_sync(&self, syncs: u32, seed: u64) {
+        self.state().end_at_sync = Some((syncs, End::Crash(seed)));
     }
 
     /// The process is killed but the machine goes on: handles and locks are dead, everything written is there.
     pub fn kill(&self) {
-        let mut state = self.state();
-        state.lives += 1;
-        state.locks.clear();
+        self.state().kill();
+    }
+
+    /// Like [`MemoryDisk::kill`], between a write and its sync: at the sync after the next `syncs`.
+    pub fn kill_at_sync(&self, syncs: u32) {
+        self.state().end_at_sync = Some((syncs, End::Kill));
     }
 
     /// The next `count` syncs fail.
@@ -295,6 +336,9 @@ impl DiskFile for MemoryFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.with(|state, inode| {
+            if state.ends_now() {
+                return Err(io::Error::other("the process was killed"));
+            }
             let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
             let changes = std::mem::take(&mut inode.unsynced);
             if state.fail_syncs > 0 {

@@ -1,296 +1,258 @@
-//! Runs the golden scripts of the directory: each file tells one story, its name is the claim.
+//! Plays `scripts/directory`. `UPDATE_SCRIPTS=1` takes the answers over.
 //!
-//! A script is blocks of commands, `---`, and the expected answers up to an empty line; `#` begins a comment. Time stands still
-//! unless a script says `clock +MS`. `UPDATE_SCRIPTS=1` writes the answers down instead of comparing them.
+//! Accounts have names of at most 16 letters, op ids too (`op=c1`). A node is `1/nord/a`, a shard `1/nord/1.2.3`. A password is what
+//! follows the parameters in its PHC string; `raw:` gives the whole string. Time stands still until `clock +MS`, and is shown as
+//! milliseconds after the start.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a question that the machine cannot answer is a failed test"
+)]
+
+mod script_format;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use malle_machine::directory::read::{self, Account};
 use malle_machine::directory::{AccountState, Command, Node, Op, Outcome, Shard, TokenKey, apply};
 use malle_machine::{MemoryView, Writes};
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
+use script_format::{Line, Player};
 
-/// 2026-01-01T00:00:00Z: times are shown as milliseconds after it.
-const EPOCH_MS: u64 = 1_767_225_600_000;
+/// 2026-01-01T00:00:00Z.
+const START_MS: u64 = 1_767_225_600_000;
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
 #[test]
-fn every_directory_script_tells_what_the_machine_answers() {
+fn every_story_of_the_directory_is_told_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/directory");
-    let mut scripts: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    scripts.sort();
-    assert!(scripts.len() >= 12, "the scripts are gone from {}", folder.display());
-    let update = std::env::var_os("UPDATE_SCRIPTS").is_some();
-    for script in scripts {
-        let told = std::fs::read_to_string(&script).unwrap();
-        let found = replay(&told);
-        if update {
-            std::fs::write(&script, found).unwrap();
-        } else {
-            assert_eq!(told, found, "{} (UPDATE_SCRIPTS=1 rewrites it)", script.display());
-        }
-    }
+    script_format::run_folder(&folder, 19, DirectoryPlayer::default);
 }
 
-/// The script with the answers of the machine in place of its own.
-fn replay(script: &str) -> String {
-    let mut world = World::default();
-    let mut out = String::new();
-    let mut answers = String::new();
-    let mut skipping = false;
-    for line in script.lines() {
-        match line {
-            "---" => {
-                out.push_str("---\n");
-                out.push_str(&std::mem::take(&mut answers));
-                skipping = true;
-            }
-            "" => {
-                out.push('\n');
-                skipping = false;
-            }
-            _ if skipping => {}
-            _ => {
-                out.push_str(line);
-                out.push('\n');
-                if !line.starts_with('#') {
-                    answers.push_str(&world.run(line));
-                }
-            }
-        }
-    }
-    assert!(answers.is_empty(), "commands without a --- behind them: {answers}");
-    out
-}
-
-struct World {
+struct DirectoryPlayer {
     view: MemoryView,
     now_ms: u64,
     /// So that an account is shown by the name that a script gave to it.
     names: BTreeMap<AccountId, String>,
 }
 
-impl Default for World {
+impl Default for DirectoryPlayer {
     fn default() -> Self {
-        World {
+        DirectoryPlayer {
             view: MemoryView::default(),
-            now_ms: EPOCH_MS,
+            now_ms: START_MS,
             names: BTreeMap::new(),
         }
     }
 }
 
-/// The words of a line: those without `=` in order, the others by name.
-struct Words<'l> {
-    plain: Vec<&'l str>,
-    named: BTreeMap<&'l str, &'l str>,
+type Told<T> = Result<T, String>;
+
+fn number<T: std::str::FromStr>(text: &str) -> Told<T> {
+    text.parse().map_err(|_| format!("{text} is no number"))
 }
 
-impl<'l> Words<'l> {
-    fn of(line: &'l str) -> Self {
-        let (named, plain): (Vec<&str>, Vec<&str>) = line.split_whitespace().partition(|word| word.contains('='));
-        Words {
-            plain,
-            named: named.into_iter().map(|word| word.split_once('=').unwrap()).collect(),
-        }
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.named.get(name).map(|text| text.parse().unwrap())
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        self.named.get(name).map(|&text| text.to_owned())
-    }
-
-    fn op_id(&self) -> OpId {
-        OpId(sixteen(self.named["op"]))
-    }
-}
-
-fn sixteen(text: &str) -> [u8; 16] {
+fn sixteen(text: &str) -> Told<[u8; 16]> {
     let mut bytes = [0; 16];
-    assert!(text.len() <= 16, "names in scripts are short: {text}");
-    bytes[..text.len()].copy_from_slice(text.as_bytes());
-    bytes
+    let room = bytes
+        .get_mut(..text.len())
+        .ok_or_else(|| format!("{text} is longer than 16"))?;
+    room.copy_from_slice(text.as_bytes());
+    Ok(bytes)
 }
 
-/// `1/nord/a`
-fn node(text: &str) -> Node {
+fn parts(text: &str) -> Told<[&str; 3]> {
     let parts: Vec<&str> = text.split('/').collect();
-    Node {
-        id: NodeId(parts[0].parse().unwrap()),
-        region: parts[1].into(),
-        zone: parts[2].into(),
-        client_address: format!("{}:7420", parts[1]),
-        peer_address: format!("{}:7421", parts[1]),
+    parts.try_into().map_err(|_| format!("{text} has not three parts"))
+}
+
+fn node(text: &str) -> Told<Node> {
+    let [id, region, zone] = parts(text)?;
+    Ok(Node {
+        id: NodeId(number(id)?),
+        region: region.into(),
+        zone: zone.into(),
+        client_address: format!("{region}:7420"),
+        peer_address: format!("{region}:7421"),
         retired: false,
-    }
+    })
 }
 
-/// `2.3.1`
-fn replicas(text: &str) -> Vec<NodeId> {
-    text.split('.').map(|id| NodeId(id.parse().unwrap())).collect()
+fn replicas(text: &str) -> Told<Vec<NodeId>> {
+    text.split('.').map(|id| number(id).map(NodeId)).collect()
 }
 
-/// `1/nord/1.2.3`
-fn shard(text: &str) -> Shard {
-    let parts: Vec<&str> = text.split('/').collect();
-    Shard {
-        id: ShardId(parts[0].parse().unwrap()),
-        replicas: replicas(parts[2]),
-        home_region: parts[1].into(),
+fn shard(text: &str) -> Told<Shard> {
+    let [id, region, voters] = parts(text)?;
+    Ok(Shard {
+        id: ShardId(number(id)?),
+        replicas: replicas(voters)?,
+        home_region: region.into(),
         epoch: 1,
-    }
+    })
 }
 
-fn token_key(id: &str, secret: u8) -> TokenKey {
-    TokenKey {
-        id: id.parse().unwrap(),
-        secret: [secret; 32],
-    }
+fn list<T>(text: &str, one: impl Fn(&str) -> Told<T>) -> Told<Vec<T>> {
+    text.split(',').map(one).collect()
 }
 
-fn state(text: &str) -> AccountState {
+fn state(text: &str) -> Told<AccountState> {
     match text {
-        "active" => AccountState::Active,
-        "suspended" => AccountState::Suspended,
-        other => panic!("no state {other}"),
+        "active" => Ok(AccountState::Active),
+        "suspended" => Ok(AccountState::Suspended),
+        other => Err(format!("no state {other}")),
     }
 }
 
-impl World {
-    fn run(&mut self, line: &str) -> String {
-        let words = Words::of(line);
-        match self.op(&words) {
+fn op_id(line: &mut Line) -> Told<OpId> {
+    line.named("op").and_then(|text| sixteen(&text)).map(OpId)
+}
+
+fn shard_id(line: &mut Line) -> Told<ShardId> {
+    line.word("a shard").and_then(|text| number(&text)).map(ShardId)
+}
+
+fn password_hash(line: &mut Line) -> Option<String> {
+    line.optional("password").map(|text| match text.strip_prefix("raw:") {
+        Some(raw) => raw.to_owned(),
+        None => format!("{HASH}{text}"),
+    })
+}
+
+impl Player for DirectoryPlayer {
+    fn play(&mut self, line: &mut Line) -> Told<String> {
+        let verb = line.word("a command")?;
+        match self.op(&verb, line)? {
             Some(op) => self.apply(op),
-            None => self.ask(&words),
+            None => self.ask(&verb, line),
         }
     }
+}
 
-    fn account(&mut self, name: &str) -> AccountId {
-        let id = AccountId(sixteen(name));
-        self.names.insert(id, name.into());
-        id
+impl DirectoryPlayer {
+    fn account(&mut self, line: &mut Line) -> Told<AccountId> {
+        let name = line.word("an account")?;
+        let id = AccountId(sixteen(&name)?);
+        self.names.insert(id, name);
+        Ok(id)
     }
 
     fn name(&self, id: AccountId) -> &str {
         self.names.get(&id).map_or("?", String::as_str)
     }
 
-    fn op(&mut self, words: &Words<'_>) -> Option<Op> {
-        let password_hash = words.text("password").map(|text| match text.strip_prefix("raw:") {
-            Some(raw) => raw.to_owned(),
-            None => format!("{HASH}{text}"),
-        });
-        Some(match words.plain[0] {
+    /// The command that a line stands for; `None` when it is a question.
+    fn op(&mut self, verb: &str, line: &mut Line) -> Told<Option<Op>> {
+        Ok(Some(match verb {
             "init" => Op::Init {
-                cluster: ClusterId(sixteen(words.named["cluster"])),
-                name: words.text("name").unwrap_or("demo".into()),
-                nodes: words.named["nodes"].split(',').map(node).collect(),
-                shards: words.named["shards"].split(',').map(shard).collect(),
-                token_key: token_key("1", 1),
+                cluster: ClusterId(sixteen(&line.named("cluster")?)?),
+                name: line.optional("name").unwrap_or("demo".into()),
+                nodes: list(&line.named("nodes")?, node)?,
+                shards: list(&line.named("shards")?, shard)?,
+                token_key: TokenKey { id: 1, secret: [1; 32] },
             },
             "node-set" => Op::NodeSet {
-                node: node(words.plain[1]),
+                node: node(&line.word("a node")?)?,
             },
             "node-retire" => Op::NodeRetire {
-                node: NodeId(words.plain[1].parse().unwrap()),
+                node: NodeId(number(&line.word("a node")?)?),
             },
             "shard-set" => Op::ShardSet {
-                shard: ShardId(words.plain[1].parse().unwrap()),
-                replicas: replicas(words.named["replicas"]),
-                epoch: words.number("epoch").unwrap(),
+                shard: shard_id(line)?,
+                replicas: replicas(&line.named("replicas")?)?,
+                epoch: number(&line.named("epoch")?)?,
             },
             "token-key" => Op::TokenKeyAdd {
-                key: token_key(words.plain[1], words.number("secret").unwrap_or(1) as u8),
+                key: TokenKey {
+                    id: number(&line.word("a key")?)?,
+                    secret: [line.optional_number("secret")?.unwrap_or(1); 32],
+                },
             },
             "create" => Op::AccountCreate {
-                op_id: words.op_id(),
-                account: self.account(words.plain[1]),
-                address: words.plain.get(2).unwrap_or(&"").to_string(),
-                password_hash,
-                quota_bytes: words.number("quota").unwrap_or(1000),
-                shard: words.number("shard").map(|id| ShardId(id as u32)),
-                region: words.text("region"),
+                op_id: op_id(line)?,
+                account: self.account(line)?,
+                address: line.word("an address")?,
+                password_hash: password_hash(line),
+                quota_bytes: line.optional_number("quota")?.unwrap_or(1000),
+                shard: line.optional_number("shard")?.map(ShardId),
+                region: line.optional("region"),
             },
             "set" => Op::AccountSet {
-                op_id: words.op_id(),
-                account: self.account(words.plain[1]),
-                password_hash,
-                state: words.named.get("state").map(|text| state(text)),
-                quota_bytes: words.number("quota"),
+                op_id: op_id(line)?,
+                account: self.account(line)?,
+                password_hash: password_hash(line),
+                state: line.optional("state").map(|text| state(&text)).transpose()?,
+                quota_bytes: line.optional_number("quota")?,
             },
             "address-add" => Op::AddressAdd {
-                op_id: words.op_id(),
-                account: self.account(words.plain[1]),
-                address: words.plain[2].into(),
-                primary: words.plain.get(3) == Some(&"primary"),
+                op_id: op_id(line)?,
+                account: self.account(line)?,
+                address: line.word("an address")?,
+                primary: match line.optional_word().as_deref() {
+                    None => false,
+                    Some("primary") => true,
+                    Some(other) => return Err(format!("{other} is not primary")),
+                },
             },
             "address-remove" => Op::AddressRemove {
-                op_id: words.op_id(),
-                account: self.account(words.plain[1]),
-                address: words.plain[2].into(),
+                op_id: op_id(line)?,
+                account: self.account(line)?,
+                address: line.word("an address")?,
             },
-            _ => return None,
-        })
+            _ => return Ok(None),
+        }))
     }
 
-    fn apply(&mut self, op: Op) -> String {
+    fn apply(&mut self, op: Op) -> Told<String> {
         let command = Command {
             time_ms: self.now_ms,
             op,
         };
-        let (outcome, writes) = apply(&self.view, &command).unwrap();
+        let (outcome, writes) = apply(&self.view, &command).map_err(|fault| fault.to_string())?;
         self.view.commit(&writes);
-        match outcome {
-            Outcome::Done => "done\n".into(),
+        Ok(match outcome {
+            Outcome::Done => "done".into(),
             Outcome::Account { account, repeated } => {
                 let receipt = if repeated { " (receipt)" } else { "" };
-                format!("account {}{receipt}\n", self.name(account))
+                format!("account {}{receipt}", self.name(account))
             }
             Outcome::Refused(refusal) => {
                 assert_eq!(writes, Writes::default(), "a refusal writes nothing");
-                format!("refused: {refusal}\n")
+                format!("refused: {refusal}")
             }
-        }
+        })
     }
 
-    fn shown(&self, account: Option<Account>) -> String {
-        let Some(account) = account else {
-            return "nobody\n".into();
-        };
+    fn shown(&self, account: &Account) -> String {
         format!(
-            "{} shard={} epoch={} {:?} quota={} created=+{} primary={}\n",
+            "{} shard={} epoch={} {:?} quota={} created=+{} primary={}",
             self.name(account.id),
             account.shard,
             account.placement_epoch,
             account.state,
             account.quota_bytes,
-            account.created_ms - EPOCH_MS,
+            account.created_ms - START_MS,
             account.primary_address,
         )
     }
 
-    /// Questions about the cluster, and the runner's clock; else about an account.
-    fn ask(&mut self, words: &Words<'_>) -> String {
+    /// Questions about the cluster, and the clock; else about accounts.
+    fn ask(&mut self, verb: &str, line: &mut Line) -> Told<String> {
         let view = &self.view;
         let mut out = String::new();
-        match words.plain[0] {
+        match verb {
             "clock" => {
-                let step: i64 = words.plain[1].parse().unwrap();
-                self.now_ms = self.now_ms.checked_add_signed(step).unwrap();
+                let step: i64 = number(&line.word("milliseconds")?)?;
+                self.now_ms = self.now_ms.checked_add_signed(step).ok_or("before 1970")?;
             }
-            "time" => writeln!(out, "+{}", read::time_ms(view).unwrap() - EPOCH_MS).unwrap(),
-            "cluster" => match read::cluster(view).unwrap() {
-                Some(cluster) => writeln!(out, "{}", cluster.name).unwrap(),
-                None => writeln!(out, "none").unwrap(),
-            },
+            "time" => out = format!("+{}", read::time_ms(view).unwrap() - START_MS),
+            "cluster" => {
+                out = read::cluster(view)
+                    .unwrap()
+                    .map_or("none".into(), |cluster| cluster.name)
+            }
             "nodes" => {
                 for node in read::nodes(view).unwrap() {
                     let retired = if node.retired { " retired" } else { "" };
@@ -310,46 +272,51 @@ impl World {
                     writeln!(out, "key {} secret={}", key.id, key.secret[0]).unwrap();
                 }
             }
-            _ => out = self.ask_account(words),
+            "domain" => out = read::only_domain(view).unwrap().unwrap_or("none".into()),
+            _ => out = self.ask_account(verb, line)?,
         }
-        out
+        Ok(out)
     }
 
-    fn ask_account(&self, words: &Words<'_>) -> String {
-        let view = &self.view;
+    fn ask_account(&mut self, verb: &str, line: &mut Line) -> Told<String> {
         let mut out = String::new();
-        match words.plain[0] {
+        match verb {
             "show" => {
-                let id = AccountId(sixteen(words.plain[1]));
-                out += &self.shown(read::account(view, id).unwrap());
-                for address in read::addresses(view, id).unwrap() {
+                let id = self.account(line)?;
+                let Some(account) = read::account(&self.view, id).unwrap() else {
+                    return Ok("nobody".into());
+                };
+                writeln!(out, "{}", self.shown(&account)).unwrap();
+                for address in read::addresses(&self.view, id).unwrap() {
                     let primary = if address.primary { " primary" } else { "" };
-                    let since = address.since_ms - EPOCH_MS;
+                    let since = address.since_ms - START_MS;
                     writeln!(out, "  {}{primary} since=+{since}", address.address).unwrap();
                 }
             }
             "history" => {
-                for line in read::history(view, AccountId(sixteen(words.plain[1]))).unwrap() {
-                    writeln!(out, "+{} {} {}", line.time_ms - EPOCH_MS, line.address, line.event).unwrap();
+                let id = self.account(line)?;
+                for event in read::history(&self.view, id).unwrap() {
+                    writeln!(out, "+{} {} {}", event.time_ms - START_MS, event.address, event.event).unwrap();
                 }
             }
             "password" => {
-                let hash = read::password_hash(view, AccountId(sixteen(words.plain[1]))).unwrap();
-                writeln!(out, "{}", hash.as_deref().unwrap_or("none")).unwrap();
+                let id = self.account(line)?;
+                out = read::password_hash(&self.view, id).unwrap().unwrap_or("none".into());
             }
-            "resolve" => out += &self.shown(read::by_address(view, words.plain[1]).unwrap()),
-            "domain" => writeln!(out, "{}", read::only_domain(view).unwrap().unwrap_or("none".into())).unwrap(),
+            "resolve" => {
+                let found = read::by_address(&self.view, &line.word("an address")?).unwrap();
+                out = found.map_or("nobody".into(), |account| self.shown(&account));
+            }
             "grants" => {
-                let shard = ShardId(words.plain[1].parse().unwrap());
-                let after = words.number("after").unwrap_or(0);
-                let max = words.number("max").unwrap_or(100) as usize;
-                for grant in read::grants(view, shard, after, max).unwrap() {
-                    write!(out, "{} ", grant.sequence).unwrap();
-                    out += &self.shown(Some(grant.account));
+                let shard = shard_id(line)?;
+                let after = line.optional_number("after")?.unwrap_or(0);
+                let max = line.optional_number("max")?.unwrap_or(100);
+                for grant in read::grants(&self.view, shard, after, max).unwrap() {
+                    writeln!(out, "{} {}", grant.sequence, self.shown(&grant.account)).unwrap();
                 }
             }
-            other => panic!("no command {other}"),
+            other => return Err(format!("no command {other}")),
         }
-        out
+        Ok(out)
     }
 }

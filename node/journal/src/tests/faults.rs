@@ -1,6 +1,7 @@
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::{append_numbered, open, open_with, options, record};
 use crate::record::{RECORD_HEADER_BYTES, framed_bytes};
@@ -191,7 +192,8 @@ async fn a_failed_sync_stops_the_journal_for_good() {
             move |outcome: Result<_, JournalError>| outcomes.lock().unwrap().push(outcome.map_err(|e| e.to_string()));
         journal.submit(record(1, &[number; 100]), Durability::Sync, done).await;
     }
-    let reason = failed.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    let stopped = malle_rt::timeout(Duration::from_secs(10), failed.wait_for(Option::is_some)).await;
+    let reason = stopped.unwrap().unwrap().clone().unwrap();
     assert!(reason.contains("sync failed"), "{reason}");
     let late = journal.append(record(1, b"late")).await;
     assert!(matches!(late, Err(JournalError::Failed { reason }) if reason.contains("sync failed")));
@@ -209,6 +211,24 @@ async fn a_failed_sync_stops_the_journal_for_good() {
         before[0].payload,
         "what was durable is still read"
     );
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_in_the_page_cache_is_durable_before_it_is_replayed() {
+    for seed in 0..16 {
+        let disk = MemoryDisk::new();
+        let (journal, _) = open(&disk);
+        append_numbered(&journal, 1, 0..2).await;
+        disk.kill_at_sync(0);
+        assert!(journal.append(record(1, b"not acknowledged")).await.is_err());
+        drop(journal);
+        let (journal, replayed) = open(&disk);
+        assert_eq!(replayed.len(), 3, "the machine still has it");
+        disk.crash(seed);
+        drop(journal);
+        let (_journal, after) = open(&disk);
+        assert_eq!(after, replayed, "whoever saw the replay may have built on it");
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod faults;
 mod model;
+mod real;
 mod recycling;
 mod shared_sync;
 

@@ -16,12 +16,19 @@ enum Step {
     Close,
     Kill,
     Crash(u64),
+    /// The power is cut, or the process killed, in the middle of this many syncs while these are being written.
+    Cut(Vec<(u16, bool)>, u32, Option<u64>),
+}
+
+fn records() -> impl Strategy<Value = Vec<(u16, bool)>> {
+    prop::collection::vec((0u16..3000, prop::bool::weighted(0.8)), 1..12)
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (prop::collection::vec((0u16..1800, prop::bool::weighted(0.8)), 1..8), any::<bool>())
-            .prop_map(|(records, wait)| Step::Submit(records, wait)),
+        8 => (records(), any::<bool>()).prop_map(|(records, wait)| Step::Submit(records, wait)),
+        3 => (records(), 0u32..3, prop::option::weighted(0.8, any::<u64>()))
+            .prop_map(|(records, syncs, crash)| Step::Cut(records, syncs, crash)),
         3 => (0u8..3).prop_map(Step::Release),
         1 => Just(Step::Close),
         1 => Just(Step::Kill),
@@ -67,7 +74,8 @@ impl World {
             journal.submit(record(group, &payload), durability, done).await;
         }
         if wait {
-            let (group, payload) = (0, vec![0xFF; 16]);
+            self.count += 1;
+            let (group, payload) = (0, self.count.to_be_bytes().to_vec());
             let location = journal.append(record(group, &payload)).await.unwrap();
             let location = Arc::new(Mutex::new(Some(location)));
             self.submitted.push(Submitted {
@@ -89,6 +97,13 @@ impl World {
         };
         self.floors[usize::from(group)] = floor;
         self.journal.as_ref().unwrap().release(u64::from(group), floor);
+    }
+
+    /// The process is dead, or gets no further; so is what it wrote last.
+    async fn end(&mut self) -> Result<(), TestCaseError> {
+        self.journal.as_ref().unwrap().close().await;
+        self.disk.kill();
+        self.reopen()
     }
 
     /// Opens again and compares.
@@ -138,7 +153,14 @@ impl World {
 }
 
 async fn run(steps: Vec<Step>, mode: Mode) -> Result<(), TestCaseError> {
-    let options = Options { mode, ..options() };
+    // Segments of several pages: a batch can be torn in its middle, and a first batch without its header.
+    let options = Options {
+        mode,
+        segment_bytes: 5 * 4096,
+        batch_max_bytes: 4 * 4096,
+        in_flight_max_bytes: 32_768,
+        ..options()
+    };
     let disk = MemoryDisk::new();
     let mut world = World {
         disk,
@@ -160,13 +182,19 @@ async fn run(steps: Vec<Step>, mode: Mode) -> Result<(), TestCaseError> {
             }
             Step::Kill => {
                 world.disk.kill();
-                world.journal.as_ref().unwrap().close().await;
-                world.reopen()?;
+                world.end().await?;
             }
             Step::Crash(seed) => {
                 world.disk.crash(seed);
-                world.journal.as_ref().unwrap().close().await;
-                world.reopen()?;
+                world.end().await?;
+            }
+            Step::Cut(records, syncs, crash) => {
+                match crash {
+                    Some(seed) => world.disk.crash_at_sync(syncs, seed),
+                    None => world.disk.kill_at_sync(syncs),
+                }
+                world.submit(&records, false).await;
+                world.end().await?;
             }
         }
     }
@@ -175,7 +203,7 @@ async fn run(steps: Vec<Step>, mode: Mode) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn a_log_keeps_what_it_acknowledged_through_crashes_kills_and_recycling(

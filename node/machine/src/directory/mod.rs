@@ -20,6 +20,8 @@ mod address;
 mod apply;
 mod cluster;
 mod command;
+#[cfg(test)]
+mod kept_records;
 pub mod read;
 mod receipts;
 mod rows;

@@ -106,6 +106,12 @@ pub struct PasswordRow {
 }
 crate::first_version!(PasswordRow, 70);
 
+impl std::fmt::Debug for PasswordRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordRow { hash: .. }")
+    }
+}
+
 /// Who has an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressRow {

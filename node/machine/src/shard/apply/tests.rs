@@ -235,13 +235,16 @@ impl World {
                 },
                 Outcome::Copied(copied),
             ) => {
+                let before = model.modseq.get(account).copied().unwrap_or_default();
                 model.not_below(*account, copied.modseq);
                 for (from, new) in &copied.pairs {
                     let mut known = model.of(*account, *mailbox)[from].clone();
                     let highest = model.highest_uid.entry((*account, copied.uid_validity.0)).or_default();
                     assert!(new > highest);
                     *highest = *new;
-                    known.modseq = ModSeq(0);
+                    let copy = read::message(&self.view, *account, *to, *new).unwrap().unwrap();
+                    assert!(copy.modseq > before, "a copy has a MODSEQ of its own");
+                    known.modseq = copy.modseq;
                     model.of(*account, *to).insert(*new, known);
                 }
                 for (from, _) in copied.pairs.iter().filter(|_| *remove) {
@@ -322,7 +325,7 @@ impl World {
                 (row.uid, row.size, row.body, &row.flags),
                 (*uid, known.size, known.body, &known.flags)
             );
-            assert!(known.modseq.0 == 0 || known.modseq == row.modseq);
+            assert_eq!(known.modseq, row.modseq);
         }
         self.check_changes(account, mailbox, &rows);
     }
@@ -412,7 +415,7 @@ fn mail(world: &mut World, n: u8) -> NewMail {
             hash: BodyHash([body + 1; 32]),
             size: 10 * u64::from(body + 1),
             // Mostly now, sometimes stale, sometimes not begun.
-            epoch: (epoch + 1).saturating_sub(u64::from(n % 7 != 0) + u64::from(n % 11 == 0)),
+            epoch: (epoch + 1).saturating_sub(u64::from(!n.is_multiple_of(7)) + u64::from(n.is_multiple_of(11))),
         },
         summary: match n % 5 {
             0 => Summary::Beside(BodyPut {
