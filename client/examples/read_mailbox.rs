@@ -19,47 +19,27 @@ async fn main() -> anyhow::Result<()> {
         .find(|mailbox| mailbox.special_use == SpecialUse::Inbox)
         .context("no INBOX")?;
 
-    let mut from = Some(Uid(1));
-    let mut last = None;
+    let mut left = Some(Uid(1));
+    let mut newest = None;
     // Rows come in pages, envelope and all, without a body being read.
-    while let Some(first) = from {
+    while let Some(first) = left {
+        let last = Uid(u32::MAX);
         let page = account
-            .fetch(
-                inbox.id,
-                &[UidRange {
-                    first,
-                    last: Uid(u32::MAX),
-                }],
-                ModSeq(0),
-                true,
-            )
+            .fetch(inbox.id, &[UidRange { first, last }], ModSeq(0), true)
             .await?;
         for message in page.messages {
-            let seen = if message.flags.system & Flags::SEEN == 0 {
-                "new"
-            } else {
-                "   "
-            };
-            let subject = message
-                .summary
-                .and_then(|summary| summary.envelope)
-                .and_then(|envelope| envelope.subject);
-            let subject = subject.unwrap_or_default();
-            println!(
-                "{seen} {:6} {:9} {}",
-                message.uid,
-                message.size_bytes,
-                String::from_utf8_lossy(&subject)
-            );
-            last = Some(message.uid);
+            let seen = message.flags.system & Flags::SEEN != 0;
+            let envelope = message.summary.and_then(|summary| summary.envelope);
+            let subject = envelope.and_then(|envelope| envelope.subject).unwrap_or_default();
+            let mark = if seen { ' ' } else { '*' };
+            println!("{mark} {:6} {}", message.uid, String::from_utf8_lossy(&subject));
+            newest = Some(message.uid);
         }
-        from = page.resume_from;
+        left = page.resume_from;
     }
-    if let Some(uid) = last {
-        println!(
-            "\n{}",
-            String::from_utf8_lossy(&account.read_body(inbox.id, uid).await?)
-        );
+    if let Some(uid) = newest {
+        let body = account.read_body(inbox.id, uid).await?;
+        println!("\n{}", String::from_utf8_lossy(&body));
     }
     Ok(())
 }

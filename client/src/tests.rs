@@ -347,7 +347,7 @@ async fn a_session_reads_its_own_writes_on_any_replica() {
     let kinds: Vec<_> = seen
         .iter()
         .filter_map(|(_, request)| match &request.call {
-            Some(Call::AccountStatus(status)) => status.consistency.clone()?.kind,
+            Some(Call::AccountStatus(status)) => status.consistency?.kind,
             _ => None,
         })
         .collect();
