@@ -48,8 +48,11 @@ pub(crate) async fn deliver(
         .map(|_| Err(Error::Unavailable("no shard answered for this recipient".to_owned())))
         .collect();
     let mut groups: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
-    // Futures without a borrowed argument: else the compiler cannot prove that a caller may move this call to another thread.
-    let accounts: Vec<_> = recipients.iter().map(|recipient| recipient.account).enumerate().collect();
+    let accounts: Vec<_> = recipients
+        .iter()
+        .map(|recipient| recipient.account)
+        .enumerate()
+        .collect();
     let homes = futures::stream::iter(accounts)
         .map(|(index, account)| async move { (index, core.home(account, deadline).await) })
         .buffered(HOMES_AT_ONCE);

@@ -7,35 +7,33 @@ use std::fs;
 use anyhow::Context as _;
 
 use super::layout::{CLUSTER, Layout};
-use crate::cert::{self, Identity};
+use crate::cert::{self, Identity, Role};
 
 /// Makes what is missing for the authority, the gateway, the operator, and mail clients.
 pub fn make_common(layout: &Layout) -> anyhow::Result<()> {
     if !layout.path("ca/ca.pem").exists() {
         cert::make_ca(&layout.path("ca"), CLUSTER)?;
     }
-    let roles = vec!["lmtp".to_owned(), "imap".to_owned()];
-    make_leaf(
-        layout,
-        "gateway",
-        Identity::Gateway {
-            name: "demo".into(),
-            roles,
-        },
-    )?;
-    make_leaf(layout, "operator", Identity::Operator { name: "demo".into() })?;
+    let gateway = Identity::Gateway("demo".to_owned(), vec![Role::Lmtp, Role::Imap]);
+    make_leaf(layout, "gateway", &gateway)?;
+    make_leaf(layout, "operator", &Identity::Operator("demo".to_owned()))?;
     make_public(layout)
 }
 
 /// Makes a node's certificate if it has none.
 pub fn make_node(layout: &Layout, id: u64) -> anyhow::Result<()> {
-    make_leaf(layout, &format!("node-{id}"), Identity::Node { id })
+    make_leaf(layout, &format!("node-{id}"), &Identity::Node(id))
 }
 
-fn make_leaf(layout: &Layout, name: &str, identity: Identity) -> anyhow::Result<()> {
+fn make_leaf(layout: &Layout, name: &str, identity: &Identity) -> anyhow::Result<()> {
     let prefix = layout.path("certs").join(name);
-    if prefix.with_extension("pem").exists() && prefix.with_extension("key").exists() {
+    let files = ["pem", "key"].map(|ending| prefix.with_extension(ending));
+    if files.iter().all(|file| file.exists()) {
         return Ok(());
+    }
+    // Half a pair is left of a run that was cut off; nothing ever used it.
+    for file in files.iter().filter(|file| file.exists()) {
+        fs::remove_file(file)?;
     }
     cert::make_leaf(&layout.path("ca"), &prefix, identity).with_context(|| format!("no certificate for {name}"))
 }

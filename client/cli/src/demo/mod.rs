@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// Flags of `malle demo`.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct Args {
+pub struct Arguments {
     /// Where everything lies; kept from run to run [default: .malle-demo, with --check a new temporary directory]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -96,8 +96,8 @@ const DEFAULT_DIR: &str = ".malle-demo";
 ///
 /// # Errors
 /// What kept the cluster from starting, or from answering.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(Noun::Node(verb)) = args.command {
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Noun::Node(verb)) = arguments.command {
         let (which, request): (Which, fn(u64) -> Request) = match verb {
             Verb::Start(which) => (which, Request::Start),
             Verb::Kill(which) => (which, Request::Kill),
@@ -107,26 +107,26 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut stop = Stop::new()?;
-    let temporary = args.check && args.dir.is_none();
-    let dir = match (&args.dir, temporary) {
+    let temporary = arguments.check && arguments.dir.is_none();
+    let dir = match (&arguments.dir, temporary) {
         (Some(dir), _) => dir.clone(),
         (None, true) => std::env::temp_dir().join(format!("malle-check-{}", std::process::id())),
         (None, false) => PathBuf::from(DEFAULT_DIR),
     };
-    let layout = Layout::open(&dir, args.fresh || temporary)?;
+    let layout = Layout::open(&dir, arguments.fresh || temporary)?;
     let wishes = Wishes {
-        accounts: args.accounts,
-        password: args.password,
-        lmtp: args.lmtp,
-        imap: args.imap,
-        imaps: args.imaps,
+        accounts: arguments.accounts,
+        password: arguments.password,
+        lmtp: arguments.lmtp,
+        imap: arguments.imap,
+        imaps: arguments.imaps,
     };
     println!("starting three nodes and a gateway in {}", layout.root().display());
     let mut cluster = tokio::select! {
         started = Cluster::start(layout, &wishes) => started?,
         () = stop.asked() => return Ok(ExitCode::FAILURE),
     };
-    if !args.check {
+    if !arguments.check {
         return serve(cluster, stop).await;
     }
     let report = tokio::select! {
