@@ -247,6 +247,9 @@ impl Cluster {
                 dead.push(format!("{} ended ({status})", process.name()));
             }
         }
+        if !dead.is_empty() {
+            self.write_json()?;
+        }
         Ok(dead)
     }
 
