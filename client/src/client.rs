@@ -6,13 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use malle_proto::limits;
+use malle_proto::v1::directory_client::DirectoryClient;
+use malle_proto::v1::{LoginRequest, ResolveRequest, resolve_request};
+use malle_proto::{ShardId, limits};
+use malle_rt::Instant;
 
 use crate::cluster::Cluster;
+use crate::core::Core;
+use crate::dial::{Dial, Tcp};
 use crate::directory::Directory;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::mail::Account;
+use crate::nodes::{Nodes, Target};
+use crate::retry::Retry;
+use crate::route::Routes;
+use crate::tls::Tls;
 use crate::types::{Recipient, Resolved, Stored};
+use crate::{convert, deliver};
 
 /// Who we are to the cluster, and whom we believe. All three are PEM text.
 #[derive(Clone, PartialEq, Eq)]
@@ -71,7 +81,7 @@ impl Config {
 /// A cluster. Cheap to clone; clones share connections and what was learned about who leads where.
 #[derive(Clone)]
 pub struct Client {
-    core: Arc<Config>,
+    pub(crate) core: Arc<Core>,
     deadline: Duration,
 }
 
@@ -83,11 +93,65 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] when the certificates do not work, [`Error::Unavailable`] when no endpoint answered before the deadline.
     pub async fn connect(config: Config) -> Result<Client, Error> {
-        let deadline = config.deadline;
-        Ok(Client {
-            core: Arc::new(config),
-            deadline,
-        })
+        Client::connect_with(config, Arc::new(Tcp)).await
+    }
+
+    /// As [`Client::connect`], over another network: a simulated one, or one with faults in it.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_with(config: Config, dial: Arc<dyn Dial>) -> Result<Client, Error> {
+        if config.endpoints.is_empty() {
+            return Err(Error::Config(
+                "no endpoint is given: name at least one node as HOST:PORT".to_owned(),
+            ));
+        }
+        let nodes = Nodes::new(dial, Tls::new(&config.tls)?);
+        let core = Core {
+            nodes,
+            routes: Routes::new(config.endpoints.clone()),
+        };
+        let client = Client {
+            core: Arc::new(core),
+            deadline: config.deadline,
+        };
+        client.reach(&config.endpoints).await?;
+        client.core.refresh(client.until()).await;
+        Ok(client)
+    }
+
+    /// Goes round the endpoints until one shakes hands. When all that answered showed a certificate that is not of our cluster, waiting
+    /// would change nothing.
+    async fn reach(&self, endpoints: &[String]) -> Result<(), Error> {
+        let mut retry = Retry::until(self.until());
+        loop {
+            let mut last = None;
+            let mut untrusted = 0;
+            for endpoint in endpoints {
+                match self
+                    .core
+                    .nodes
+                    .get(&Target {
+                        address: endpoint.clone(),
+                        node: None,
+                    })
+                    .await
+                {
+                    Ok(_) => return Ok(()),
+                    Err(error) => {
+                        untrusted += usize::from(error.untrusted);
+                        last = Some(error.text);
+                    }
+                }
+            }
+            let text = last.unwrap_or_default();
+            if untrusted == endpoints.len() {
+                return Err(Error::Config(format!(
+                    "{text}; is this the cluster that our certificates are for?"
+                )));
+            }
+            retry.after(Failure::Broken(text), false).await?;
+        }
     }
 
     /// The same cluster; every call of the returned client, and of the accounts and handles made from it, gives up after `deadline`.
@@ -98,13 +162,46 @@ impl Client {
         }
     }
 
+    /// When a call that begins now gives up.
+    pub(crate) fn until(&self) -> Instant {
+        malle_rt::now() + self.deadline
+    }
+
+    /// Takes other certificates, for connections made from now on; calls on the present ones end undisturbed.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; the old ones stay in use.
+    pub fn replace_tls(&self, tls: &ClientTls) -> Result<(), Error> {
+        self.core.nodes.replace_tls(Tls::new(tls)?);
+        Ok(())
+    }
+
     /// Where an address, or a login name, leads. `None` only after a linearizable read of the directory: there is no such recipient
     /// (5.1.1 in LMTP).
     ///
     /// # Errors
     /// [`Error::Unavailable`] and others of class Retry: nothing is known about the address.
-    pub async fn resolve(&self, _address: &str) -> Result<Option<Resolved>, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn resolve(&self, address: &str) -> Result<Option<Resolved>, Error> {
+        let who = resolve_request::Who::Address(address.to_owned());
+        let message = ResolveRequest {
+            who: Some(who),
+            linearizable: true,
+        };
+        let asked = self.core.ask(
+            ShardId::DIRECTORY,
+            self.until(),
+            message,
+            |channel, request| async move { DirectoryClient::new(channel).resolve(request).await },
+        );
+        match asked.await {
+            Ok(reply) => {
+                let resolved = convert::resolved(reply)?;
+                self.core.routes.set_home(resolved.account, resolved.shard);
+                Ok(Some(resolved))
+            }
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Checks a password at the directory and opens the account.
@@ -112,8 +209,18 @@ impl Client {
     /// # Errors
     /// [`Error::BadCredentials`] without saying which of the two was wrong; [`Error::Suspended`]; [`Error::Busy`] when too many
     /// passwords are being checked.
-    pub async fn login(&self, _login: &str, _password: &str) -> Result<Account, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn login(&self, login: &str, password: &str) -> Result<Account, Error> {
+        let message = LoginRequest {
+            login: login.to_owned(),
+            password: password.to_owned(),
+        };
+        let asked = self.core.ask(
+            ShardId::DIRECTORY,
+            self.until(),
+            message,
+            |channel, request| async move { DirectoryClient::new(channel).login(request).await },
+        );
+        Account::open_session(self.clone(), asked.await?)
     }
 
     /// The directory: accounts, addresses, placement.
@@ -131,10 +238,7 @@ impl Client {
     ///
     /// # Errors
     /// An answer each. Class Retry means: not known to be done; deliver again with the same op id.
-    pub async fn deliver(&self, recipients: &[Recipient], _body: Bytes) -> Vec<Result<Stored, Error>> {
-        recipients
-            .iter()
-            .map(|_| Err(Error::Internal("not built yet".into())))
-            .collect()
+    pub async fn deliver(&self, recipients: &[Recipient], body: Bytes) -> Vec<Result<Stored, Error>> {
+        deliver::deliver(&self.core, self.until(), recipients, body).await
     }
 }

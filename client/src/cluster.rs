@@ -1,10 +1,15 @@
 //! The machines: what operators ask of nodes and groups.
 
-use malle_proto::{ClusterId, NodeId, ShardId};
+use malle_proto::v1;
+use malle_proto::v1::cluster_client::ClusterClient;
+use malle_proto::{ClusterId, NodeId, ShardId, limits};
+use tonic::transport::Channel;
 
 use crate::client::Client;
+use crate::convert;
 use crate::directory::Node;
 use crate::error::Error;
+use crate::nodes::Target;
 
 /// How a new cluster shall be laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,35 +85,79 @@ pub struct NodeStatus {
 }
 
 /// Calls on the machines, for operators.
+///
+/// These calls carry no op id. Those that are repeated (adding and replacing a node, moving a leader, making a checkpoint) say what shall
+/// be, so that doing them twice is doing them once; [`Cluster::init`] is asked of one node and not repeated blindly.
 #[derive(Clone)]
 pub struct Cluster {
     pub(crate) client: Client,
 }
 
+fn service(channel: Channel) -> ClusterClient<Channel> {
+    ClusterClient::new(channel).max_decoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES)
+}
+
 impl Cluster {
-    /// Makes a cluster of running nodes that belong to none; asked of the first endpoint, once in the life of a cluster.
+    /// Makes a cluster of running nodes that belong to none; asked of the first node of the plan, once in the life of a cluster.
     ///
     /// # Errors
-    /// [`Error::Exists`] when the node is in a cluster already.
-    pub async fn init(&self, _plan: InitPlan) -> Result<ClusterId, Error> {
-        Err(Error::Internal("not built yet".into()))
+    /// [`Error::Exists`] when the node is in a cluster already; [`Error::Invalid`] for a plan that makes no sense.
+    pub async fn init(&self, plan: InitPlan) -> Result<ClusterId, Error> {
+        let first = plan
+            .nodes
+            .first()
+            .ok_or_else(|| Error::Invalid("a cluster needs at least one node".to_owned()))?;
+        let target = Target {
+            address: first.client_address.clone(),
+            node: Some(first.id),
+        };
+        let message = v1::InitRequest {
+            cluster_name: plan.cluster_name,
+            nodes: plan.nodes.into_iter().map(convert::node).collect(),
+            shards: plan.shards,
+            replicas: plan.replicas,
+        };
+        let asked = self
+            .client
+            .core
+            .ask_node(&target, self.client.until(), message, |channel, request| async move {
+                service(channel).init(request).await
+            });
+        convert::id(&asked.await?.cluster)
     }
 
     /// Asks one node about itself. With `digests` it reads a digest of every group, which costs it a flush of the view.
-    /// A node that does not answer is not asked for long: at most two tries.
+    /// A node that cannot be reached is not dialled again and again: the answer comes soon.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when it does not answer, [`Error::NotFound`] when the directory does not know it.
-    pub async fn node_status(&self, _node: NodeId, _digests: bool) -> Result<NodeStatus, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn node_status(&self, node: NodeId, digests: bool) -> Result<NodeStatus, Error> {
+        let target = self.target(node).await?;
+        let message = v1::NodeStatusRequest { digests };
+        let asked = self
+            .client
+            .core
+            .ask_node(&target, self.client.until(), message, |channel, request| async move {
+                service(channel).node_status(request).await
+            });
+        convert::node_status(asked.await?)
     }
 
     /// Tells the directory of a new node. It holds no shard yet.
     ///
     /// # Errors
     /// [`Error::Exists`] when the id is in use or was.
-    pub async fn node_add(&self, _node: Node) -> Result<(), Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn node_add(&self, node: Node) -> Result<(), Error> {
+        let message = v1::NodeAddRequest {
+            node: Some(convert::node(node)),
+        };
+        let asked = self.client.core.ask(
+            ShardId::DIRECTORY,
+            self.client.until(),
+            message,
+            |channel, request| async move { service(channel).node_add(request).await },
+        );
+        asked.await.map(|_| ())
     }
 
     /// Gives every replica of `replaces` to the new `node`, waits for its data, then retires the old one. Returns the number of
@@ -116,16 +165,39 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Error::Invalid`] when it is refused for safety.
-    pub async fn node_replace(&self, _node: Node, _replaces: NodeId) -> Result<u32, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn node_replace(&self, node: Node, replaces: NodeId) -> Result<u32, Error> {
+        let message = v1::NodeReplaceRequest {
+            node: Some(convert::node(node)),
+            replaces: replaces.0,
+        };
+        let core = &self.client.core;
+        let asked = core.ask_patiently(
+            ShardId::DIRECTORY,
+            self.client.until(),
+            message,
+            |channel, request| async move { service(channel).node_replace(request).await },
+        );
+        asked.await.map(|reply| reply.groups_moved)
     }
 
     /// Makes another replica the leader of a group.
     ///
     /// # Errors
     /// [`Error::Invalid`] when `to` has no vote in it.
-    pub async fn leader_move(&self, _shard: ShardId, _to: NodeId) -> Result<(), Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn leader_move(&self, shard: ShardId, to: NodeId) -> Result<(), Error> {
+        let message = v1::LeaderMoveRequest {
+            shard: shard.0,
+            to: to.0,
+        };
+        let asked = self
+            .client
+            .core
+            .ask(shard, self.client.until(), message, |channel, request| async move {
+                service(channel).leader_move(request).await
+            });
+        asked.await?;
+        self.client.core.routes.leader(shard, to);
+        Ok(())
     }
 
     /// Makes a checkpoint of a group on one node (its leader when `None`) and purges its log behind it. Returns the checkpoint's log
@@ -133,7 +205,27 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Error::NotFound`] when the node does not hold the group.
-    pub async fn checkpoint(&self, _shard: ShardId, _node: Option<NodeId>) -> Result<u64, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn checkpoint(&self, shard: ShardId, node: Option<NodeId>) -> Result<u64, Error> {
+        let message = v1::CheckpointRequest { shard: shard.0 };
+        let (core, deadline) = (&self.client.core, self.client.until());
+        let send = |channel, request| async move { service(channel).checkpoint(request).await };
+        let reply = match node {
+            Some(node) => {
+                core.ask_node(&self.target(node).await?, deadline, message, send)
+                    .await?
+            }
+            None => core.ask_patiently(shard, deadline, message, send).await?,
+        };
+        Ok(reply.index)
+    }
+
+    /// Where a node is, asked of the directory when it is not known.
+    async fn target(&self, node: NodeId) -> Result<Target, Error> {
+        if let Some(target) = self.client.core.routes.node(node) {
+            return Ok(target);
+        }
+        self.client.directory().topology().await?;
+        let found = self.client.core.routes.node(node);
+        found.ok_or_else(|| Error::NotFound(format!("the directory knows no node {node} in use")))
     }
 }

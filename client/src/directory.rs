@@ -1,8 +1,13 @@
 //! The directory: who has which account and address, and where everything lives.
 
-use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
+use bytes::Bytes;
+use malle_proto::v1::directory_client::DirectoryClient;
+use malle_proto::v1::{self, account_show_request};
+use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId, limits};
+use tonic::transport::Channel;
 
 use crate::client::Client;
+use crate::convert;
 use crate::error::Error;
 
 /// An account to make.
@@ -140,21 +145,53 @@ pub struct Directory {
     pub(crate) client: Client,
 }
 
+/// One call of the service, asked of the directory's group until it has an answer.
+macro_rules! ask {
+    ($self:expr, $method:ident, $message:expr) => {
+        $self.client.core.ask(
+            ShardId::DIRECTORY,
+            $self.client.until(),
+            $message,
+            |channel, request| async move { service(channel).$method(request).await },
+        )
+    };
+}
+
+fn service(channel: Channel) -> DirectoryClient<Channel> {
+    DirectoryClient::new(channel).max_decoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES)
+}
+
+fn bytes(account: AccountId) -> Bytes {
+    Bytes::copy_from_slice(account.as_bytes())
+}
+
 impl Directory {
     /// Makes an account.
     ///
     /// # Errors
     /// [`Error::Exists`] when the address is taken, [`Error::Invalid`] for a bad address.
-    pub async fn account_create(&self, _new: NewAccount, _op_id: OpId) -> Result<AccountRecord, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn account_create(&self, new: NewAccount, op_id: OpId) -> Result<AccountRecord, Error> {
+        let message = v1::AccountCreateRequest {
+            op_id: convert::op_id(op_id),
+            address: new.address,
+            password: new.password,
+            quota_bytes: new.quota_bytes.unwrap_or(0),
+            shard: new.shard.map_or(0, |shard| shard.0),
+            region: new.region.unwrap_or_default(),
+        };
+        convert::account_record(ask!(self, account_create, message).await?)
     }
 
     /// Everything about an account but its secrets.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn account_show(&self, _who: Who) -> Result<AccountRecord, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn account_show(&self, who: Who) -> Result<AccountRecord, Error> {
+        let who = match who {
+            Who::Address(address) => account_show_request::Who::Address(address),
+            Who::Account(account) => account_show_request::Who::Account(bytes(account)),
+        };
+        convert::account_record(ask!(self, account_show, v1::AccountShowRequest { who: Some(who) }).await?)
     }
 
     /// Changes an account.
@@ -163,11 +200,22 @@ impl Directory {
     /// [`Error::NotFound`].
     pub async fn account_set(
         &self,
-        _account: AccountId,
-        _change: AccountChange,
-        _op_id: OpId,
+        account: AccountId,
+        change: AccountChange,
+        op_id: OpId,
     ) -> Result<AccountRecord, Error> {
-        Err(Error::Internal("not built yet".into()))
+        let state = change.suspended.map(|suspended| match suspended {
+            true => v1::AccountState::Suspended.into(),
+            false => v1::AccountState::Active.into(),
+        });
+        let message = v1::AccountSetRequest {
+            op_id: convert::op_id(op_id),
+            account: bytes(account),
+            password: change.password,
+            state,
+            quota_bytes: change.quota_bytes,
+        };
+        convert::account_record(ask!(self, account_set, message).await?)
     }
 
     /// Gives an account one more address; with `primary` the one that it shows.
@@ -176,32 +224,40 @@ impl Directory {
     /// [`Error::Exists`] when another account has it, [`Error::Limit`].
     pub async fn address_add(
         &self,
-        _account: AccountId,
-        _address: &str,
-        _primary: bool,
-        _op_id: OpId,
+        account: AccountId,
+        address: &str,
+        primary: bool,
+        op_id: OpId,
     ) -> Result<AccountRecord, Error> {
-        Err(Error::Internal("not built yet".into()))
+        let message = v1::AddressAddRequest {
+            op_id: convert::op_id(op_id),
+            account: bytes(account),
+            address: address.to_owned(),
+            primary,
+        };
+        convert::account_record(ask!(self, address_add, message).await?)
     }
 
     /// Takes an address from an account. Its history keeps it.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`] for the primary address.
-    pub async fn address_remove(
-        &self,
-        _account: AccountId,
-        _address: &str,
-        _op_id: OpId,
-    ) -> Result<AccountRecord, Error> {
-        Err(Error::Internal("not built yet".into()))
+    pub async fn address_remove(&self, account: AccountId, address: &str, op_id: OpId) -> Result<AccountRecord, Error> {
+        let message = v1::AddressRemoveRequest {
+            op_id: convert::op_id(op_id),
+            account: bytes(account),
+            address: address.to_owned(),
+        };
+        convert::account_record(ask!(self, address_remove, message).await?)
     }
 
-    /// Nodes and shards as the directory has them now.
+    /// Nodes and shards as the directory has them now. The client's own routes learn from it too.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn topology(&self) -> Result<Topology, Error> {
-        Err(Error::Internal("not built yet".into()))
+        let topology = convert::topology(ask!(self, topology, v1::TopologyRequest {}).await?)?;
+        self.client.core.routes.learn(&topology);
+        Ok(topology)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use malle_proto::ShardId;
+use malle_proto::v1::{self, ErrorCode};
+use malle_proto::{NodeId, ShardId};
+use prost::Message as _;
+use tonic::{Code, Status};
 
 /// What a caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +88,164 @@ impl Error {
     }
 }
 
-/// Where a node sends a caller that came to the wrong place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Elsewhere {
-    /// Another node leads; 0 when unknown.
-    Leader(u64),
+/// Why one try of a call failed. [`crate::retry`] decides what follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Another node leads, perhaps this one.
+    NotLeader(Option<NodeId>),
     /// The account lives in another shard.
-    Shard(ShardId),
+    Moved(ShardId),
+    /// The connection broke or could not be made: the call may have been done.
+    Broken(String),
+    /// No answer in the time of one try, on a connection that may be whole: the call may have been done.
+    Silent(String),
+    /// Not done; the node says when to come back, 0 for whenever.
+    Later {
+        /// What to tell the caller when there is no time left.
+        error: Error,
+        /// The node's wish.
+        after: Duration,
+    },
+    /// The answer, of class Refused or Fault.
+    Answer(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.class() {
+            Class::Retry => Failure::Later {
+                error,
+                after: Duration::ZERO,
+            },
+            Class::Refused | Class::Fault => Failure::Answer(error),
+        }
+    }
+}
+
+impl Failure {
+    /// The failure as the contract words it (proto/malle/v1/types.proto).
+    pub(crate) fn from_wire(wire: v1::Error) -> Failure {
+        let after = Duration::from_millis(u64::from(wire.retry_after_ms));
+        let code = wire.code();
+        let text = wire.message;
+        Failure::Answer(match code {
+            ErrorCode::NotLeader => {
+                return Failure::NotLeader(Some(NodeId(wire.leader_node)).filter(|node| node.0 != 0));
+            }
+            ErrorCode::Moved => return Failure::Moved(ShardId(wire.shard)),
+            ErrorCode::Unavailable => {
+                return Failure::Later {
+                    error: Error::Unavailable(text),
+                    after,
+                };
+            }
+            ErrorCode::Busy => {
+                return Failure::Later {
+                    error: Error::Busy(after),
+                    after,
+                };
+            }
+            ErrorCode::AccountNotReady => {
+                return Failure::Later {
+                    error: Error::AccountNotReady,
+                    after,
+                };
+            }
+            ErrorCode::NotFound => Error::NotFound(text),
+            ErrorCode::Exists => Error::Exists(text),
+            ErrorCode::OverQuota => Error::OverQuota {
+                limit_bytes: wire.limit_bytes,
+            },
+            ErrorCode::TooLarge => Error::TooLarge {
+                limit_bytes: wire.limit_bytes,
+            },
+            ErrorCode::Denied => Error::Denied(text),
+            ErrorCode::Invalid => Error::Invalid(text),
+            ErrorCode::Limit => Error::Limit(text),
+            ErrorCode::TokenExpired => Error::TokenExpired,
+            ErrorCode::BadCredentials => Error::BadCredentials,
+            ErrorCode::Suspended => Error::Suspended,
+            ErrorCode::Corrupt => Error::Corrupt(text),
+            ErrorCode::Internal => Error::Internal(text),
+            ErrorCode::Unspecified => Error::Internal(format!("a node sent an error of an unknown kind: {text}")),
+        })
+    }
+
+    /// A status of a unary call or of a stream. With details it is the node's own word; without, it comes from the layers below, and
+    /// only what cannot be a broken connection counts as an answer.
+    pub(crate) fn from_status(status: &Status) -> Failure {
+        if !status.details().is_empty() {
+            return match v1::Error::decode(status.details()) {
+                Ok(wire) => Failure::from_wire(wire),
+                Err(error) => Failure::Answer(Error::Internal(format!("a node sent an unreadable error: {error}"))),
+            };
+        }
+        let text = status.message().to_owned();
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => Failure::Answer(Error::Denied(text)),
+            Code::InvalidArgument => Failure::Answer(Error::Invalid(text)),
+            Code::OutOfRange => Failure::Answer(Error::Limit(text)),
+            Code::Unimplemented => Failure::Answer(Error::Internal(format!(
+                "the node does not know this call, its version differs: {text}"
+            ))),
+            Code::DeadlineExceeded => Failure::Silent(text),
+            code => Failure::Broken(format!("{code:?}: {text}")),
+        }
+    }
+
+    /// What the caller is told when nothing more can be tried.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Failure::NotLeader(_) => Error::Unavailable("the group has no leader that could be reached".to_owned()),
+            Failure::Moved(shard) => Error::Unavailable(format!("the account is moving to shard {shard}")),
+            Failure::Broken(text) | Failure::Silent(text) => Error::Unavailable(text),
+            Failure::Later { error, .. } | Failure::Answer(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_with_details_is_the_nodes_own_word() {
+        let wire = v1::Error {
+            code: ErrorCode::NotLeader.into(),
+            leader_node: 3,
+            ..Default::default()
+        };
+        let status = Status::with_details(Code::Unavailable, "not leader", wire.encode_to_vec().into());
+        assert_eq!(Failure::from_status(&status), Failure::NotLeader(Some(NodeId(3))));
+    }
+
+    #[test]
+    fn a_status_of_the_layers_below_may_be_repeated() {
+        for code in [
+            Code::Unavailable,
+            Code::Unknown,
+            Code::Internal,
+            Code::Cancelled,
+            Code::Aborted,
+        ] {
+            assert!(
+                matches!(Failure::from_status(&Status::new(code, "h2")), Failure::Broken(_)),
+                "{code:?}"
+            );
+        }
+        assert!(matches!(
+            Failure::from_status(&Status::permission_denied("role")),
+            Failure::Answer(Error::Denied(_))
+        ));
+    }
+
+    #[test]
+    fn an_error_code_of_a_later_version_is_a_fault_and_no_success() {
+        let failure = Failure::from_wire(v1::Error {
+            code: 4711,
+            message: "new".into(),
+            ..Default::default()
+        });
+        assert_eq!(failure.into_error().class(), Class::Fault);
+    }
 }

@@ -18,15 +18,30 @@
 
 mod client;
 mod cluster;
+mod connection;
+mod convert;
+mod core;
+mod deliver;
+mod dial;
 mod directory;
+mod download;
 mod error;
 mod mail;
+mod nodes;
 mod op_id;
+mod pieces;
+mod retry;
+mod route;
+mod session;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod types;
 mod watch;
 
 pub use client::{Client, ClientTls, Config};
 pub use cluster::{Cluster, GroupStatus, InitPlan, NodeStatus};
+pub use dial::{Dial, Io, Tcp};
 pub use directory::{
     AccountChange, AccountRecord, AddressEvent, AddressRecord, Directory, NewAccount, Node, Shard, Topology, Who,
 };

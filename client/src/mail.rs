@@ -1,25 +1,42 @@
-//! One logged-in account.
+//! One logged-in account: everything that a mail session asks of its shard.
+//!
+//! Each method is one request on the mail stream, or a few. Large sets are split by the bounds of a command; the pieces carry
+//! `op_id.piece(n)`, so that a repeated call finds each piece's first answer. Bodies that fit come inside the answer, others on a stream
+//! of their own. What is absent: sequence numbers, and any call without the login token.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use malle_proto::{AccountId, MailboxId, ModSeq, OpId, Uid};
+use malle_proto::v1::mail_reply::Result as Answer;
+use malle_proto::v1::mail_request::Call;
+use malle_proto::v1::{self, LoginReply, body, mailbox_change};
+use malle_proto::{AccountId, MailboxId, ModSeq, OpId, ShardId, Uid, UidValidity, limits};
 
 use crate::client::Client;
+use crate::convert;
+use crate::core::{MailCall, Place, Prefer, Upload};
+use crate::download::download;
 use crate::error::Error;
+use crate::pieces::Pieces;
+use crate::session::Session;
 use crate::types::{
     AccountStatus, Changes, Consistency, Copied, Flags, FlagsStored, Mailbox, NewMessage, Opened, Page, SpecialUse,
     StoreMode, Stored, UidRange,
 };
 use crate::watch::Watch;
 
-struct Session {
-    account: AccountId,
-    primary_address: String,
+/// The answer of the wanted kind, or the error for any other.
+macro_rules! answer {
+    ($answer:expr, $kind:ident) => {
+        match $answer {
+            Answer::$kind(reply) => Ok(reply),
+            _ => Err(Error::Internal("a node answered another question".to_owned())),
+        }
+    };
 }
 
-fn unbuilt<T>() -> Result<T, Error> {
-    Err(Error::Internal("not built yet".into()))
+fn bytes(id: &[u8; 16]) -> Bytes {
+    Bytes::copy_from_slice(id)
 }
 
 /// One logged-in account. Cheap to clone; clones share the login token, which renews itself while calls are made, and the session's
@@ -29,7 +46,6 @@ fn unbuilt<T>() -> Result<T, Error> {
 /// [`crate::fresh_op_id`] once, before the first try.
 #[derive(Clone)]
 pub struct Account {
-    #[allow(dead_code)]
     client: Client,
     session: Arc<Session>,
     consistency: Consistency,
@@ -48,7 +64,7 @@ impl Account {
 
     /// The highest MODSEQ that this session has seen of its account: everything it wrote is at or below it.
     pub fn session_modseq(&self) -> ModSeq {
-        ModSeq(0)
+        self.session.modseq()
     }
 
     /// The same session with other reads. `AtLeast(m)` means at least `m` and at least what this session has written or seen itself
@@ -65,47 +81,78 @@ impl Account {
     /// # Errors
     /// As every read: class Retry at the deadline, [`Error::TokenExpired`], [`Error::Denied`].
     pub async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {
-        unbuilt()
+        let call = v1::MailboxList {
+            account: self.account(),
+            consistency: self.freshness(),
+        };
+        let reply = answer!(self.read(Call::MailboxList(call)).await?, MailboxList)?;
+        reply.mailboxes.into_iter().map(convert::mailbox).collect()
     }
 
     /// Makes a mailbox and its missing parents.
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::Limit`], [`Error::Invalid`] for a bad name.
-    pub async fn create_mailbox(&self, _name: &str, _special_use: SpecialUse) -> Result<MailboxId, Error> {
-        unbuilt()
+    pub async fn create_mailbox(&self, name: &str, special_use: SpecialUse) -> Result<MailboxId, Error> {
+        let special_use = convert::special_use(special_use);
+        let create = v1::MailboxCreate {
+            name: name.to_owned(),
+            special_use,
+        };
+        let reply = self.change_mailbox(mailbox_change::Change::Create(create)).await?;
+        convert::id(&reply.mailbox)
     }
 
     /// Renames a mailbox and everything below it; INBOX gives its messages to a new mailbox (RFC 9051 6.3.6).
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Exists`].
-    pub async fn rename_mailbox(&self, _from: &str, _to: &str) -> Result<(), Error> {
-        unbuilt()
+    pub async fn rename_mailbox(&self, from: &str, to: &str) -> Result<(), Error> {
+        let rename = v1::MailboxRename {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        };
+        self.change_mailbox(mailbox_change::Change::Rename(rename))
+            .await
+            .map(|_| ())
     }
 
     /// Deletes a mailbox; one with children stays as a name only (RFC 9051 6.3.5).
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`] for INBOX.
-    pub async fn delete_mailbox(&self, _name: &str) -> Result<(), Error> {
-        unbuilt()
+    pub async fn delete_mailbox(&self, name: &str) -> Result<(), Error> {
+        let delete = v1::MailboxDelete { name: name.to_owned() };
+        self.change_mailbox(mailbox_change::Change::Delete(delete))
+            .await
+            .map(|_| ())
     }
 
     /// Subscribes to a mailbox or no longer.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn subscribe(&self, _name: &str, _subscribed: bool) -> Result<(), Error> {
-        unbuilt()
+    pub async fn subscribe(&self, name: &str, subscribed: bool) -> Result<(), Error> {
+        let subscribe = v1::MailboxSubscribe {
+            name: name.to_owned(),
+            subscribed,
+        };
+        self.change_mailbox(mailbox_change::Change::Subscribe(subscribe))
+            .await
+            .map(|_| ())
     }
 
     /// What SELECT needs.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn open(&self, _mailbox: MailboxId) -> Result<Opened, Error> {
-        unbuilt()
+    pub async fn open(&self, mailbox: MailboxId) -> Result<Opened, Error> {
+        let call = v1::MailboxOpen {
+            account: self.account(),
+            mailbox: bytes(mailbox.as_bytes()),
+            consistency: self.freshness(),
+        };
+        convert::opened(answer!(self.read(Call::MailboxOpen(call)).await?, MailboxOpen)?)
     }
 
     /// One page of rows in rising UID order, at most [`crate::limits::FETCH_PAGE_ROWS_MAX`]: only messages in `uids` (sorted, apart)
@@ -116,28 +163,57 @@ impl Account {
     /// [`Error::NotFound`].
     pub async fn fetch(
         &self,
-        _mailbox: MailboxId,
-        _uids: &[UidRange],
-        _changed_since: ModSeq,
-        _with_summary: bool,
+        mailbox: MailboxId,
+        uids: &[UidRange],
+        changed_since: ModSeq,
+        with_summary: bool,
     ) -> Result<Page, Error> {
-        unbuilt()
+        // Ranges beyond the bound of a request belong to the next page.
+        let (now, later) = uids.split_at(uids.len().min(limits::UID_RANGES_PER_COMMAND_MAX));
+        if now.is_empty() {
+            return Ok(Page::default());
+        }
+        let call = v1::Fetch {
+            account: self.account(),
+            mailbox: bytes(mailbox.as_bytes()),
+            uids: convert::ranges(now),
+            changed_since: changed_since.0,
+            without_summary: !with_summary,
+            max_rows: limits::FETCH_PAGE_ROWS_MAX as u32,
+            consistency: self.freshness(),
+        };
+        let mut page = convert::page(answer!(self.read(Call::Fetch(call)).await?, Fetch)?, with_summary)?;
+        page.resume_from = page.resume_from.or(later.first().map(|range| range.first));
+        Ok(page)
     }
 
     /// What changed in a mailbox above `since` (RFC 7162 3.2). One page: see [`Changes::through`].
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn changes(&self, _mailbox: MailboxId, _since: ModSeq) -> Result<Changes, Error> {
-        unbuilt()
+    pub async fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Result<Changes, Error> {
+        let call = v1::Changes {
+            account: self.account(),
+            mailbox: bytes(mailbox.as_bytes()),
+            since_modseq: since.0,
+            consistency: self.freshness(),
+        };
+        convert::changes(answer!(self.read(Call::Changes(call)).await?, Changes)?)
     }
 
     /// The bytes of a message.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Corrupt`] when no replica has them whole.
-    pub async fn read_body(&self, _mailbox: MailboxId, _uid: Uid) -> Result<Bytes, Error> {
-        unbuilt()
+    pub async fn read_body(&self, mailbox: MailboxId, uid: Uid) -> Result<Bytes, Error> {
+        let (first, size) = self
+            .read_inline(mailbox, uid, 0, limits::INLINE_BODY_MAX_BYTES as u64)
+            .await?;
+        let held = first.len() as u64;
+        if held >= size {
+            return Ok(first);
+        }
+        self.download(mailbox, uid, held, size - held, &first).await
     }
 
     /// Bytes `[offset, offset + length)` of a message, or what there is of them.
@@ -146,20 +222,51 @@ impl Account {
     /// As [`Account::read_body`].
     pub async fn read_body_range(
         &self,
-        _mailbox: MailboxId,
-        _uid: Uid,
-        _offset: u64,
-        _length: u64,
+        mailbox: MailboxId,
+        uid: Uid,
+        offset: u64,
+        length: u64,
     ) -> Result<Bytes, Error> {
-        unbuilt()
+        match length {
+            0 => Ok(Bytes::new()),
+            _ if length <= limits::INLINE_BODY_MAX_BYTES as u64 => self
+                .read_inline(mailbox, uid, offset, length)
+                .await
+                .map(|(data, _)| data),
+            _ => self.download(mailbox, uid, offset, length, &[]).await,
+        }
     }
 
     /// Appends a message.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::OverQuota`], [`Error::TooLarge`].
-    pub async fn append(&self, _mailbox: MailboxId, _message: NewMessage, _op_id: OpId) -> Result<Stored, Error> {
-        unbuilt()
+    pub async fn append(&self, mailbox: MailboxId, message: NewMessage, op_id: OpId) -> Result<Stored, Error> {
+        if message.body.len() > limits::MESSAGE_MAX_BYTES {
+            return Err(Error::TooLarge {
+                limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
+            });
+        }
+        let large = message.body.len() > limits::INLINE_BODY_MAX_BYTES;
+        let upload = large.then(|| Upload::new(message.body.clone()));
+        let inline = (!large).then_some(v1::Body {
+            source: Some(body::Source::Inline(message.body)),
+        });
+        let (internal_date_ms, zone) = message.internal_date.unwrap_or((0, 0));
+        let call = v1::Append {
+            account: self.account(),
+            op_id: convert::op_id(op_id),
+            mailbox: bytes(mailbox.as_bytes()),
+            flags: convert::flags(message.flags),
+            internal_date_ms,
+            internal_date_zone_minutes: i32::from(zone),
+            body: inline,
+        };
+        let reply = answer!(self.ask(Call::Append(call), Prefer::Leader, upload).await?, Append)?;
+        let appended = reply
+            .appended
+            .ok_or_else(|| Error::Internal("a node sent an empty answer".to_owned()))?;
+        convert::stored(&appended)
     }
 
     /// Adds, removes or replaces flags. A large set is split into several commands, each atomic: after an error the first of them may
@@ -169,28 +276,39 @@ impl Account {
     /// [`Error::NotFound`] for the mailbox (messages that are gone are left out), [`Error::Limit`] for too many keywords.
     pub async fn store(
         &self,
-        _mailbox: MailboxId,
-        _uids: &[UidRange],
-        _mode: StoreMode,
-        _flags: Flags,
-        _unchanged_since: Option<ModSeq>,
-        _op_id: OpId,
+        mailbox: MailboxId,
+        uids: &[UidRange],
+        mode: StoreMode,
+        flags: Flags,
+        unchanged_since: Option<ModSeq>,
+        op_id: OpId,
     ) -> Result<FlagsStored, Error> {
-        unbuilt()
+        let mut done = FlagsStored::default();
+        let mut pieces = Pieces::of(uids, op_id);
+        while let Some((uids, op_id)) = pieces.next() {
+            let call = v1::Store {
+                account: self.account(),
+                op_id: convert::op_id(op_id),
+                mailbox: bytes(mailbox.as_bytes()),
+                uids: convert::ranges(&uids),
+                mode: convert::store_mode(mode),
+                flags: convert::flags(flags.clone()),
+                unchanged_since: unchanged_since.map(|modseq| modseq.0),
+            };
+            let reply = answer!(self.write(Call::Store(call)).await?, Store)?;
+            done.stored.extend(convert::message_flags(reply.stored));
+            done.modified.extend(convert::ranges_back(&reply.modified));
+            pieces.resume(reply.resume_from)?;
+        }
+        Ok(done)
     }
 
     /// Copies messages to another mailbox of the account; splits like [`Account::store`].
     ///
     /// # Errors
     /// [`Error::NotFound`] for either mailbox, [`Error::OverQuota`].
-    pub async fn copy(
-        &self,
-        _from: MailboxId,
-        _uids: &[UidRange],
-        _to: MailboxId,
-        _op_id: OpId,
-    ) -> Result<Copied, Error> {
-        unbuilt()
+    pub async fn copy(&self, from: MailboxId, uids: &[UidRange], to: MailboxId, op_id: OpId) -> Result<Copied, Error> {
+        self.copy_or_move(from, uids, to, op_id, false).await
     }
 
     /// Moves messages (RFC 6851); splits like [`Account::store`], and each message is in exactly one place at any time.
@@ -199,20 +317,37 @@ impl Account {
     /// As [`Account::copy`].
     pub async fn move_messages(
         &self,
-        _from: MailboxId,
-        _uids: &[UidRange],
-        _to: MailboxId,
-        _op_id: OpId,
+        from: MailboxId,
+        uids: &[UidRange],
+        to: MailboxId,
+        op_id: OpId,
     ) -> Result<Copied, Error> {
-        unbuilt()
+        self.copy_or_move(from, uids, to, op_id, true).await
     }
 
     /// Removes messages with \Deleted: those in `uids`, or all when it is empty. Returns the UIDs that went.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn expunge(&self, _mailbox: MailboxId, _uids: &[UidRange], _op_id: OpId) -> Result<Vec<UidRange>, Error> {
-        unbuilt()
+    pub async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange], op_id: OpId) -> Result<Vec<UidRange>, Error> {
+        let everything = [UidRange {
+            first: Uid(1),
+            last: Uid(u32::MAX),
+        }];
+        let mut pieces = Pieces::of(if uids.is_empty() { &everything } else { uids }, op_id);
+        let mut vanished = Vec::new();
+        while let Some((uids, op_id)) = pieces.next() {
+            let call = v1::Expunge {
+                account: self.account(),
+                op_id: convert::op_id(op_id),
+                mailbox: bytes(mailbox.as_bytes()),
+                uids: convert::ranges(&uids),
+            };
+            let reply = answer!(self.write(Call::Expunge(call)).await?, Expunge)?;
+            vanished.extend(convert::ranges_back(&reply.vanished));
+            pieces.resume(reply.resume_from)?;
+        }
+        Ok(vanished)
     }
 
     /// The account's counters and MODSEQ.
@@ -220,7 +355,12 @@ impl Account {
     /// # Errors
     /// As every read.
     pub async fn status(&self) -> Result<AccountStatus, Error> {
-        unbuilt()
+        let call = v1::AccountStatus {
+            account: self.account(),
+            consistency: self.freshness(),
+        };
+        let reply = answer!(self.read(Call::AccountStatus(call)).await?, AccountStatus)?;
+        Ok(convert::account_status(&reply))
     }
 
     /// Watches the account for changes.
@@ -228,6 +368,149 @@ impl Account {
     /// # Errors
     /// As every read.
     pub async fn watch(&self) -> Result<Watch, Error> {
-        unbuilt()
+        Watch::open(self.client.clone(), self.session.clone()).await
+    }
+}
+
+/// How the methods above ask.
+impl Account {
+    /// After a login.
+    pub(crate) fn open_session(client: Client, login: LoginReply) -> Result<Account, Error> {
+        let account: AccountId = convert::id(&login.account)?;
+        client.core.routes.set_home(account, ShardId(login.shard));
+        let session = Arc::new(Session::new(account, login));
+        Ok(Account {
+            client,
+            session,
+            consistency: Consistency::default(),
+        })
+    }
+
+    /// Makes the token old enough to be renewed by the next call.
+    #[cfg(test)]
+    pub(crate) fn age_token(&self) {
+        self.session.age();
+    }
+
+    fn account(&self) -> Bytes {
+        bytes(self.session.account.as_bytes())
+    }
+
+    fn freshness(&self) -> Option<v1::Consistency> {
+        convert::consistency(self.consistency, self.session.modseq())
+    }
+
+    async fn read(&self, call: Call) -> Result<Answer, Error> {
+        let prefer = match self.consistency {
+            Consistency::Linearizable => Prefer::Leader,
+            Consistency::AtLeast(_) | Consistency::Stale(_) => Prefer::Any,
+        };
+        self.ask(call, prefer, None).await
+    }
+
+    async fn write(&self, call: Call) -> Result<Answer, Error> {
+        self.ask(call, Prefer::Leader, None).await
+    }
+
+    /// One request until it has an answer. A token that a node finds expired is renewed once; a session cannot outlive its renewals.
+    async fn ask(&self, call: Call, prefer: Prefer, upload: Option<Arc<Upload>>) -> Result<Answer, Error> {
+        let (core, deadline) = (&self.client.core, self.client.until());
+        let place = Place::Account(self.session.account);
+        let token = self.session.token(core, deadline).await;
+        let mut call = MailCall {
+            place,
+            prefer,
+            token,
+            call,
+            upload,
+        };
+        let reply = match core.mail(deadline, call.clone()).await {
+            Err(Error::TokenExpired) => {
+                call.token = self.session.renew(core, deadline).await?;
+                core.mail(deadline, call).await?
+            }
+            other => other?,
+        };
+        self.session.saw(reply.account_modseq);
+        reply
+            .result
+            .ok_or_else(|| Error::Internal("a node sent an empty answer".to_owned()))
+    }
+
+    async fn change_mailbox(&self, change: mailbox_change::Change) -> Result<v1::MailboxChangeReply, Error> {
+        // The name is the operation's identity to its caller, so the op id needs to live only as long as this call's repeats.
+        let op_id = convert::op_id(crate::fresh_op_id());
+        let call = v1::MailboxChange {
+            account: self.account(),
+            op_id,
+            change: Some(change),
+        };
+        let reply = answer!(self.write(Call::MailboxChange(call)).await?, MailboxChange)?;
+        self.session.saw(reply.modseq);
+        Ok(reply)
+    }
+
+    async fn copy_or_move(
+        &self,
+        from: MailboxId,
+        uids: &[UidRange],
+        to: MailboxId,
+        op_id: OpId,
+        remove: bool,
+    ) -> Result<Copied, Error> {
+        let mut done = Copied::default();
+        let mut pieces = Pieces::of(uids, op_id);
+        while let Some((uids, op_id)) = pieces.next() {
+            let call = v1::Copy {
+                account: self.account(),
+                op_id: convert::op_id(op_id),
+                mailbox: bytes(from.as_bytes()),
+                uids: convert::ranges(&uids),
+                to: bytes(to.as_bytes()),
+                remove,
+            };
+            let reply = answer!(self.write(Call::Copy(call)).await?, Copy)?;
+            done.uid_validity = UidValidity(reply.uid_validity);
+            done.pairs
+                .extend(reply.pairs.iter().map(|pair| (Uid(pair.from), Uid(pair.to))));
+            pieces.resume(reply.resume_from)?;
+        }
+        Ok(done)
+    }
+
+    /// At most [`limits::INLINE_BODY_MAX_BYTES`] of a body, and the size of the whole.
+    async fn read_inline(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<(Bytes, u64), Error> {
+        let mailbox = bytes(mailbox.as_bytes());
+        let call = v1::ReadBody {
+            account: self.account(),
+            mailbox,
+            uid: uid.0,
+            offset,
+            length,
+        };
+        let reply = answer!(self.read(Call::ReadBody(call)).await?, ReadBody)?;
+        Ok((reply.data, reply.size_bytes))
+    }
+
+    /// More of a body than fits into an answer; see [`crate::download`].
+    async fn download(
+        &self,
+        mailbox: MailboxId,
+        uid: Uid,
+        offset: u64,
+        length: u64,
+        begun: &[u8],
+    ) -> Result<Bytes, Error> {
+        let (core, deadline) = (&self.client.core, self.client.until());
+        let request = v1::DownloadRequest {
+            shard: 0,
+            token: self.session.token(core, deadline).await,
+            account: self.account(),
+            mailbox: bytes(mailbox.as_bytes()),
+            uid: uid.0,
+            offset,
+            length,
+        };
+        download(core, deadline, Place::Account(self.session.account), request, begun).await
     }
 }

@@ -17,6 +17,16 @@ pub const INLINE_SUMMARY_MAX_BYTES: usize = 4 * 1024;
 pub const MIME_DEPTH_MAX: usize = 32;
 /// Most parts that a summary describes; the rest is shown as part of the last one.
 pub const MIME_PARTS_MAX: usize = 1000;
+/// An encoded summary stays below this, whatever the mail: a page of a fetch holds several.
+pub const SUMMARY_MAX_BYTES: usize = 1024 * 1024;
+/// Longest text of one header field or parameter in a summary; the rest is cut. Long enough for every honest subject and file name.
+pub const SUMMARY_TEXT_MAX_BYTES: usize = 8 * 1024;
+/// Most addresses of one header field in a summary; the mail itself keeps them all.
+pub const SUMMARY_ADDRESSES_MAX: usize = 500;
+/// Most parameters of one Content-Type or Content-Disposition in a summary. RFC 2231 splits a long file name into several.
+pub const SUMMARY_PARAMETERS_MAX: usize = 100;
+/// RFC 8970 4: a preview is at most this long, in characters.
+pub const PREVIEW_MAX_CHARS: usize = 200;
 
 // --- accounts and mailboxes ------------------------------------------------------------------------------------------
 
@@ -44,10 +54,20 @@ pub const RECIPIENTS_PER_COMMAND_MAX: usize = 100;
 pub const RECIPIENTS_PER_TRANSACTION_MAX: usize = 1_000;
 /// Most rows in one page of a fetch or of changes.
 pub const FETCH_PAGE_ROWS_MAX: usize = 500;
+/// Most bytes in one page of a fetch, but for a single message that is larger: with the largest summary on top it stays below
+/// `GRPC_MESSAGE_MAX_BYTES`.
+pub const FETCH_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most References that a thread search looks at.
 pub const THREAD_REFERENCES_MAX: usize = 10;
 /// Expunge tombstones kept per mailbox; a client whose state is older gets the whole UID list instead.
 pub const TOMBSTONES_PER_MAILBOX_MAX: usize = 100_000;
+/// Most UIDs of expunged messages that one page of changes looks at: a few kilobytes as ranges in any real case.
+pub const VANISHED_PAGE_MAX: usize = 10_000;
+/// Messages of deleted mailboxes that one command of the account takes away beside its own work; a sweep command takes
+/// `MESSAGES_PER_COMMAND_MAX`.
+pub const DOOMED_MESSAGES_PER_COMMAND: usize = 100;
+/// Longest outcome that a receipt keeps, in bytes as estimated while it grows: with it a receipt stays below `ROW_VALUE_MAX_BYTES`.
+pub const OUTCOME_MAX_BYTES: usize = 12 * 1024;
 
 // --- receipts (decision 6) -------------------------------------------------------------------------------------------
 
@@ -68,6 +88,16 @@ pub const CLOCK_STEP_MAX_MS: u64 = 3600 * 1000;
 pub const ADDRESS_MAX_BYTES: usize = 254;
 /// Most addresses of one account.
 pub const ADDRESSES_PER_ACCOUNT_MAX: usize = 200;
+/// Most lines of an account's address history; the oldest goes first. A move every month fills it in 25 years.
+pub const ADDRESS_EVENTS_PER_ACCOUNT_MAX: u64 = 1_000;
+/// Most receipts of the directory: 15 minutes of 1,000 operations a second, an import's pace; the oldest goes first.
+pub const DIRECTORY_RECEIPTS_MAX: u64 = 900_000;
+/// Most nodes ever: the topology stays one answer.
+pub const NODES_MAX: usize = 1_000;
+/// Most shards, and the highest shard id: the topology stays one answer.
+pub const SHARDS_MAX: usize = 10_000;
+/// Most voters of a shard: five survive two losses, two more for a change under way.
+pub const REPLICAS_PER_SHARD_MAX: usize = 7;
 /// Longest password that is hashed: longer input costs CPU and adds nothing.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// Argon2id runs at the same time on one node: each takes 19 MiB and one core.
@@ -93,10 +123,18 @@ pub const APPEND_SILENCE_MS: u64 = 2_000;
 pub const PROPOSALS_PER_SHARD_MAX: usize = 1_024;
 /// Body bytes that one node holds in memory for requests in flight; beyond it callers wait, then get Busy.
 pub const BODY_BYTES_IN_FLIGHT_MAX: usize = 512 * 1024 * 1024;
+/// A request waits this long for room in memory, then it is answered Busy.
+pub const ROOM_WAIT_MS: u64 = 2_000;
 /// One journal segment.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// One volume segment.
 pub const VOLUME_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+/// Segments of the journal made at the first start, so that none is made under load.
+pub const JOURNAL_POOL_SEGMENTS: usize = 2;
+/// Bytes that wait for the journal's writer; more wait outside it.
+pub const JOURNAL_IN_FLIGHT_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that wait for the volumes' writer; a few of the largest bodies.
+pub const VOLUME_IN_FLIGHT_MAX_BYTES: usize = 128 * 1024 * 1024;
 /// What the journal's writer takes into one write and one sync.
 pub const JOURNAL_BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Raft entries that a node keeps in memory so that replication and apply read no disk.
@@ -120,6 +158,8 @@ pub const ROW_VALUE_MAX_BYTES: usize = 16 * 1024;
 
 /// A TLS handshake takes at most this long, or the connection is closed.
 pub const HANDSHAKE_MAX_MS: u64 = 10_000;
+/// Handshakes that one listener has under way: strangers cost this much and no more.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 1_024;
 /// Connections that one listener holds.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Requests that one client stream may have in flight on a node.
@@ -130,6 +170,20 @@ pub const DEFAULT_DEADLINE_MS: u64 = 30_000;
 pub const RETRY_FIRST_MS: u64 = 20;
 /// Largest pause between two tries.
 pub const RETRY_LARGEST_MS: u64 = 1_000;
+/// Reaching a node and shaking hands takes a client at most this long; then it asks the next replica.
+pub const CONNECT_MAX_MS: u64 = 2_000;
+/// HTTP/2 flow control per stream: a body chunk and what is behind it never wait for a window (performance.md).
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// HTTP/2 flow control per connection: two streams at full speed.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// A connection is pinged after this long without a frame, and is broken when the answer takes as long again.
+pub const HTTP2_KEEPALIVE_MS: u64 = 5_000;
+/// Accounts whose shard a client remembers: a gateway's busy ones; about 5 MiB.
+pub const CLIENT_HOMES_MAX: usize = 100_000;
+/// A client asks for the topology, and tries a node that was down, at most this often.
+pub const ROUTE_REFRESH_MS: u64 = 1_000;
+/// Shards that one delivery talks to at the same time.
+pub const DELIVER_SHARDS_AT_ONCE: usize = 16;
 /// A watch says at least this often that it lives.
 pub const WATCH_HEARTBEAT_MS: u64 = 30_000;
 /// Changes that wait for one slow watcher; beyond that it is told to look for itself.

@@ -1,1 +1,90 @@
-fn main() {}
+//! `cargo xtask`: the commands of the house. A rule that `cargo xtask check` does not run is not a rule.
+//!
+//! * `check` reads and never writes: format, clippy, the tidy rules, licences.
+//! * `fix` writes what a machine can write: format, golden scripts, the hash of the wire contract.
+//! * `test` builds the binaries once and runs everything that must pass; the test runner's closing lines come last.
+//! * `demo` builds the three binaries for release and hands its flags to `malle demo`.
+//!
+//! CI calls `check` and `test`, so a green machine at home and a green CI mean the same. Every cargo call selects the whole workspace
+//! with `--locked`: the same packages mean the same features, so nothing is built twice, and nothing rewrites the lock file.
+
+mod cargo;
+mod check;
+mod fix;
+mod licences;
+mod suites;
+mod tidy;
+mod tree;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "The commands of the house",
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Reads everything, writes nothing: format, clippy, tidy rules, licences
+    Check {
+        /// Leaves clippy out: what is left needs no compiler and seconds instead of minutes
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Writes what a machine can write: format, golden scripts, the hash of the wire contract
+    Fix,
+    /// Builds the binaries and runs every test
+    Test {
+        /// Leaves the cluster tests out, which start real processes
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Builds for release and runs `malle demo` with the flags that follow
+    Demo {
+        /// Flags of `malle demo`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
+        flags: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = tree::root().and_then(|root| match Arguments::parse().verb {
+        Verb::Check { quick } => check::run(&root, quick),
+        Verb::Fix => fix::run(&root),
+        Verb::Test { fast } => suites::run(&root, fast),
+        Verb::Demo { flags } => demo(&root, &flags),
+    });
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds the three binaries in one call and becomes `malle demo`, so that signals and the exit code are the demo's own.
+fn demo(root: &std::path::Path, flags: &[OsString]) -> anyhow::Result<ExitCode> {
+    use std::os::unix::process::CommandExt as _;
+    let built = cargo::cargo(root)
+        .args(["build", "--locked", "--release", "--bins"])
+        .args(["-p", "malle-node", "-p", "malle-gateway", "-p", "malle-cli"])
+        .status()
+        .context("starting cargo")?;
+    if !built.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let malle = cargo::target_directory(root)?.join("release").join("malle");
+    let error = std::process::Command::new(&malle).arg("demo").args(flags).exec();
+    Err(error).with_context(|| format!("starting {}", malle.display()))
+}

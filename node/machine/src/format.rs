@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 const MAGIC: [u8; 2] = *b"ML";
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 16;
-/// Largest payload that is decoded: above it a length is hostile. Rows and commands are far smaller.
-pub const PAYLOAD_MAX_BYTES: usize = 1024 * 1024;
+/// Largest payload that is decoded: an append request is the largest record. Above it a length is hostile.
+pub const PAYLOAD_MAX_BYTES: usize = malle_proto::limits::GRPC_MESSAGE_MAX_BYTES;
 /// Feature level that this build writes.
 pub const FEATURE_LEVEL: u8 = 1;
 
@@ -192,4 +192,133 @@ pub fn open(bytes: &[u8]) -> Result<(u16, u16, &[u8]), FormatError> {
         });
     }
     Ok((word(2), word(4), &bytes[HEADER_BYTES..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FormatError, HEADER_BYTES, PAYLOAD_MAX_BYTES, decode, encode, open};
+    use proptest::prelude::{any, proptest};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Sample {
+        number: u64,
+        text: String,
+        list: Vec<u8>,
+    }
+    crate::first_version!(Sample, 9_999);
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Other(u8);
+    crate::first_version!(Other, 9_998);
+
+    fn sample() -> Sample {
+        Sample {
+            number: 300,
+            text: "é".into(),
+            list: vec![1, 2],
+        }
+    }
+
+    /// Gives a changed record a checksum that fits.
+    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[HEADER_BYTES..]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn the_envelope_is_as_the_byte_map_says() {
+        let bytes = encode(&sample());
+        assert_eq!(&bytes[..12], b"ML\x0f\x27\x01\x00\x00\x01\x09\x00\x00\x00");
+        assert_eq!(&bytes[16..], b"\xfb\x2c\x01\x02\xc3\xa9\x02\x01\x02");
+        assert_eq!(decode::<Sample>(&bytes).unwrap(), sample());
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_its_reason() {
+        let bytes = encode(&sample()).to_vec();
+        let changed = |at: usize, to: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = to;
+            bytes
+        };
+        let error = |bytes: &[u8]| decode::<Sample>(bytes).unwrap_err();
+        assert_eq!(error(&[]), FormatError::Short { have: 0, want: 16 });
+        assert_eq!(error(&bytes[..20]), FormatError::Short { have: 20, want: 25 });
+        assert_eq!(error(&[bytes.as_slice(), b"x"].concat()), FormatError::Trailing(1));
+        assert_eq!(error(&changed(0, 0)), FormatError::Magic);
+        assert_eq!(error(&changed(20, 0)), FormatError::Checksum);
+        assert_eq!(
+            decode::<Other>(&bytes).unwrap_err(),
+            FormatError::Type {
+                found: 9_999,
+                wanted: 9_998
+            }
+        );
+        assert!(matches!(
+            error(&sealed(changed(4, 2))),
+            FormatError::Version {
+                version: 2,
+                flags: 0,
+                ..
+            }
+        ));
+        assert!(matches!(
+            error(&sealed(changed(6, 1))),
+            FormatError::Version { flags: 1, .. }
+        ));
+        assert!(
+            matches!(error(&sealed(changed(22, 1))), FormatError::Trailing(1)),
+            "a payload with bytes left over"
+        );
+        assert!(
+            matches!(error(&sealed(changed(22, 200))), FormatError::Payload(_)),
+            "a list longer than the record"
+        );
+    }
+
+    #[test]
+    fn a_hostile_length_allocates_nothing() {
+        let mut bytes = encode(&Sample {
+            number: 0,
+            text: String::new(),
+            list: vec![],
+        })
+        .to_vec();
+        // The text claims 2^62 bytes.
+        bytes.truncate(HEADER_BYTES + 1);
+        bytes.push(0xFD);
+        bytes.extend_from_slice(&(1_u64 << 62).to_le_bytes());
+        let length = (bytes.len() - HEADER_BYTES) as u32;
+        bytes[8..12].copy_from_slice(&length.to_le_bytes());
+        assert!(matches!(decode::<Sample>(&sealed(bytes)), Err(FormatError::Payload(_))));
+        let large = Sample {
+            number: 0,
+            text: String::new(),
+            list: vec![0; PAYLOAD_MAX_BYTES + 1],
+        };
+        assert!(
+            decode::<Sample>(&encode(&large)).is_err(),
+            "beyond the bound nothing is decoded"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_as_they_went(number in any::<u64>(), text in any::<String>(), list in any::<Vec<u8>>()) {
+            let sample = Sample { number, text, list };
+            assert_eq!(decode::<Sample>(&encode(&sample)).unwrap(), sample);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in any::<Vec<u8>>(), number in any::<u64>()) {
+            let _ = open(&bytes);
+            let mut record = encode(&Sample { number, text: String::new(), list: vec![] }).to_vec();
+            record.truncate(HEADER_BYTES);
+            record[8..12].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+            record.extend_from_slice(&bytes);
+            let _ = decode::<Sample>(&sealed(record));
+        }
+    }
 }

@@ -13,6 +13,8 @@
 pub mod digest;
 pub mod directory;
 pub mod format;
+#[cfg(test)]
+mod golden;
 pub mod shard;
 pub mod view;
 

@@ -106,6 +106,18 @@ impl<'v> Draft<'v> {
         self.writes.rows.insert(key, None);
     }
 
+    /// Takes over the writes of a draft that was laid over this one: all of a part of a command that came to an effect.
+    pub fn absorb(&mut self, part: Writes) {
+        self.writes.rows.extend(part.rows);
+        for hash in part.bodies_named {
+            if !self.writes.bodies_named.contains(&hash) {
+                self.writes.bodies_named.push(hash);
+            }
+        }
+        self.writes.bodies_released.extend(part.bodies_released);
+        self.writes.changes.extend(part.changes);
+    }
+
     fn merged(&self, from: &[u8], to: &[u8], back: bool, visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
         if from >= to {
             return Ok(());
@@ -249,5 +261,98 @@ impl View for MemoryView {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Draft, Flow, MemoryView, View, Writes};
+    use bytes::Bytes;
+    use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq};
+    use proptest::prelude::{any, prop, proptest};
+
+    fn rows(view: &dyn View, from: &[u8], to: &[u8], back: bool, max: usize) -> Vec<(Vec<u8>, Bytes)> {
+        let mut rows = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), Bytes::copy_from_slice(value)));
+            Ok(if rows.len() < max { Flow::More } else { Flow::Stop })
+        };
+        match back {
+            true => view.scan_back(from, to, &mut visit).unwrap(),
+            false => view.scan(from, to, &mut visit).unwrap(),
+        }
+        rows
+    }
+
+    fn write(draft: &mut Draft<'_>, writes: &[(u8, Option<u8>)]) {
+        for (key, value) in writes {
+            match value {
+                Some(value) => draft.put(vec![*key], vec![*value]),
+                None => draft.remove(vec![*key]),
+            }
+        }
+    }
+
+    proptest! {
+        /// Keys of a few values only, so that writes meet rows and each other.
+        #[test]
+        fn a_draft_shows_what_committing_it_would(
+            base in prop::collection::vec((0..20_u8, any::<u8>()), 0..20),
+            lower in prop::collection::vec((0..20_u8, any::<Option<u8>>()), 0..20),
+            upper in prop::collection::vec((0..20_u8, any::<Option<u8>>()), 0..20),
+            (from, to) in (0..20_u8, 0..22_u8),
+            back in any::<bool>(),
+            max in 1..25_usize,
+        ) {
+            let mut view = MemoryView::default();
+            for (key, value) in base {
+                view.rows.insert(vec![key], vec![value].into());
+            }
+            let mut below = Draft::new(&view);
+            write(&mut below, &lower);
+            let mut above = Draft::new(&below);
+            write(&mut above, &upper);
+            let seen = rows(&above, &[from], &[to], back, max);
+            let got: Vec<Option<Bytes>> = (0..20).map(|key| above.get(&[key]).unwrap()).collect();
+            let part = above.writes;
+            below.absorb(part);
+            let writes = below.writes;
+            view.commit(&writes);
+            assert_eq!(seen, rows(&view, &[from], &[to], back, max));
+            assert_eq!(got, (0..20).map(|key| view.get(&[key]).unwrap()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_empty_range_shows_nothing() {
+        let mut view = MemoryView::default();
+        view.rows.insert(vec![1], Bytes::new());
+        let draft = Draft::new(&view);
+        for view in [&view as &dyn View, &draft] {
+            assert!(rows(view, &[2], &[1], false, 9).is_empty() && rows(view, &[1], &[1], true, 9).is_empty());
+            assert_eq!(rows(view, &[1], &[2], true, 9).len(), 1);
+        }
+    }
+
+    #[test]
+    fn absorbing_keeps_the_news_and_names_a_body_once() {
+        let view = MemoryView::default();
+        let mut draft = Draft::new(&view);
+        let change = Change {
+            account: AccountId([1; 16]),
+            modseq: ModSeq(1),
+            mailbox: MailboxId([2; 16]),
+            tree: false,
+        };
+        let part = Writes {
+            bodies_named: vec![BodyHash([1; 32])],
+            bodies_released: vec![BodyHash([2; 32])],
+            changes: vec![change],
+            ..Writes::default()
+        };
+        draft.absorb(part.clone());
+        draft.absorb(part);
+        assert_eq!(draft.writes.bodies_named, [BodyHash([1; 32])]);
+        assert_eq!((draft.writes.bodies_released.len(), draft.writes.changes.len()), (2, 2));
     }
 }

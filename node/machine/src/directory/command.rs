@@ -215,4 +215,13 @@ pub enum Refusal {
     /// One of the bounds in `limits`.
     #[error("limit reached: {0}")]
     Limit(String),
+    /// The id is another account's; ids are never reused.
+    #[error("the account {0} exists already")]
+    AccountExists(AccountId),
+    /// The op id was used for another kind of operation.
+    #[error("the op id {0} was used for another operation")]
+    OpIdReused(OpId),
+    /// The command makes no sense.
+    #[error("{0}")]
+    Invalid(String),
 }

@@ -1,10 +1,32 @@
 //! The machine of the directory: nodes, shards, accounts, addresses, password hashes, token keys.
 //!
-//! [`apply`] is the only way its rows change; [`read`] is how they are looked at. docs/storage.md has the keys.
+//! [`apply`] is the only way its rows change; [`read`] is how they are looked at. Inside:
+//!
+//! * `rows`: every kind of row, its key and its record, and nothing about what they mean together.
+//! * `cluster`: nodes, shards and token keys. `accounts`: accounts and their addresses. `receipts`: repeats.
+//! * `address`: the normal form of an address, the only text that the machine takes a position on.
+//!
+//! What must hold between the rows, after every command:
+//!
+//! * an address row and the account's own row of that address come and go together; every account has exactly one primary address;
+//! * a shard's counter is the number of its accounts, a domain's counter the number of its addresses;
+//! * every account has one grant row, under the newest sequence number that its shard gave to it.
+//!
+//! A refused or repeated command writes nothing, not even the time. What is absent: verifying passwords and tokens (the node does
+//! it, outside of the replicated state), and deleting accounts.
 
+mod accounts;
+mod address;
 mod apply;
+mod cluster;
 mod command;
+#[cfg(test)]
+mod kept_records;
 pub mod read;
+mod receipts;
+mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use apply::apply;
 pub use command::{AccountState, Command, Node, Op, Outcome, Refusal, Shard, TokenKey};

@@ -2,8 +2,19 @@
 
 use malle_proto::{AccountId, ClusterId, ShardId};
 
-use super::{AccountState, Node, Shard, TokenKey};
-use crate::view::{Fault, View};
+use super::cluster::TOKEN_KEYS_KEPT;
+use super::rows::{
+    self, AccountRow, AddressRow, ClockRow, ClusterRow, GrantRow, HistoryRow, NodeRow, OwnAddressRow, PasswordRow,
+    ShardRow, Tag, TokenKeyRow,
+};
+use super::{AccountState, Node, Shard, TokenKey, address};
+use crate::format::Record;
+use crate::view::{Fault, Flow, View};
+
+/// Bytes of an own-address key before its text.
+const OWN_ADDRESS_PREFIX_BYTES: usize = 1 + 16;
+/// Bytes of a grant key before its sequence number.
+const GRANT_PREFIX_BYTES: usize = 1 + 4;
 
 /// The cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,98 +78,213 @@ pub struct Grant {
 /// The normal form of an address: domain in lower case (with ASCII letters lowered, other letters kept), local part in lower case,
 /// no quotes needed, one `@`, at most `limits::ADDRESS_MAX_BYTES`; `None` when it is not an address that malle takes.
 /// (Malle's local parts ignore letter case, as RFC 5321 2.4 lets a receiver choose.)
-pub fn normal_address(_text: &str) -> Option<String> {
-    None
+pub fn normal_address(text: &str) -> Option<String> {
+    address::normal(text)
 }
 
 /// The cluster; `None` before Init.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn cluster(_view: &dyn View) -> Result<Option<Cluster>, Fault> {
-    unwritten()
+pub fn cluster(view: &dyn View) -> Result<Option<Cluster>, Fault> {
+    let row: Option<ClusterRow> = rows::load(view, "cluster", &rows::first(Tag::Cluster))?;
+    Ok(row.map(|row| Cluster {
+        id: row.id,
+        name: row.name,
+    }))
+}
+
+/// The machine's time, milliseconds since 1970; 0 before Init.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn time_ms(view: &dyn View) -> Result<u64, Fault> {
+    let row: Option<ClockRow> = rows::load(view, "clock", &rows::first(Tag::Clock))?;
+    Ok(row.map_or(0, |row| row.time_ms))
 }
 
 /// Every node, by id.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn nodes(_view: &dyn View) -> Result<Vec<Node>, Fault> {
-    unwritten()
+pub fn nodes(view: &dyn View) -> Result<Vec<Node>, Fault> {
+    collect(view, "node", rows::first(Tag::Node), |_, NodeRow(node)| Ok(node))
 }
 
 /// Every shard, by id, with its number of accounts.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn shards(_view: &dyn View) -> Result<Vec<(Shard, u64)>, Fault> {
-    unwritten()
+pub fn shards(view: &dyn View) -> Result<Vec<(Shard, u64)>, Fault> {
+    collect(view, "shard", rows::first(Tag::Shard), |_, row: ShardRow| {
+        Ok((row.shard, row.accounts))
+    })
 }
 
 /// The newest token keys, newest first, at most two.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn token_keys(_view: &dyn View) -> Result<Vec<TokenKey>, Fault> {
-    unwritten()
+pub fn token_keys(view: &dyn View) -> Result<Vec<TokenKey>, Fault> {
+    let mut keys: Vec<TokenKey> = collect(view, "token key", rows::first(Tag::TokenKey), |_, TokenKeyRow(key)| {
+        Ok(key)
+    })?;
+    keys.reverse();
+    keys.truncate(TOKEN_KEYS_KEPT);
+    Ok(keys)
 }
 
 /// The account behind a normalised address.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn by_address(_view: &dyn View, _address: &str) -> Result<Option<Account>, Fault> {
-    unwritten()
+pub fn by_address(view: &dyn View, address: &str) -> Result<Option<Account>, Fault> {
+    let Some(row) = rows::load::<AddressRow>(view, "address", &rows::address(address))? else {
+        return Ok(None);
+    };
+    match account(view, row.account)? {
+        Some(account) => Ok(Some(account)),
+        None => Err(Fault::Broken(format!(
+            "an address names the account {}, which is not there",
+            row.account
+        ))),
+    }
 }
 
 /// The only domain that addresses have; `None` when there are none or several.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn only_domain(_view: &dyn View) -> Result<Option<String>, Fault> {
-    unwritten()
+pub fn only_domain(view: &dyn View) -> Result<Option<String>, Fault> {
+    let mut found = Vec::new();
+    let from = rows::first(Tag::Domain);
+    view.scan(&from, &rows::behind(from.clone()), &mut |key, _| {
+        found.push(rows::text(key, 1)?.to_owned());
+        Ok(if found.len() < 2 { Flow::More } else { Flow::Stop })
+    })?;
+    Ok(if found.len() == 1 { found.pop() } else { None })
 }
 
 /// An account.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn account(_view: &dyn View, _account: AccountId) -> Result<Option<Account>, Fault> {
-    unwritten()
+pub fn account(view: &dyn View, account: AccountId) -> Result<Option<Account>, Fault> {
+    let row: Option<AccountRow> = rows::load(view, "account", &rows::account(account))?;
+    Ok(row.map(|row| shown(account, row)))
+}
+
+fn shown(id: AccountId, row: AccountRow) -> Account {
+    Account {
+        id,
+        shard: row.shard,
+        placement_epoch: row.placement_epoch,
+        state: row.state,
+        quota_bytes: row.quota_bytes,
+        created_ms: row.created_ms,
+        primary_address: row.primary_address,
+    }
 }
 
 /// Its addresses, the primary one first.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn addresses(_view: &dyn View, _account: AccountId) -> Result<Vec<Address>, Fault> {
-    unwritten()
+pub fn addresses(view: &dyn View, account: AccountId) -> Result<Vec<Address>, Fault> {
+    let Some(owner) = self::account(view, account)? else {
+        return Ok(Vec::new());
+    };
+    let mut addresses = collect(
+        view,
+        "own address",
+        rows::own_addresses(account),
+        |key, row: OwnAddressRow| {
+            let address = rows::text(key, OWN_ADDRESS_PREFIX_BYTES)?.to_owned();
+            Ok(Address {
+                primary: address == owner.primary_address,
+                address,
+                since_ms: row.since_ms,
+            })
+        },
+    )?;
+    // Stable: behind the primary one they stay in the order of their bytes.
+    addresses.sort_by_key(|address| !address.primary);
+    Ok(addresses)
 }
 
-/// What happened to its addresses, oldest first.
+/// What happened to its addresses, oldest first, at most `limits::ADDRESS_EVENTS_PER_ACCOUNT_MAX`.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn history(_view: &dyn View, _account: AccountId) -> Result<Vec<AddressEvent>, Fault> {
-    unwritten()
+pub fn history(view: &dyn View, account: AccountId) -> Result<Vec<AddressEvent>, Fault> {
+    collect(view, "history", rows::histories(account), |_, row: HistoryRow| {
+        Ok(AddressEvent {
+            time_ms: row.time_ms,
+            address: row.address,
+            event: row.event.as_str().to_owned(),
+        })
+    })
 }
 
 /// Its password hash (PHC string).
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn password_hash(_view: &dyn View, _account: AccountId) -> Result<Option<String>, Fault> {
-    unwritten()
+pub fn password_hash(view: &dyn View, account: AccountId) -> Result<Option<String>, Fault> {
+    let row: Option<PasswordRow> = rows::load(view, "password", &rows::password(account))?;
+    Ok(row.map(|row| row.hash))
 }
 
 /// Accounts of a shard made or changed after `sequence`, in order, at most `max`.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn grants(_view: &dyn View, _shard: ShardId, _sequence: u64, _max: usize) -> Result<Vec<Grant>, Fault> {
-    unwritten()
+pub fn grants(view: &dyn View, shard: ShardId, sequence: u64, max: usize) -> Result<Vec<Grant>, Fault> {
+    let Some(after) = sequence.checked_add(1) else {
+        return Ok(Vec::new());
+    };
+    let mut found: Vec<(u64, AccountId)> = Vec::new();
+    view.scan(
+        &rows::grant(shard, after),
+        &rows::behind(rows::grant(shard, u64::MAX)),
+        &mut |key, value| {
+            if found.len() >= max {
+                return Ok(Flow::Stop);
+            }
+            let row: GrantRow = rows::decode("grant", value)?;
+            found.push((sequence_of(key)?, row.account));
+            Ok(Flow::More)
+        },
+    )?;
+    let mut grants = Vec::with_capacity(found.len());
+    for (sequence, id) in found {
+        let row: AccountRow = rows::must(view, "account", &rows::account(id))?;
+        grants.push(Grant {
+            sequence,
+            account: shown(id, row),
+        });
+    }
+    Ok(grants)
 }
 
-fn unwritten<T>() -> Result<T, Fault> {
-    Err(Fault::Broken("not written yet".into()))
+fn sequence_of(key: &[u8]) -> Result<u64, Fault> {
+    key.get(GRANT_PREFIX_BYTES..)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| Fault::Broken(format!("no sequence number in the key {key:02x?}")))
+}
+
+/// Every row that begins with `prefix`, in the order of the keys.
+fn collect<R: Record, T>(
+    view: &dyn View,
+    what: &'static str,
+    prefix: Vec<u8>,
+    make: impl Fn(&[u8], R) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    let mut found = Vec::new();
+    view.scan(&prefix, &rows::behind(prefix.clone()), &mut |key, value| {
+        found.push(make(key, rows::decode(what, value)?)?);
+        Ok(Flow::More)
+    })?;
+    Ok(found)
 }

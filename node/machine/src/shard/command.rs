@@ -98,7 +98,8 @@ pub enum Op {
         op_id: OpId,
         /// What.
         change: MailboxChange,
-        /// Ids for mailboxes that this makes, drawn by the proposer; `limits::MAILBOX_DEPTH_MAX` are always enough.
+        /// Ids for mailboxes that this makes, drawn by the proposer; `limits::MAILBOX_DEPTH_MAX` are enough for any change, and one more
+        /// for renaming INBOX to a name of that depth whose parents are all missing.
         fresh_ids: Vec<MailboxId>,
     },
     /// Collection: releases bodies without references and raises the shard's body epoch.
@@ -110,6 +111,12 @@ pub enum Op {
     ForgetBodies {
         /// Which.
         hashes: Vec<BodyHash>,
+    },
+    /// Takes away rows of deleted mailboxes and receipts that expired, a bounded number. Every command of the account does some of
+    /// this; `read::accounts_to_sweep` names the accounts that wait for more.
+    Sweep {
+        /// Whose.
+        account: AccountId,
     },
 }
 
@@ -152,7 +159,8 @@ pub struct NewMail {
     pub email_id: EmailId,
     /// Thread id if no message of the account belongs to its thread (ignored for a delivery).
     pub fresh_thread: ThreadId,
-    /// 128-bit hashes of the Message-ID and of the References, own first, at most 1 + `limits::THREAD_REFERENCES_MAX`.
+    /// 128-bit hashes of the Message-ID and of the References, own first, at most 1 + `limits::THREAD_REFERENCES_MAX`. The first of
+    /// them whose thread is known decides. Rows are kept for the own one and for the first and last reference.
     pub thread_keys: Vec<[u8; 16]>,
 }
 
@@ -293,7 +301,7 @@ pub enum MailboxChange {
 /// What a command came to. Replicas agree on it; receipts keep the effects among them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// OpenAccounts, ForgetBodies.
+    /// OpenAccounts, ForgetBodies, Sweep.
     Done,
     /// A delivery, in the order of its recipients.
     Delivered(Vec<Result<Stored, Refusal>>),

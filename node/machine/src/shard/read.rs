@@ -1,19 +1,30 @@
 //! Looking at a shard's rows: what the api answers reads with. Nothing here changes anything.
+//!
+//! Each function sees the rows of one moment if its view does. What a page costs is what it answers with: `changes` walks an index of
+//! MODSEQs, not the mailbox. Deleted mailboxes are gone at once for every function here, although their rows go later.
 
 use bytes::Bytes;
 use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, ModSeq, ThreadId, Uid, UidValidity};
 
-use super::{Flags, InternalDate, MessageFlags, Refusal, SpecialUse, UidRange};
-use crate::view::{Fault, View};
+use super::{Flags, InternalDate, MessageFlags, Refusal, SpecialUse, UidRange, keys, rows};
+use crate::view::{Fault, Flow, View};
+
+mod change;
+mod mailbox;
+mod page;
+
+pub use change::changes;
+pub use mailbox::{mailboxes, open};
+pub use page::{fetch, message};
 
 /// A mailbox with its counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {
-    /// Its id.
+    /// Its id. A name that only holds children has one too, which opens nothing.
     pub id: MailboxId,
     /// Full name.
     pub name: String,
-    /// Fixed.
+    /// Fixed; 0 for a name that only holds children.
     pub uid_validity: UidValidity,
     /// The next message gets this UID or a higher one.
     pub uid_next: Uid,
@@ -102,7 +113,7 @@ pub struct Changes {
     pub vanished: Vec<UidRange>,
     /// Complete up to here.
     pub through: ModSeq,
-    /// Tombstones do not reach back far enough.
+    /// Tombstones do not reach back far enough: `vanished` may lack some. `changed` is complete all the same.
     pub cannot_calculate: bool,
     /// Keywords of the mailbox.
     pub keywords: Vec<String>,
@@ -115,9 +126,9 @@ pub struct Account {
     pub modseq: ModSeq,
     /// Bytes it may hold.
     pub quota_bytes: u64,
-    /// Bytes it holds.
+    /// Bytes it holds, with those of deleted mailboxes until their rows are gone.
     pub used_bytes: u64,
-    /// Messages it holds.
+    /// Messages it holds, counted in the same way.
     pub messages: u64,
     /// Takes no changes.
     pub suspended: bool,
@@ -127,109 +138,125 @@ pub struct Account {
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn account(_view: &dyn View, _account: AccountId) -> Result<Option<Account>, Fault> {
-    unwritten()
+pub fn account(view: &dyn View, account: AccountId) -> Result<Option<Account>, Fault> {
+    Ok(account_row(view, account)?.map(|row| Account {
+        modseq: ModSeq(row.modseq),
+        quota_bytes: row.quota_bytes,
+        used_bytes: row.used_bytes,
+        messages: row.messages,
+        suspended: row.suspended,
+    }))
 }
 
-/// Every mailbox, sorted by name.
-///
-/// # Errors
-/// A [`Fault`]; inside, `NoAccount`.
-pub fn mailboxes(_view: &dyn View, _account: AccountId) -> Result<Result<Vec<Mailbox>, Refusal>, Fault> {
-    unwritten()
+fn account_row(view: &dyn View, account: AccountId) -> Result<Option<rows::Account>, Fault> {
+    rows::get(view, &keys::account(account), "account")
 }
 
-/// A mailbox as SELECT sees it.
-///
-/// # Errors
-/// A [`Fault`]; inside, `NoAccount` or `NoMailbox`.
-pub fn open(_view: &dyn View, _account: AccountId, _mailbox: MailboxId) -> Result<Result<Opened, Refusal>, Fault> {
-    unwritten()
-}
-
-/// Messages of `uids` with a MODSEQ above `changed_since`, at most `max_rows`.
-///
-/// # Errors
-/// A [`Fault`]; inside, `NoAccount` or `NoMailbox`.
-pub fn fetch(
-    _view: &dyn View,
-    _account: AccountId,
-    _mailbox: MailboxId,
-    _uids: &[UidRange],
-    _changed_since: ModSeq,
-    _max_rows: usize,
-) -> Result<Result<Page, Refusal>, Fault> {
-    unwritten()
-}
-
-/// One message.
-///
-/// # Errors
-/// A [`Fault`].
-pub fn message(
-    _view: &dyn View,
-    _account: AccountId,
-    _mailbox: MailboxId,
-    _uid: Uid,
-) -> Result<Option<Message>, Fault> {
-    unwritten()
-}
-
-/// What changed in a mailbox above `since`, at most `max_rows` changed messages.
-///
-/// # Errors
-/// A [`Fault`]; inside, `NoAccount` or `NoMailbox`.
-pub fn changes(
-    _view: &dyn View,
-    _account: AccountId,
-    _mailbox: MailboxId,
-    _since: ModSeq,
-    _max_rows: usize,
-) -> Result<Result<Changes, Refusal>, Fault> {
-    unwritten()
+/// The mailbox's row, or why there is none.
+fn mailbox_row(
+    view: &dyn View,
+    account: AccountId,
+    mailbox: MailboxId,
+) -> Result<Result<(rows::Account, rows::Mailbox), Refusal>, Fault> {
+    let Some(account_row) = account_row(view, account)? else {
+        return Ok(Err(Refusal::NoAccount));
+    };
+    let row = rows::get(view, &keys::mailbox(account, mailbox), "mailbox")?;
+    Ok(row.map(|row| (account_row, row)).ok_or(Refusal::NoMailbox))
 }
 
 /// The shard's body epoch: what a put that begins now carries.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn body_epoch(_view: &dyn View) -> Result<u64, Fault> {
-    unwritten()
+pub fn body_epoch(view: &dyn View) -> Result<u64, Fault> {
+    Ok(rows::shard(view)?.body_epoch)
 }
 
-/// Visits every body that a row names, with its number of references (0: waits for collection) and, then, since when, in
-/// milliseconds of the machine's time.
-///
-/// # Errors
-/// A [`Fault`] of the view or of the visitor.
-pub fn bodies(_view: &dyn View, _visit: &mut dyn FnMut(BodyHash, u64, u64) -> Result<(), Fault>) -> Result<(), Fault> {
-    unwritten()
-}
-
-/// Whether rows name this body.
+/// The machine's time, milliseconds since 1970; 0 before the first command.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn body_is_named(_view: &dyn View, _hash: BodyHash) -> Result<bool, Fault> {
-    unwritten()
+pub fn time_ms(view: &dyn View) -> Result<u64, Fault> {
+    Ok(rows::shard(view)?.time_ms)
+}
+
+/// Visits every body whose bytes must be kept, with its number of references (0: waits for collection) and, then, since when, in
+/// milliseconds of the machine's time. Released bodies are not among them.
+///
+/// # Errors
+/// A [`Fault`] of the view or of the visitor.
+pub fn bodies(view: &dyn View, visit: &mut dyn FnMut(BodyHash, u64, u64) -> Result<(), Fault>) -> Result<(), Fault> {
+    every_body(view, &mut |hash, body| match body.released_epoch {
+        0 => visit(hash, body.references, body.idle_since_ms),
+        _ => Ok(()),
+    })
+}
+
+/// Visits every body that was released and not yet forgotten, with the epoch of its release.
+///
+/// # Errors
+/// A [`Fault`] of the view or of the visitor.
+pub fn released_bodies(
+    view: &dyn View,
+    visit: &mut dyn FnMut(BodyHash, u64) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    every_body(view, &mut |hash, body| match body.released_epoch {
+        0 => Ok(()),
+        epoch => visit(hash, epoch),
+    })
+}
+
+fn every_body(view: &dyn View, visit: &mut dyn FnMut(BodyHash, rows::Body) -> Result<(), Fault>) -> Result<(), Fault> {
+    let range = keys::bodies();
+    view.scan(&range.from, &range.to, &mut |key, value| {
+        visit(
+            keys::hash_of(key).ok_or_else(rows::bad_key)?,
+            rows::read(value, "body")?,
+        )?;
+        Ok(Flow::More)
+    })
+}
+
+/// Whether the bytes of this body must be kept: a message names it, or it waits for collection and may be named again without another
+/// put. A released body is not named.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn body_is_named(view: &dyn View, hash: BodyHash) -> Result<bool, Fault> {
+    let body: Option<rows::Body> = rows::get(view, &keys::body(hash), "body")?;
+    Ok(body.is_some_and(|body| body.released_epoch == 0))
 }
 
 /// Directory sequence number up to which this shard knows its accounts.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn accounts_through(_view: &dyn View) -> Result<u64, Fault> {
-    unwritten()
+pub fn accounts_through(view: &dyn View) -> Result<u64, Fault> {
+    Ok(rows::shard(view)?.accounts_through)
 }
 
 /// Number of accounts.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn account_count(_view: &dyn View) -> Result<u64, Fault> {
-    unwritten()
+pub fn account_count(view: &dyn View) -> Result<u64, Fault> {
+    Ok(rows::shard(view)?.accounts)
 }
 
-fn unwritten<T>() -> Result<T, Fault> {
-    Err(Fault::Broken("not written yet".into()))
+/// Accounts with deleted mailboxes whose rows are still there, at most `max`: for the leader, which sweeps them.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn accounts_to_sweep(view: &dyn View, max: usize) -> Result<Vec<AccountId>, Fault> {
+    let range = keys::sweeps();
+    let mut accounts = Vec::new();
+    view.scan(&range.from, &range.to, &mut |key, _| {
+        if accounts.len() == max {
+            return Ok(Flow::Stop);
+        }
+        accounts.push(AccountId(keys::id_of(key).ok_or_else(rows::bad_key)?));
+        Ok(Flow::More)
+    })?;
+    Ok(accounts)
 }

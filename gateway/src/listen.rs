@@ -1,0 +1,224 @@
+//! Listeners: take connections within bounds, give each its protocol, and let them finish when the gateway stops.
+//!
+//! One task per listener, one per connection; the listener's task awaits its connections, and `main` awaits the listeners. A
+//! listener that is full says so and closes, so that a flood on one port never takes from another. Enter at [`Listener::run`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use malle_client::Client;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::config::PlaintextLogin;
+use crate::tls::PublicTls;
+use crate::{imap, lmtp};
+
+/// Sessions that still run this long after the stop are cut off. Their mails were not acknowledged.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: the usual reason, too many open files, does not pass by trying again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A session that was promised nothing yet.
+pub const PLAIN: imap::SessionSettings = imap::SessionSettings {
+    tls: false,
+    starttls_offered: false,
+    plaintext_login_allowed: false,
+    greeted: false,
+};
+
+/// What a listener speaks.
+#[derive(Clone)]
+pub enum Service {
+    /// LMTP.
+    Lmtp(lmtp::Context<Client>),
+    /// IMAP that begins in plain text, with STARTTLS where there is a certificate.
+    Imap {
+        /// For every session.
+        context: imap::Context,
+        /// For STARTTLS.
+        tls: Option<Arc<PublicTls>>,
+        /// May a password come without TLS?
+        plaintext_login: PlaintextLogin,
+    },
+    /// IMAP inside TLS.
+    Imaps {
+        /// For every session.
+        context: imap::Context,
+        /// The certificate.
+        tls: Arc<PublicTls>,
+    },
+}
+
+impl Service {
+    /// For the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Service::Lmtp(_) => "lmtp",
+            Service::Imap { .. } => "imap",
+            Service::Imaps { .. } => "imaps",
+        }
+    }
+
+    /// What a client hears when there is no place for it. Inside TLS nothing can be said before the handshake.
+    fn no_place(&self) -> &'static [u8] {
+        match self {
+            Service::Lmtp(_) => b"421 4.3.2 too many sessions, try again later\r\n",
+            Service::Imap { .. } => b"* BYE [UNAVAILABLE] too many sessions, try again later\r\n",
+            Service::Imaps { .. } => b"",
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, session: u64) {
+        match self {
+            Service::Lmtp(context) => {
+                lmtp::serve(stream, lmtp::Context { session, ..context }).await;
+            }
+            Service::Imap {
+                mut context,
+                tls,
+                plaintext_login,
+            } => {
+                // Loopback on both ends: a proxy on this machine that forwards strangers must speak TLS to us instead.
+                let local =
+                    stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) && peer.ip().is_loopback();
+                context.settings = imap::SessionSettings {
+                    starttls_offered: tls.is_some(),
+                    plaintext_login_allowed: plaintext_login == PlaintextLogin::Loopback && local,
+                    ..PLAIN
+                };
+                serve_imap(
+                    Box::new(stream),
+                    imap::Context {
+                        peer: peer.to_string(),
+                        ..context
+                    },
+                    tls,
+                )
+                .await;
+            }
+            Service::Imaps { mut context, tls } => {
+                context.settings = imap::SessionSettings { tls: true, ..PLAIN };
+                match tls.accept(stream).await {
+                    Ok(stream) => {
+                        serve_imap(
+                            Box::new(stream),
+                            imap::Context {
+                                peer: peer.to_string(),
+                                ..context
+                            },
+                            None,
+                        )
+                        .await;
+                    }
+                    Err(error) => tracing::info!(%peer, %error, "tls handshake failed"),
+                }
+            }
+        }
+    }
+}
+
+async fn serve_imap(io: imap::BoxedIo, mut context: imap::Context, tls: Option<Arc<PublicTls>>) {
+    let plain = match imap::serve(io, context.clone()).await {
+        imap::Ended::Closed => return,
+        imap::Ended::StartTls(plain) => plain,
+    };
+    let Some(tls) = tls else { return };
+    match tls.accept(plain).await {
+        Ok(stream) => {
+            context.settings = context.settings.after_starttls();
+            // A session inside TLS is offered no second STARTTLS: it only closes.
+            imap::serve(Box::new(stream), context).await;
+        }
+        Err(error) => tracing::info!(peer = context.peer, %error, "tls handshake after STARTTLS failed"),
+    }
+}
+
+/// A bound port.
+pub struct Listener {
+    socket: TcpListener,
+    service: Service,
+    sessions_max: usize,
+}
+
+impl Listener {
+    /// Opens the port.
+    pub async fn bind(address: SocketAddr, service: Service, sessions_max: usize) -> std::io::Result<Listener> {
+        let socket = TcpListener::bind(address).await?;
+        tracing::info!(service = service.name(), address = %socket.local_addr()?, "listening");
+        Ok(Listener {
+            socket,
+            service,
+            sessions_max,
+        })
+    }
+
+    /// Serves until `stop` turns true and the sessions are over, at most [`STOP_MAX`] later.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let Listener {
+            socket,
+            service,
+            sessions_max,
+        } = self;
+        let mut sessions = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                Some(ended) = sessions.join_next() => {
+                    log_panic(&service, ended);
+                    continue;
+                }
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, peer)) if sessions.len() >= sessions_max => turn_away(&service, stream, peer).await,
+                Ok((stream, peer)) => {
+                    // Answers are small and awaited: Nagle's algorithm would only delay them. Failing here costs speed, nothing else.
+                    let _ = stream.set_nodelay(true);
+                    sessions.spawn(service.clone().serve(stream, peer, next_session()));
+                }
+                Err(error) => {
+                    tracing::error!(service = service.name(), %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(socket);
+        let finished = timeout(STOP_MAX, async {
+            while let Some(ended) = sessions.join_next().await {
+                log_panic(&service, ended);
+            }
+        });
+        if finished.await.is_err() {
+            tracing::warn!(
+                service = service.name(),
+                sessions = sessions.len(),
+                "sessions were cut off at the stop"
+            );
+            sessions.shutdown().await;
+        }
+    }
+}
+
+/// A panic is a defect of one session: it ends that session, and is told here.
+fn log_panic(service: &Service, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(service = service.name(), %error, "a session ended by a defect");
+    }
+}
+
+async fn turn_away(service: &Service, mut stream: TcpStream, peer: SocketAddr) {
+    tracing::warn!(service = service.name(), %peer, "turned away: too many sessions");
+    // A fresh socket takes one short line at once; whoever does not take it is closed all the same.
+    let _ = timeout(ACCEPT_PAUSE, stream.write_all(service.no_place())).await;
+}
+
+fn next_session() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

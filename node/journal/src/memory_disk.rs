@@ -1,0 +1,570 @@
+//! A disk in memory with a power cut: what the tests of durability and the simulated cluster run on.
+//!
+//! Each file has two images: what its readers see, and what would survive. A write joins the second when the file is synced. On
+//! [`MemoryDisk::crash`] every write that was not synced survives with probability one half, whole, or a run of its pages from the
+//! front, or any of its pages, in any order; names that were created, changed or removed survive up to a random point. Handles and
+//! locks from before the crash are dead, as their process is.
+//!
+//! Faults that can be asked for: a full disk, and a sync that fails once. A failed sync loses what it was to sync for good, although
+//! readers go on seeing it: that is what Linux does, and why nobody may try again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::disk::{Disk, DiskFile, DiskLock};
+
+const PAGE: usize = 4096;
+
+/// Sparse bytes: a page that was never written is absent and reads as zeros.
+#[derive(Debug, Clone, Default)]
+struct Image {
+    bytes: u64,
+    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
+}
+
+impl Image {
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let within = (at % PAGE as u64) as usize;
+            let some = (PAGE - within).min(data.len() - done);
+            let page = self
+                .pages
+                .entry(at / PAGE as u64)
+                .or_insert_with(|| Box::new([0; PAGE]));
+            page[within..within + some].copy_from_slice(&data[done..done + some]);
+            done += some;
+        }
+        self.bytes = self.bytes.max(offset + data.len() as u64);
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if offset
+            .checked_add(buffer.len() as u64)
+            .is_none_or(|end| end > self.bytes)
+        {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset + done as u64;
+            let within = (at % PAGE as u64) as usize;
+            let some = (PAGE - within).min(buffer.len() - done);
+            match self.pages.get(&(at / PAGE as u64)) {
+                Some(page) => buffer[done..done + some].copy_from_slice(&page[within..within + some]),
+                None => buffer[done..done + some].fill(0),
+            }
+            done += some;
+        }
+        Ok(())
+    }
+
+    fn set_len(&mut self, bytes: u64) {
+        if bytes < self.bytes {
+            self.pages.retain(|page, _| page * (PAGE as u64) < bytes);
+            let within = (bytes % PAGE as u64) as usize;
+            if let Some(last) = self.pages.get_mut(&(bytes / PAGE as u64)) {
+                last[within..].fill(0);
+            }
+        }
+        self.bytes = bytes;
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    seen: Image,
+    durable: Image,
+    /// Changes of `seen` that no sync has made durable, oldest first.
+    unsynced: Vec<Change>,
+}
+
+#[derive(Debug, Clone)]
+enum Naming {
+    Set(PathBuf, u64),
+    Remove(PathBuf),
+}
+
+impl Naming {
+    fn apply(self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Naming::Set(path, inode) => names.insert(path, inode),
+            Naming::Remove(path) => names.remove(&path),
+        };
+    }
+
+    fn dir(&self) -> Option<&Path> {
+        match self {
+            Naming::Set(path, _) | Naming::Remove(path) => path.parent(),
+        }
+    }
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Kill,
+    Crash(u64),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    unsynced_names: Vec<Naming>,
+    dirs: BTreeSet<PathBuf>,
+    locks: BTreeSet<PathBuf>,
+    /// Rises with every crash: an older handle is dead.
+    lives: u64,
+    /// Bytes that may still be allocated; unlimited when unset.
+    free: Option<u64>,
+    fail_syncs: u32,
+    /// Syncs until the end that was asked for.
+    end_at_sync: Option<(u32, End)>,
+    syncs: u64,
+}
+
+impl State {
+    fn kill(&mut self) {
+        self.lives += 1;
+        self.locks.clear();
+        self.end_at_sync = None;
+    }
+
+    fn crash(&mut self, seed: u64) {
+        let mut chance = Chance(seed);
+        self.kill();
+        for inode in self.inodes.values_mut() {
+            let mut changes = std::mem::take(&mut inode.unsynced);
+            chance.shuffle(&mut changes);
+            for change in changes {
+                survive(&mut inode.durable, change, &mut chance);
+            }
+            inode.seen = inode.durable.clone();
+        }
+        // A journaling file system commits changes of names in their order.
+        let mut namings = std::mem::take(&mut self.unsynced_names);
+        namings.truncate(chance.below(namings.len() as u64 + 1) as usize);
+        for naming in namings {
+            naming.apply(&mut self.durable_names);
+        }
+        self.names = self.durable_names.clone();
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        self.inodes.retain(|inode, _| named.contains(inode));
+    }
+
+    /// Whether the process ends instead of this sync.
+    fn ends_now(&mut self) -> bool {
+        match self.end_at_sync.take() {
+            None => return false,
+            Some((0, End::Kill)) => self.kill(),
+            Some((0, End::Crash(seed))) => self.crash(seed),
+            Some((more, end)) => {
+                self.end_at_sync = Some((more - 1, end));
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// See the module. Clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+}
+
+impl MemoryDisk {
+    /// An empty disk without a bound.
+    pub fn new() -> MemoryDisk {
+        MemoryDisk::default()
+    }
+
+    /// Cuts the power. The same seed on the same history leaves the same bytes.
+    pub fn crash(&self, seed: u64) {
+        self.state().crash(seed);
+    }
+
+    /// Cuts the power between a write and its sync: at the sync after the next `syncs`.
+    pub fn crash_at_sync(&self, syncs: u32, seed: u64) {
+        self.state().end_at_sync = Some((syncs, End::Crash(seed)));
+    }
+
+    /// The process is killed but the machine goes on: handles and locks are dead, everything written is there.
+    pub fn kill(&self) {
+        self.state().kill();
+    }
+
+    /// Like [`MemoryDisk::kill`], between a write and its sync: at the sync after the next `syncs`.
+    pub fn kill_at_sync(&self, syncs: u32) {
+        self.state().end_at_sync = Some((syncs, End::Kill));
+    }
+
+    /// The next `count` syncs fail.
+    pub fn fail_next_syncs(&self, count: u32) {
+        self.state().fail_syncs = count;
+    }
+
+    /// Space that is left from now on; `None`: no end.
+    pub fn set_free_bytes(&self, free: Option<u64>) {
+        self.state().free = free;
+    }
+
+    /// Syncs of files that succeeded.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// Inverts one bit of a file, in both images, as rot would.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) {
+        let mut state = self.state();
+        let inode = state.names[path];
+        let inode = state.inodes.get_mut(&inode).expect("a name has its inode");
+        for image in [&mut inode.seen, &mut inode.durable] {
+            let mut byte = [0];
+            image
+                .read(offset, &mut byte)
+                .expect("the byte to flip is within the file");
+            image.write(offset, &[byte[0] ^ (1 << bit)]);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A change that was not synced meets the power cut.
+fn survive(durable: &mut Image, change: Change, chance: &mut Chance) {
+    if chance.below(2) == 0 {
+        return;
+    }
+    let (offset, data) = match change {
+        Change::SetLen(bytes) => return durable.set_len(bytes),
+        Change::Write(offset, data) => (offset, data),
+    };
+    // Ends of the pieces of this write that lie in one page each.
+    let first = PAGE - (offset % PAGE as u64) as usize;
+    let mut ends: Vec<usize> = (first..data.len()).step_by(PAGE).collect();
+    ends.push(data.len());
+    let (how, kept) = (chance.below(3), chance.below(ends.len() as u64 + 1) as usize);
+    let mut start = 0;
+    for (page, end) in ends.into_iter().enumerate() {
+        let survives = match how {
+            0 => true,
+            1 => page < kept,
+            _ => chance.below(2) == 0,
+        };
+        if survives {
+            durable.write(offset + start as u64, &data[start..end]);
+        }
+        start = end;
+    }
+}
+
+struct MemoryFile {
+    disk: MemoryDisk,
+    inode: u64,
+    life: u64,
+}
+
+impl MemoryFile {
+    fn with<T>(&self, work: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.disk.state();
+        if state.lives != self.life || !state.inodes.contains_key(&self.inode) {
+            return Err(io::Error::other("this handle's process is dead"));
+        }
+        work(&mut state, self.inode)
+    }
+
+    fn change(&self, change: Change) -> io::Result<()> {
+        self.with(|state, inode| {
+            let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
+            let bytes = match &change {
+                Change::Write(offset, data) => (offset + data.len() as u64).max(inode.seen.bytes),
+                Change::SetLen(bytes) => *bytes,
+            };
+            let growth = bytes.saturating_sub(inode.seen.bytes);
+            if let Some(free) = &mut state.free {
+                *free = free.checked_sub(growth).ok_or(io::ErrorKind::StorageFull)?;
+            }
+            match &change {
+                Change::Write(offset, data) => inode.seen.write(*offset, data),
+                Change::SetLen(bytes) => inode.seen.set_len(*bytes),
+            }
+            inode.unsynced.push(change);
+            Ok(())
+        })
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.with(|state, inode| state.inodes[&inode].seen.read(offset, buffer))
+    }
+
+    fn write_at(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let data = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        self.change(Change::Write(offset, data))
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        if bytes <= self.len()? {
+            Ok(())
+        } else {
+            self.change(Change::SetLen(bytes))
+        }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.change(Change::SetLen(bytes))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(|state, inode| {
+            if state.ends_now() {
+                return Err(io::Error::other("the process was killed"));
+            }
+            let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
+            let changes = std::mem::take(&mut inode.unsynced);
+            if state.fail_syncs > 0 {
+                state.fail_syncs -= 1;
+                return Err(io::Error::other("sync failed"));
+            }
+            for change in changes {
+                match change {
+                    Change::Write(offset, data) => inode.durable.write(offset, &data),
+                    Change::SetLen(bytes) => inode.durable.set_len(bytes),
+                }
+            }
+            state.syncs += 1;
+            Ok(())
+        })
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.with(|state, inode| Ok(state.inodes[&inode].seen.bytes))
+    }
+}
+
+struct MemoryLock {
+    disk: MemoryDisk,
+    path: PathBuf,
+    life: u64,
+}
+
+impl DiskLock for MemoryLock {}
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.lives == self.life {
+            state.locks.remove(&self.path);
+        }
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state();
+        if state.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !path.parent().is_some_and(|dir| state.dirs.contains(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        state.inodes.insert(inode, Inode::default());
+        state.names.insert(path.to_owned(), inode);
+        state.unsynced_names.push(Naming::Set(path.to_owned(), inode));
+        Ok(Arc::new(MemoryFile {
+            disk: self.clone(),
+            inode,
+            life: state.lives,
+        }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let state = self.state();
+        let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(MemoryFile {
+            disk: self.clone(),
+            inode,
+            life: state.lives,
+        }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.state();
+        if !state.dirs.contains(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let names = state
+            .names
+            .keys()
+            .filter(|path| path.parent() == Some(dir))
+            .filter_map(|path| path.file_name());
+        Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), inode);
+        state.unsynced_names.push(Naming::Set(to.to_owned(), inode));
+        state.unsynced_names.push(Naming::Remove(from.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let inode = state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = state.inodes.get(&inode).map_or(0, |inode| inode.seen.bytes);
+        if let Some(free) = &mut state.free {
+            *free += bytes;
+        }
+        state.unsynced_names.push(Naming::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let namings = std::mem::take(&mut state.unsynced_names);
+        for naming in namings {
+            if naming.dir() == Some(dir) {
+                naming.apply(&mut state.durable_names);
+            } else {
+                state.unsynced_names.push(naming);
+            }
+        }
+        Ok(())
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        for ancestor in dir.ancestors() {
+            state.dirs.insert(ancestor.to_owned());
+        }
+        Ok(())
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.state().free.unwrap_or(u64::MAX))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let mut state = self.state();
+        if !state.locks.insert(path.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(MemoryLock {
+            disk: self.clone(),
+            path: path.to_owned(),
+            life: state.lives,
+        }))
+    }
+}
+
+/// SplitMix64: the crash must depend on its seed alone.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % below
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = self.below(last as u64 + 1) as usize;
+            items.swap(last, other);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk_with(name: &str) -> (MemoryDisk, PathBuf, Arc<dyn DiskFile>) {
+        let disk = MemoryDisk::new();
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let path = Path::new("/d").join(name);
+        let file = disk.create(&path).unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        (disk, path, file)
+    }
+
+    #[test]
+    fn a_synced_write_survives_every_crash_and_an_unsynced_one_only_some() {
+        let mut survived = 0;
+        for seed in 0..64 {
+            let (disk, path, file) = disk_with("f");
+            file.write_at(0, &mut [IoSlice::new(b"kept")]).unwrap();
+            file.sync_data().unwrap();
+            file.write_at(4, &mut [IoSlice::new(b"maybe")]).unwrap();
+            disk.crash(seed);
+            assert!(file.len().is_err(), "a handle from before the crash is dead");
+            let file = disk.open(&path).unwrap();
+            let mut kept = [0; 4];
+            file.read_at(0, &mut kept).unwrap();
+            assert_eq!(&kept, b"kept");
+            survived += u32::from(file.len().unwrap() > 4);
+        }
+        assert!((10..54).contains(&survived), "{survived} of 64");
+    }
+
+    #[test]
+    fn a_failed_sync_loses_what_readers_still_see() {
+        let (disk, path, file) = disk_with("f");
+        file.write_at(0, &mut [IoSlice::new(b"lost")]).unwrap();
+        disk.fail_next_syncs(1);
+        assert!(file.sync_data().is_err());
+        assert!(file.sync_data().is_ok());
+        assert_eq!(file.len().unwrap(), 4);
+        disk.crash(1);
+        assert_eq!(disk.open(&path).unwrap().len().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_name_is_durable_only_after_its_directory_is() {
+        let lost = (0..64).filter(|seed| {
+            let disk = MemoryDisk::new();
+            disk.create_dir_all(Path::new("/d")).unwrap();
+            disk.create(Path::new("/d/f")).unwrap().sync_all().unwrap();
+            disk.crash(*seed);
+            disk.open(Path::new("/d/f")).is_err()
+        });
+        assert!(lost.count() > 10);
+    }
+
+    #[test]
+    fn a_full_disk_says_so() {
+        let (disk, _, file) = disk_with("f");
+        disk.set_free_bytes(Some(10_000));
+        file.allocate(8_000).unwrap();
+        assert_eq!(file.allocate(20_000).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+}

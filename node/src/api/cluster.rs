@@ -1,0 +1,347 @@
+//! The `Cluster` service: what operators ask of the machines.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use malle_journal::{Disk, RealDisk};
+use malle_machine::directory;
+use malle_proto::v1::cluster_server::Cluster;
+use malle_proto::v1::{
+    CheckpointReply, CheckpointRequest, InitReply, InitRequest, LeaderMoveReply, LeaderMoveRequest, NodeAddReply,
+    NodeAddRequest, NodeReplaceReply, NodeReplaceRequest, NodeStatusReply, NodeStatusRequest,
+};
+use malle_proto::{NodeId, ShardId, limits, v1};
+use malle_rt::Instant;
+use tonic::{Request, Response, Status};
+
+use super::error::{self, Refused};
+use crate::bodies::Bodies;
+use crate::env::Env;
+use crate::placement::{ReplaceError, Replacements, register};
+use crate::raft::{Barrier, Group, GroupError, Groups};
+use crate::security::Call;
+
+/// A step of an operator takes at most this long; the operator asks again.
+const STEP: Duration = Duration::from_secs(30);
+/// Moving the replicas of a node takes as long as its data: one call works this long, the next goes on.
+const REPLACE: Duration = Duration::from_secs(120);
+/// Time for the first leader of a new directory to be elected.
+const FIRST_LEADER: Duration = Duration::from_secs(20);
+
+/// What a node says of itself.
+#[derive(Debug, Clone)]
+pub struct NodeFacts {
+    /// Its id.
+    pub node: NodeId,
+    /// Its region.
+    pub region: String,
+    /// Where its data is.
+    pub data_dir: PathBuf,
+    /// Since when it runs.
+    pub started: Instant,
+}
+
+/// The `Cluster` service.
+#[derive(Clone)]
+pub struct ClusterApi {
+    groups: Arc<Groups>,
+    bodies: Arc<Bodies>,
+    replacements: Replacements,
+    env: Env,
+    facts: NodeFacts,
+}
+
+impl ClusterApi {
+    /// Answers for these groups.
+    pub fn new(
+        groups: Arc<Groups>,
+        bodies: Arc<Bodies>,
+        replacements: Replacements,
+        env: Env,
+        facts: NodeFacts,
+    ) -> Self {
+        ClusterApi {
+            groups,
+            bodies,
+            replacements,
+            env,
+            facts,
+        }
+    }
+
+    fn directory(&self) -> Result<Arc<Group>, Refused> {
+        self.groups
+            .get(ShardId::DIRECTORY)
+            .ok_or_else(|| Refused::unavailable("the directory is not open here"))
+    }
+
+    fn group(&self, shard: u32) -> Result<Arc<Group>, Refused> {
+        let shard = ShardId(shard);
+        self.groups
+            .get(shard)
+            .ok_or_else(|| Refused::not_found(format!("no replica of shard {shard} on this node")))
+    }
+
+    async fn init_cluster(&self, request: InitRequest) -> Result<InitReply, Refused> {
+        let nodes: Vec<directory::Node> = request.nodes.into_iter().map(node_of).collect::<Result<_, Refused>>()?;
+        if !nodes.iter().any(|node| node.id == self.facts.node) {
+            return Err(Refused::invalid(format!(
+                "node {} must be one of the first nodes",
+                self.facts.node
+            )));
+        }
+        let shards = plan_shards(&nodes, request.shards, request.replicas)?;
+        let directory = self.directory()?;
+        let members = nodes.iter().map(|node| (node.id, node.peer_address.clone())).collect();
+        directory.initialize(members).await?;
+        let deadline = malle_rt::now() + FIRST_LEADER;
+        let cluster = self.env.cluster_id();
+        let op = directory::Op::Init {
+            cluster,
+            name: request.cluster_name,
+            nodes,
+            shards,
+            token_key: self.env.token_key(1),
+        };
+        loop {
+            match self.groups.propose_directory(op.clone(), deadline).await {
+                Ok(directory::Outcome::Refused(refusal)) => return Err(refusal.into()),
+                Ok(_) => {
+                    return Ok(InitReply {
+                        cluster: cluster.to_vec().into(),
+                    });
+                }
+                // The first election is still under way.
+                Err(GroupError::NotLeader { .. } | GroupError::Unavailable(_)) if malle_rt::now() < deadline => {
+                    malle_rt::sleep(Duration::from_millis(limits::RETRY_FIRST_MS)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<NodeStatusReply, Refused> {
+        let mut groups: Vec<v1::GroupStatus> = Vec::new();
+        for group in self.groups.all() {
+            let mut status = group.status();
+            if group.shard() != ShardId::DIRECTORY {
+                let deadline = malle_rt::now() + STEP;
+                status.accounts = group
+                    .read(Barrier::Local, deadline, malle_machine::shard::read::account_count)
+                    .await?;
+            }
+            groups.push(status);
+        }
+        for (shard, reason) in self.groups.failed() {
+            tracing::debug!(%shard, reason, "asked about a group that is not open");
+            groups.push(v1::GroupStatus {
+                shard: shard.0,
+                role: "failed".into(),
+                ..v1::GroupStatus::default()
+            });
+        }
+        let data_dir = self.facts.data_dir.clone();
+        let disk_free_bytes = malle_rt::blocking(move || RealDisk.free_bytes(&data_dir))
+            .await
+            .unwrap_or_default();
+        let (bodies, body_bytes) = self.bodies.counts();
+        Ok(NodeStatusReply {
+            node: self.facts.node.0,
+            region: self.facts.region.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from((malle_rt::now() - self.facts.started).as_millis()).unwrap_or(u64::MAX),
+            groups,
+            failed: self.groups.journal_failure().unwrap_or_default(),
+            disk_free_bytes,
+            disk_total_bytes: 0,
+            bodies,
+            body_bytes,
+        })
+    }
+
+    async fn replace(&self, request: NodeReplaceRequest) -> Result<NodeReplaceReply, Refused> {
+        let node = node_of(
+            request
+                .node
+                .ok_or_else(|| Refused::invalid("the new node is missing"))?,
+        )?;
+        let lost = NodeId(request.replaces);
+        if node.id == lost {
+            return Err(Refused::invalid(
+                "a lost node comes back under a new id: its old log may lack what it acknowledged",
+            ));
+        }
+        let deadline = malle_rt::now() + REPLACE;
+        let moved = self.replacements.replace(node, lost, deadline).await?;
+        Ok(NodeReplaceReply { groups_moved: moved })
+    }
+
+    async fn add(&self, request: NodeAddRequest) -> Result<NodeAddReply, Refused> {
+        let node = node_of(request.node.ok_or_else(|| Refused::invalid("the node is missing"))?)?;
+        let directory = self.directory()?;
+        if !directory.is_leader() {
+            return Err(GroupError::NotLeader {
+                leader: directory.leader(),
+            }
+            .into());
+        }
+        register(&self.groups, node, malle_rt::now() + STEP).await?;
+        Ok(NodeAddReply {})
+    }
+}
+
+impl From<ReplaceError> for Refused {
+    fn from(error: ReplaceError) -> Self {
+        match error {
+            ReplaceError::Group(error) => error.into(),
+            ReplaceError::Refused(refusal) => refusal.into(),
+            behind @ ReplaceError::Behind { .. } => Refused::unavailable(behind.to_string()),
+        }
+    }
+}
+
+fn node_of(node: v1::Node) -> Result<directory::Node, Refused> {
+    if node.id == 0 || node.region.is_empty() || node.client_address.is_empty() || node.peer_address.is_empty() {
+        return Err(Refused::invalid(
+            "a node has an id from 1, a region, a client address and a peer address",
+        ));
+    }
+    Ok(directory::Node {
+        id: NodeId(node.id),
+        region: node.region,
+        zone: node.zone,
+        client_address: node.client_address,
+        peer_address: node.peer_address,
+        retired: false,
+    })
+}
+
+/// Spreads shards over the nodes: preferred leaders evenly, each replica in a region of its own while there are enough.
+fn plan_shards(nodes: &[directory::Node], shards: u32, replicas: u32) -> Result<Vec<directory::Shard>, Refused> {
+    let replicas = replicas as usize;
+    if replicas.is_multiple_of(2) || replicas == 0 || replicas > nodes.len() {
+        return Err(Refused::invalid(format!(
+            "{replicas} replicas on {} nodes: an odd number of at most all",
+            nodes.len()
+        )));
+    }
+    if shards == 0 || shards as usize * replicas > limits::GROUPS_PER_NODE_MAX * nodes.len() {
+        return Err(Refused::invalid(format!(
+            "{shards} shards do not fit on {} nodes",
+            nodes.len()
+        )));
+    }
+    let plan = (0..shards).map(|number| {
+        let first = number as usize % nodes.len();
+        let mut order: Vec<&directory::Node> = nodes.iter().cycle().skip(first).take(nodes.len()).collect();
+        let mut chosen: Vec<&directory::Node> = Vec::with_capacity(replicas);
+        while chosen.len() < replicas {
+            let fresh = order
+                .iter()
+                .position(|node| chosen.iter().all(|other| other.region != node.region));
+            chosen.push(order.remove(fresh.unwrap_or(0)));
+        }
+        directory::Shard {
+            id: ShardId(number + 1),
+            replicas: chosen.iter().map(|node| node.id).collect(),
+            home_region: nodes[first].region.clone(),
+            epoch: 1,
+        }
+    });
+    Ok(plan.collect())
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterApi {
+    async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitReply>, Status> {
+        error::permitted(&request, Call::ClusterInit)?;
+        error::reply(self.init_cluster(request.into_inner()).await)
+    }
+
+    async fn node_status(&self, request: Request<NodeStatusRequest>) -> Result<Response<NodeStatusReply>, Status> {
+        error::permitted(&request, Call::NodeStatus)?;
+        error::reply(self.status().await)
+    }
+
+    async fn node_replace(&self, request: Request<NodeReplaceRequest>) -> Result<Response<NodeReplaceReply>, Status> {
+        error::permitted(&request, Call::NodeReplace)?;
+        error::reply(self.replace(request.into_inner()).await)
+    }
+
+    async fn node_add(&self, request: Request<NodeAddRequest>) -> Result<Response<NodeAddReply>, Status> {
+        error::permitted(&request, Call::NodeAdd)?;
+        error::reply(self.add(request.into_inner()).await)
+    }
+
+    async fn leader_move(&self, request: Request<LeaderMoveRequest>) -> Result<Response<LeaderMoveReply>, Status> {
+        error::permitted(&request, Call::LeaderMove)?;
+        let request = request.into_inner();
+        error::reply(
+            async {
+                self.group(request.shard)?.transfer_leader(NodeId(request.to)).await?;
+                Ok(LeaderMoveReply {})
+            }
+            .await,
+        )
+    }
+
+    async fn checkpoint(&self, request: Request<CheckpointRequest>) -> Result<Response<CheckpointReply>, Status> {
+        error::permitted(&request, Call::Checkpoint)?;
+        let request = request.into_inner();
+        error::reply(
+            async {
+                let index = self.group(request.shard)?.checkpoint().await?;
+                Ok(CheckpointReply { index })
+            }
+            .await,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plan_shards;
+    use malle_machine::directory::Node;
+    use malle_proto::NodeId;
+
+    fn node(id: u64, region: &str) -> Node {
+        let address = format!("h{id}:1");
+        Node {
+            id: NodeId(id),
+            region: region.into(),
+            zone: "a".into(),
+            client_address: address.clone(),
+            peer_address: address,
+            retired: false,
+        }
+    }
+
+    #[test]
+    fn replicas_stand_in_different_regions_and_leaders_are_spread() {
+        let nodes = [
+            node(1, "n"),
+            node(2, "n"),
+            node(3, "c"),
+            node(4, "c"),
+            node(5, "s"),
+            node(6, "s"),
+        ];
+        let plan = plan_shards(&nodes, 12, 3).unwrap();
+        for shard in &plan {
+            let mut regions: Vec<&str> = shard
+                .replicas
+                .iter()
+                .map(|id| nodes.iter().find(|node| node.id == *id).unwrap().region.as_str())
+                .collect();
+            regions.sort_unstable();
+            assert_eq!(regions, ["c", "n", "s"], "shard {}", shard.id);
+        }
+        for node in &nodes {
+            assert_eq!(plan.iter().filter(|shard| shard.replicas[0] == node.id).count(), 2);
+        }
+        assert!(plan_shards(&nodes, 1, 2).is_err(), "an even number of replicas");
+        assert!(plan_shards(&nodes, 1, 7).is_err(), "more replicas than nodes");
+        assert!(plan_shards(&nodes, 0, 3).is_err(), "no shard");
+    }
+}

@@ -1,0 +1,353 @@
+//! The `Mail` service: what front ends ask of a shard.
+//!
+//! Every request walks the same line: permitted (role, and token of the account), routed to the group that leads here, its body made
+//! durable on a majority, its command proposed, its outcome converted.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::{Stream, StreamExt};
+use malle_machine::directory;
+use malle_proto::v1::mail_server::Mail;
+use malle_proto::v1::{
+    self, DownloadChunk, DownloadRequest, MailReply, MailRequest, UploadChunk, UploadReply, WatchEvent, WatchRequest,
+    mail_reply, mail_request,
+};
+use malle_proto::{AccountId, ShardId, Uid, limits};
+use malle_rt::Instant;
+use prost::Message as _;
+use tokio::sync::RwLock;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::error::{self, Refused};
+use super::intake::Owner;
+use super::room::Room;
+use super::{convert, intake, stream, watch};
+use crate::bodies::Bodies;
+use crate::env::Env;
+use crate::raft::{Barrier, Group, GroupError, Groups};
+use crate::security::{Call, Denied, Identity, Peer, Rule, Token, TokenError, audit, permit, permit_account};
+
+/// Token keys are read from the directory again after this long, and at once for a key that is not known.
+const KEYS_FRESH: Duration = Duration::from_secs(5);
+/// A large body takes longer than a request: this long at most.
+const TRANSFER: Duration = Duration::from_secs(300);
+
+/// When they were read, and the keys.
+type TokenKeys = (Instant, Arc<[directory::TokenKey]>);
+
+/// The `Mail` service.
+#[derive(Clone)]
+pub struct MailApi {
+    pub(super) groups: Arc<Groups>,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) env: Env,
+    pub(super) intake: Arc<intake::Intake>,
+    pub(super) room: Room,
+    keys: Arc<RwLock<Option<TokenKeys>>>,
+}
+
+/// A request whose deadline and group are known.
+pub(super) struct Asked {
+    pub(super) group: Arc<Group>,
+    pub(super) deadline: Instant,
+    /// Whose tickets the request may use.
+    pub(super) owner: Owner,
+}
+
+/// An answer, and the account's MODSEQ with it; 0 when it says nothing about that.
+pub(super) type Answer = Result<(mail_reply::Result, u64), Refused>;
+
+impl MailApi {
+    /// Answers for these groups.
+    pub fn new(groups: Arc<Groups>, bodies: Arc<Bodies>, env: Env) -> Self {
+        MailApi {
+            groups,
+            bodies,
+            env,
+            intake: Arc::default(),
+            room: Room::of_a_node(),
+            keys: Arc::default(),
+        }
+    }
+
+    pub(super) fn group(&self, shard: u32) -> Result<Arc<Group>, Refused> {
+        let shard = ShardId(shard);
+        if shard == ShardId::DIRECTORY {
+            return Err(Refused::invalid("shard 0 is the directory: it holds no mail"));
+        }
+        // Not here: the client knows the replicas from the topology and asks the next one.
+        self.groups
+            .get(shard)
+            .ok_or_else(|| GroupError::NotLeader { leader: None }.into())
+    }
+
+    async fn token_keys(&self, fresh: bool) -> Result<Arc<[directory::TokenKey]>, Refused> {
+        if let Some((read_at, keys)) = &*self.keys.read().await
+            && !fresh
+            && malle_rt::now() - *read_at < KEYS_FRESH
+        {
+            return Ok(keys.clone());
+        }
+        let group = self
+            .groups
+            .get(ShardId::DIRECTORY)
+            .ok_or_else(|| Refused::unavailable("the directory is not open here"))?;
+        let deadline = malle_rt::now() + Duration::from_millis(limits::DEFAULT_DEADLINE_MS);
+        let keys: Arc<[directory::TokenKey]> = group
+            .read(Barrier::Local, deadline, directory::read::token_keys)
+            .await?
+            .into();
+        *self.keys.write().await = Some((malle_rt::now(), keys.clone()));
+        Ok(keys)
+    }
+
+    /// Role, and where the table wants it the token of this account.
+    async fn authorize(&self, peer: &Peer, call: Call, token: &[u8], account: AccountId) -> Result<(), Refused> {
+        if permit(peer, call)? == Rule::Allowed {
+            return Ok(());
+        }
+        for fresh in [false, true] {
+            let keys = self.token_keys(fresh).await?;
+            match permit_account(peer, call, token, &keys, self.env.now_ms(), account) {
+                Err(Denied::Token(TokenError::UnknownKey(_))) if !fresh => {}
+                verdict => return Ok(verdict?),
+            }
+        }
+        Err(Refused::denied("the token's key is not known"))
+    }
+
+    /// When a token that says so is over, on this node's clock.
+    fn instant_of(&self, expires_ms: u64) -> Instant {
+        let end_ms = expires_ms.saturating_add(limits::CLOCK_SKEW_MS);
+        malle_rt::now() + Duration::from_millis(end_ms.saturating_sub(self.env.now_ms()))
+    }
+
+    /// Receives the bytes of an upload and puts them on a majority.
+    async fn take_upload(
+        &self,
+        peer: &Peer,
+        chunks: &mut Streaming<UploadChunk>,
+        deadline: Instant,
+    ) -> Result<UploadReply, Status> {
+        let first = chunks.message().await?;
+        let first = first.ok_or_else(|| Refused::invalid("an empty upload"))?;
+        let token = self.opened(peer, Call::Upload, &first.token).await?;
+        let owner = Owner::of(peer, token.map(|token| token.account))?;
+        // Nobody sends fifty megabytes to a node that cannot keep them.
+        let group = self.group(first.shard)?;
+        if !group.is_leader() {
+            return Err(Refused::from(GroupError::NotLeader { leader: group.leader() }).into());
+        }
+        if first.size > limits::MESSAGE_MAX_BYTES as u64 {
+            return Err(Refused::too_large(limits::MESSAGE_MAX_BYTES as u64).into());
+        }
+        let size = first.size as usize;
+        let _room = self.room.take(size).await?;
+        let mut body = BytesMut::with_capacity(size);
+        let mut data = first.data;
+        loop {
+            if body.len() + data.len() > size {
+                return Err(Refused::invalid("more bytes than announced").into());
+            }
+            body.extend_from_slice(&data);
+            match chunks.message().await? {
+                Some(chunk) => data = chunk.data,
+                None if body.len() == size => break,
+                None => return Err(Refused::invalid("fewer bytes than announced").into()),
+            }
+        }
+        let put = self.upload_put(&group, body.freeze(), owner, deadline).await?;
+        Ok(UploadReply {
+            ticket: Some(v1::BodyTicket {
+                hash: put.hash.to_vec().into(),
+                size: put.size,
+            }),
+        })
+    }
+
+    /// Opens the token of a caller whom the table allows a call with one; `None` when the call needs none.
+    async fn opened(&self, peer: &Peer, call: Call, token: &[u8]) -> Result<Option<Token>, Refused> {
+        if permit(peer, call)? == Rule::Allowed {
+            return Ok(None);
+        }
+        let mut verdict = Err(TokenError::OtherGateway);
+        if let Identity::Gateway { name, .. } = &peer.identity {
+            for fresh in [false, true] {
+                let keys = self.token_keys(fresh).await?;
+                verdict = Token::open(token, &keys, self.env.now_ms(), name);
+                if !matches!(verdict, Err(TokenError::UnknownKey(_))) {
+                    break;
+                }
+            }
+        }
+        verdict.map(Some).map_err(|error| {
+            let denied = Denied::Token(error);
+            if denied != Denied::Token(TokenError::Expired) {
+                audit::call_refused(peer, call, &denied);
+            }
+            denied.into()
+        })
+    }
+
+    /// One request of a client stream: an answer in any case, and one that the stream can carry.
+    pub(super) async fn answer(&self, peer: &Peer, request: MailRequest) -> MailReply {
+        let id = request.id;
+        let wanted = match request.deadline_ms {
+            0 => limits::DEFAULT_DEADLINE_MS,
+            given => u64::from(given).min(10 * limits::DEFAULT_DEADLINE_MS),
+        };
+        let deadline = malle_rt::now() + Duration::from_millis(wanted);
+        let answer = match malle_rt::timeout_at(deadline, self.dispatch(peer, request, deadline)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(GroupError::Deadline.into()),
+        };
+        let refusal = |refused: Refused| MailReply {
+            id,
+            account_modseq: 0,
+            result: Some(mail_reply::Result::Error(refused.0)),
+        };
+        let reply = match answer {
+            Ok((result, account_modseq)) => MailReply {
+                id,
+                account_modseq,
+                result: Some(result),
+            },
+            Err(refused) => refusal(refused),
+        };
+        if reply.encoded_len() > limits::GRPC_MESSAGE_MAX_BYTES {
+            return refusal(Refused::limit("the answer is larger than a message may be"));
+        }
+        reply
+    }
+
+    async fn dispatch(&self, peer: &Peer, request: MailRequest, deadline: Instant) -> Answer {
+        use mail_request::Call as Asks;
+        let call = request
+            .call
+            .ok_or_else(|| Refused::invalid("a request of no kind that is known here"))?;
+        let token = request.token;
+        // The order matters: nobody learns where a shard is, or that it is, without being let in.
+        let (name, account) = named(&call)?;
+        match account {
+            Some(account) => self.authorize(peer, name, &token, account).await?,
+            None => {
+                permit(peer, name)?;
+            }
+        }
+        let asked = Asked {
+            group: self.group(request.shard)?,
+            deadline,
+            owner: Owner::of(peer, account)?,
+        };
+        match call {
+            Asks::Deliver(deliver) => self.deliver(&asked, deliver).await,
+            Asks::Append(append) => self.append(&asked, append).await,
+            Asks::Store(store) => self.store(&asked, store).await,
+            Asks::Copy(copy) => self.copy(&asked, copy).await,
+            Asks::Expunge(expunge) => self.expunge(&asked, expunge).await,
+            Asks::MailboxChange(change) => self.mailbox_change(&asked, change).await,
+            Asks::MailboxList(list) => self.mailbox_list(&asked, list).await,
+            Asks::MailboxOpen(open) => self.mailbox_open(&asked, open).await,
+            Asks::Fetch(fetch) => self.fetch(&asked, fetch).await,
+            Asks::Changes(changes) => self.changes(&asked, changes).await,
+            Asks::ReadBody(read) => self.read_body(&asked, read).await,
+            Asks::AccountStatus(status) => self.account_status(&asked, status).await,
+        }
+    }
+}
+
+/// What a request is called in the table of roles, and whose account it is about.
+fn named(call: &mail_request::Call) -> Result<(Call, Option<AccountId>), Refused> {
+    use mail_request::Call as Asks;
+    let (name, account) = match call {
+        Asks::Deliver(_) => return Ok((Call::Deliver, None)),
+        Asks::Append(call) => (Call::Append, &call.account),
+        Asks::Store(call) => (Call::Store, &call.account),
+        Asks::Copy(call) => (Call::Copy, &call.account),
+        Asks::Expunge(call) => (Call::Expunge, &call.account),
+        Asks::MailboxChange(call) => (Call::MailboxChange, &call.account),
+        Asks::MailboxList(call) => (Call::MailboxList, &call.account),
+        Asks::MailboxOpen(call) => (Call::MailboxOpen, &call.account),
+        Asks::Fetch(call) => (Call::Fetch, &call.account),
+        Asks::Changes(call) => (Call::Changes, &call.account),
+        Asks::ReadBody(call) => (Call::ReadBody, &call.account),
+        Asks::AccountStatus(call) => (Call::AccountStatus, &call.account),
+    };
+    Ok((name, Some(convert::account(account)?)))
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Mail for MailApi {
+    type CallStream = Streamed<MailReply>;
+
+    async fn call(&self, request: Request<Streaming<MailRequest>>) -> Result<Response<Self::CallStream>, Status> {
+        let (peer, _) = error::permitted(&request, Call::MailStream)?;
+        let answers = stream::serve(self.clone(), peer, request.into_inner());
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn upload(&self, request: Request<Streaming<UploadChunk>>) -> Result<Response<UploadReply>, Status> {
+        let (peer, _) = error::permitted(&request, Call::Upload)?;
+        let deadline = malle_rt::now() + TRANSFER;
+        let mut chunks = request.into_inner();
+        match malle_rt::timeout_at(deadline, self.take_upload(&peer, &mut chunks, deadline)).await {
+            Ok(done) => done.map(Response::new),
+            Err(_) => Err(Refused::from(GroupError::Deadline).into()),
+        }
+    }
+
+    type DownloadStream = Streamed<DownloadChunk>;
+
+    async fn download(&self, request: Request<DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
+        let (peer, _) = error::permitted(&request, Call::Download)?;
+        let request = request.into_inner();
+        let account = convert::account(&request.account)?;
+        self.authorize(&peer, Call::Download, &request.token, account).await?;
+        let asked = Asked {
+            group: self.group(request.shard)?,
+            deadline: malle_rt::now() + TRANSFER,
+            owner: Owner::of(&peer, Some(account))?,
+        };
+        let mailbox = convert::mailbox(&request.mailbox)?;
+        let (body, room) = self.message_body(&asked, account, mailbox, Uid(request.uid)).await?;
+        let size_bytes = body.len() as u64;
+        let from = request.offset.min(size_bytes);
+        let to = if request.length == 0 {
+            size_bytes
+        } else {
+            size_bytes.min(from.saturating_add(request.length))
+        };
+        let wanted = body.slice(from as usize..to as usize);
+        // The room goes with the bytes: a reader that does not read keeps it, up to the connection's patience.
+        let chunks = futures::stream::unfold(Some((wanted, true, room)), move |rest| async move {
+            let (mut rest, first, room) = rest?;
+            let data = rest.split_to(rest.len().min(limits::BODY_CHUNK_BYTES));
+            let chunk = DownloadChunk {
+                size_bytes: if first { size_bytes } else { 0 },
+                data,
+            };
+            Some((chunk, (!rest.is_empty()).then_some((rest, false, room))))
+        });
+        Ok(Response::new(Box::pin(chunks.map(Ok))))
+    }
+
+    type WatchStream = Streamed<WatchEvent>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (peer, _) = error::permitted(&request, Call::Watch)?;
+        let request = request.into_inner();
+        let account = convert::account(&request.account)?;
+        self.authorize(&peer, Call::Watch, &request.token, account).await?;
+        let group = self.group(request.shard)?;
+        let token = self.opened(&peer, Call::Watch, &request.token).await?;
+        let until = token.map(|token| self.instant_of(token.expires_ms));
+        let events = watch::follow(group, account, until).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+}

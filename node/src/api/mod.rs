@@ -1,0 +1,23 @@
+//! The gRPC services for front ends and operators: thin. A call is permitted, converted, handed to a group, and its answer converted
+//! back.
+//!
+//! `error` is the only maker of a tonic status, `convert` the only place where wire types become the machine's. What this room must
+//! never do: decide what a command means, keep state of its own beyond a stream, or answer before the group has.
+
+mod cluster;
+mod convert;
+mod directory;
+pub mod error;
+mod intake;
+mod mail;
+mod reads;
+mod room;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod writes;
+
+pub use cluster::{ClusterApi, NodeFacts};
+pub use directory::DirectoryApi;
+pub use mail::MailApi;

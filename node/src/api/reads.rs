@@ -1,0 +1,174 @@
+//! Requests that look at mail: a barrier, the rows, and for a body the replica that has it.
+//!
+//! A page is bounded by its bytes as well as its rows: an answer that the stream cannot carry would end the stream for everybody on it.
+
+use bytes::Bytes;
+use malle_machine::View;
+use malle_machine::shard::{self, read};
+use malle_proto::v1::{self, mail_reply};
+use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, Uid, limits};
+use prost::Message as _;
+
+use super::convert;
+use super::error::Refused;
+use super::mail::{Answer, Asked, MailApi};
+use super::room::Taken;
+use crate::raft::Barrier;
+
+impl MailApi {
+    pub(super) async fn mailbox_list(&self, asked: &Asked, list: v1::MailboxList) -> Answer {
+        let account = convert::account(&list.account)?;
+        let barrier = convert::barrier(list.consistency, account);
+        let (mailboxes, modseq) = asked
+            .group
+            .read(barrier, asked.deadline, move |view| {
+                let modseq = read::account(view, account)?.map_or(0, |account| account.modseq.0);
+                Ok((read::mailboxes(view, account)?, modseq))
+            })
+            .await?;
+        let mailboxes = mailboxes?.into_iter().map(convert::mailbox_out).collect();
+        Ok((
+            mail_reply::Result::MailboxList(v1::MailboxListReply { mailboxes }),
+            modseq,
+        ))
+    }
+
+    pub(super) async fn mailbox_open(&self, asked: &Asked, open: v1::MailboxOpen) -> Answer {
+        let (account, mailbox) = (convert::account(&open.account)?, convert::mailbox(&open.mailbox)?);
+        let barrier = convert::barrier(open.consistency, account);
+        let opened = asked
+            .group
+            .read(barrier, asked.deadline, move |view| read::open(view, account, mailbox))
+            .await??;
+        let modseq = opened.mailbox.highest_modseq.0;
+        let reply = v1::MailboxOpenReply {
+            mailbox: Some(convert::mailbox_out(opened.mailbox)),
+            uids: convert::uids_out(opened.uids),
+            keywords: opened.keywords,
+            first_unseen: opened.first_unseen.map(|uid| uid.0),
+        };
+        Ok((mail_reply::Result::MailboxOpen(reply), modseq))
+    }
+
+    pub(super) async fn fetch(&self, asked: &Asked, fetch: v1::Fetch) -> Answer {
+        let (account, mailbox) = (convert::account(&fetch.account)?, convert::mailbox(&fetch.mailbox)?);
+        let barrier = convert::barrier(fetch.consistency, account);
+        let uids = convert::uids(&fetch.uids)?;
+        let since = ModSeq(fetch.changed_since);
+        let max_rows = match fetch.max_rows as usize {
+            0 => limits::FETCH_PAGE_ROWS_MAX,
+            rows => rows.min(limits::FETCH_PAGE_ROWS_MAX),
+        };
+        let page = asked
+            .group
+            .read(barrier, asked.deadline, move |view| {
+                read::fetch(view, account, mailbox, &uids, since, max_rows)
+            })
+            .await??;
+        let mut messages = Vec::with_capacity(page.messages.len());
+        let mut resume_from = page.resume_from.map(|uid| uid.0);
+        let mut page_bytes = 0;
+        for message in page.messages {
+            let uid = message.uid.0;
+            let summary = match &message.summary {
+                _ if fetch.without_summary => Bytes::new(),
+                read::SummaryAt::Inline(summary) => summary.clone(),
+                read::SummaryAt::Beside(hash) => self.body(asked, *hash).await?,
+            };
+            let message = convert::message_out(message, summary);
+            page_bytes += message.encoded_len();
+            if page_bytes > limits::FETCH_PAGE_BYTES_MAX && !messages.is_empty() {
+                resume_from = Some(uid);
+                break;
+            }
+            messages.push(message);
+        }
+        Ok((mail_reply::Result::Fetch(v1::FetchReply { messages, resume_from }), 0))
+    }
+
+    pub(super) async fn changes(&self, asked: &Asked, changes: v1::Changes) -> Answer {
+        let (account, mailbox) = (convert::account(&changes.account)?, convert::mailbox(&changes.mailbox)?);
+        let barrier = convert::barrier(changes.consistency, account);
+        let since = ModSeq(changes.since_modseq);
+        let found = asked
+            .group
+            .read(barrier, asked.deadline, move |view| {
+                read::changes(view, account, mailbox, since, limits::FETCH_PAGE_ROWS_MAX)
+            })
+            .await??;
+        let modseq = found.mailbox.highest_modseq.0;
+        let reply = v1::ChangesReply {
+            mailbox: Some(convert::mailbox_out(found.mailbox)),
+            changed: convert::message_flags(found.changed),
+            vanished: convert::uids_out(found.vanished),
+            through_modseq: found.through.0,
+            cannot_calculate: found.cannot_calculate,
+            keywords: found.keywords,
+        };
+        Ok((mail_reply::Result::Changes(reply), modseq))
+    }
+
+    pub(super) async fn read_body(&self, asked: &Asked, wanted: v1::ReadBody) -> Answer {
+        let (account, mailbox) = (convert::account(&wanted.account)?, convert::mailbox(&wanted.mailbox)?);
+        let (body, _room) = self.message_body(asked, account, mailbox, Uid(wanted.uid)).await?;
+        let size_bytes = body.len() as u64;
+        let from = wanted.offset.min(size_bytes) as usize;
+        let length = wanted.length.min(limits::INLINE_BODY_MAX_BYTES as u64) as usize;
+        let data = body.slice(from..(from + length).min(body.len()));
+        // A few bytes of a large body must not hold all of it in memory until they are sent.
+        let data = if data.len() < body.len() / 2 {
+            Bytes::copy_from_slice(&data)
+        } else {
+            data
+        };
+        Ok((mail_reply::Result::ReadBody(v1::ReadBodyReply { size_bytes, data }), 0))
+    }
+
+    pub(super) async fn account_status(&self, asked: &Asked, status: v1::AccountStatus) -> Answer {
+        let account = convert::account(&status.account)?;
+        let barrier = convert::barrier(status.consistency, account);
+        let found = asked
+            .group
+            .read(barrier, asked.deadline, move |view| read::account(view, account))
+            .await?;
+        let found = found.ok_or(shard::Refusal::NoAccount)?;
+        let reply = v1::AccountStatusReply {
+            modseq: found.modseq.0,
+            quota_bytes: found.quota_bytes,
+            used_bytes: found.used_bytes,
+            messages: found.messages,
+        };
+        Ok((mail_reply::Result::AccountStatus(reply), found.modseq.0))
+    }
+
+    pub(super) async fn body(&self, asked: &Asked, hash: BodyHash) -> Result<Bytes, Refused> {
+        let sources = asked.group.bodies().sources();
+        Ok(self
+            .bodies
+            .get(asked.group.shard(), hash, &sources, asked.deadline)
+            .await?)
+    }
+
+    /// A body is found by account and message, never by its hash alone. Rows of messages do not change what body they name, so any
+    /// replica that has the row may answer.
+    pub(super) async fn message_body(
+        &self,
+        asked: &Asked,
+        account: AccountId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<(Bytes, Taken), Refused> {
+        let look = move |view: &dyn View| read::message(view, account, mailbox, uid);
+        let mut found = asked.group.read(Barrier::Local, asked.deadline, look).await?;
+        if found.is_none() {
+            // Perhaps not applied here yet: ask again behind a barrier before saying no.
+            found = asked.group.read(Barrier::Linearizable, asked.deadline, look).await?;
+        }
+        let message = found.ok_or_else(|| Refused::not_found("no such message"))?;
+        let room = self
+            .room
+            .take(usize::try_from(message.size).unwrap_or(usize::MAX))
+            .await?;
+        Ok((self.body(asked, message.body).await?, room))
+    }
+}

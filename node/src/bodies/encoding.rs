@@ -1,0 +1,83 @@
+//! The stored form of a body: compressed where that pays, checked whenever it is opened.
+
+use bytes::Bytes;
+use malle_proto::{BodyHash, ShardId, limits};
+
+use super::BodiesError;
+use crate::peers::StoredBody;
+
+const RAW: u32 = 0;
+const ZSTD: u32 = 1;
+/// The fastest level: mail compresses three times with it already.
+const LEVEL: i32 = 1;
+/// What is tried before a large body is compressed whole.
+const PROBE_BYTES: usize = 64 * 1024;
+/// Work on less than this is done where it is; a hop to the blocking pool would cost as much.
+const INLINE_WORK_BYTES: u64 = 32 * 1024;
+
+/// Runs `work` in place for a small body, on the blocking pool for a large one.
+pub(super) async fn off_the_way<T: Send + 'static>(size: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if size <= INLINE_WORK_BYTES {
+        work()
+    } else {
+        malle_rt::blocking(work).await
+    }
+}
+
+/// The name of a body.
+pub(super) fn hash_of(body: &[u8]) -> BodyHash {
+    BodyHash(*blake3::hash(body).as_bytes())
+}
+
+fn pays(raw: usize, compressed: usize) -> bool {
+    compressed < raw - raw / 10
+}
+
+/// Compresses where it gains a tenth; base64 of what is compressed already does not, and a probe tells.
+pub(super) fn encode(shard: ShardId, hash: BodyHash, body: &Bytes) -> StoredBody {
+    let raw = || StoredBody {
+        shard,
+        hash,
+        size: body.len() as u64,
+        encoding: RAW,
+        stored: body.clone(),
+    };
+    let compress = |bytes: &[u8]| {
+        zstd::bulk::compress(bytes, LEVEL)
+            .ok()
+            .filter(|small| pays(bytes.len(), small.len()))
+    };
+    if body.len() > PROBE_BYTES && compress(&body[..PROBE_BYTES]).is_none() {
+        return raw();
+    }
+    match compress(body) {
+        Some(small) => StoredBody {
+            encoding: ZSTD,
+            stored: small.into(),
+            ..raw()
+        },
+        None => raw(),
+    }
+}
+
+/// The body itself, its hash checked.
+pub(super) fn open(stored: &StoredBody) -> Result<Bytes, BodiesError> {
+    if stored.size > limits::MESSAGE_MAX_BYTES as u64 {
+        return Err(BodiesError::TooLarge {
+            limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
+        });
+    }
+    let size = stored.size as usize;
+    let body = match stored.encoding {
+        RAW => stored.stored.clone(),
+        // `size` bounds what is allocated, whatever the compressed bytes claim.
+        ZSTD => zstd::bulk::decompress(&stored.stored, size)
+            .map_err(|error| BodiesError::Corrupt(format!("zstd: {error}")))?
+            .into(),
+        other => return Err(BodiesError::Corrupt(format!("encoding {other} is unknown here"))),
+    };
+    if body.len() != size || hash_of(&body) != stored.hash {
+        return Err(BodiesError::Corrupt("its hash does not match".into()));
+    }
+    Ok(body)
+}

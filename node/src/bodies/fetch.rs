@@ -1,0 +1,237 @@
+//! Bodies that are not here are fetched: at once when an applied entry names them, and when somebody asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use malle_proto::{BodyHash, NodeId, ShardId};
+use malle_rt::Instant;
+use tokio::sync::Notify;
+
+use super::{Bodies, BodiesError, encoding};
+use crate::state::BodyNews;
+
+/// A body that an entry names is often still on its way here from the leader: it gets this long before a second copy is asked for.
+const GRACE: Duration = Duration::from_millis(100);
+/// One body is fetched within this time, or tried again later.
+const FETCH: Duration = Duration::from_secs(30);
+/// Bodies fetched at the same time for one group.
+const FETCHES_AT_ONCE: usize = 4;
+/// Missing bodies taken on in one round.
+const ROUND: usize = 256;
+/// Pause after a round that brought nothing; it doubles up to the largest.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_LARGEST: Duration = Duration::from_secs(5);
+
+type Sources = Arc<dyn Fn() -> Vec<NodeId> + Send + Sync>;
+
+impl Bodies {
+    /// A body: from this node, else from `sources` in random order, kept here then.
+    ///
+    /// # Errors
+    /// `Missing` with what the sources said, `Deadline`.
+    pub async fn get(
+        &self,
+        shard: ShardId,
+        hash: BodyHash,
+        sources: &[NodeId],
+        deadline: Instant,
+    ) -> Result<Bytes, BodiesError> {
+        if let Some(body) = self.here(shard, hash).await {
+            return Ok(body);
+        }
+        self.fetch(shard, hash, sources, deadline).await
+    }
+
+    async fn here(&self, shard: ShardId, hash: BodyHash) -> Option<Bytes> {
+        let stored = match self.volumes.get(shard, hash).await {
+            Ok(stored) => stored?,
+            Err(error) => {
+                self.rotten(shard, hash, &error);
+                return None;
+            }
+        };
+        match encoding::off_the_way(stored.size, move || encoding::open(&stored)).await {
+            Ok(body) => Some(body),
+            Err(error) => {
+                self.rotten(shard, hash, &error);
+                None
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        shard: ShardId,
+        hash: BodyHash,
+        sources: &[NodeId],
+        deadline: Instant,
+    ) -> Result<Bytes, BodiesError> {
+        let mut said = Vec::new();
+        let start = malle_rt::random_below(sources.len() as u64) as usize;
+        let around = sources.iter().cycle().skip(start).take(sources.len());
+        for node in around.filter(|node| **node != self.node) {
+            let stored = match self.transport.get_body(*node, shard, hash, deadline).await {
+                Ok(stored) => stored,
+                Err(error) => {
+                    said.push(error.to_string());
+                    continue;
+                }
+            };
+            let opened = stored.clone();
+            match encoding::off_the_way(stored.size, move || encoding::open(&opened)).await {
+                Ok(body) => {
+                    self.volumes.put(stored).await?;
+                    return Ok(body);
+                }
+                Err(error) => {
+                    tracing::error!(%shard, %hash, from = %node, %error, "a peer sent a damaged body");
+                    said.push(format!("node {node}: {error}"));
+                }
+            }
+        }
+        Err(BodiesError::Missing(if said.is_empty() {
+            "nobody to ask".into()
+        } else {
+            said.join("; ")
+        }))
+    }
+}
+
+/// What of a group's bodies is here.
+pub struct GroupBodies {
+    shard: ShardId,
+    bodies: Arc<Bodies>,
+    /// Named and not here, with the index of the first entry that named it.
+    missing: Mutex<BTreeMap<BodyHash, u64>>,
+    sources: RwLock<Sources>,
+    wake: Notify,
+}
+
+impl GroupBodies {
+    /// Follows a group; the task that fetches ends with the last handle.
+    pub fn new(shard: ShardId, bodies: Arc<Bodies>) -> Arc<GroupBodies> {
+        let group = Arc::new(GroupBodies {
+            shard,
+            bodies,
+            missing: Mutex::default(),
+            sources: RwLock::new(Arc::new(Vec::new)),
+            wake: Notify::new(),
+        });
+        malle_rt::spawn(fetch_missing(Arc::downgrade(&group)));
+        group
+    }
+
+    /// Who may have the group's bodies: its other members, whoever they are at the time.
+    pub fn set_sources(&self, sources: impl Fn() -> Vec<NodeId> + Send + Sync + 'static) {
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sources);
+    }
+
+    fn missing_now(&self) -> MutexGuard<'_, BTreeMap<BodyHash, u64>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other members now.
+    pub fn sources(&self) -> Vec<NodeId> {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner).clone();
+        sources()
+    }
+
+    /// Every body that entries up to the answer name is here. `applied` is how far the group has applied.
+    pub fn complete_through(&self, applied: u64) -> u64 {
+        self.missing_now()
+            .values()
+            .min()
+            .map_or(applied, |first| applied.min(first.saturating_sub(1)))
+    }
+
+    /// How many bodies are named and not here.
+    pub fn missing(&self) -> usize {
+        self.missing_now().len()
+    }
+
+    /// An entry names bodies: those that are not here are fetched.
+    pub fn named(&self, index: u64, hashes: &[BodyHash]) {
+        let mut fresh = false;
+        for hash in hashes {
+            if !self.bodies.has(self.shard, *hash) {
+                self.missing_now().entry(*hash).or_insert(index);
+                fresh = true;
+            }
+        }
+        if fresh {
+            self.wake.notify_one();
+        }
+    }
+
+    fn take_off(&self, hash: BodyHash) {
+        self.missing_now().remove(&hash);
+    }
+
+    /// One round over what is missing; true when something came or nothing is missing any more.
+    async fn round(&self) -> bool {
+        let sources = self.sources();
+        let wanted: Vec<BodyHash> = self.missing_now().keys().copied().take(ROUND).collect();
+        let rounds = futures::stream::iter(wanted.into_iter().map(|hash| {
+            let sources = &sources;
+            async move {
+                let here = self.bodies.has(self.shard, hash)
+                    || self
+                        .bodies
+                        .fetch(self.shard, hash, sources, malle_rt::now() + FETCH)
+                        .await
+                        .is_ok();
+                if here {
+                    self.take_off(hash);
+                }
+                here
+            }
+        }));
+        let came = rounds
+            .buffer_unordered(FETCHES_AT_ONCE)
+            .filter(|here| std::future::ready(*here))
+            .count()
+            .await;
+        came > 0
+    }
+}
+
+impl BodyNews for GroupBodies {
+    fn named(&self, index: u64, hashes: &[BodyHash]) {
+        GroupBodies::named(self, index, hashes);
+    }
+
+    fn released(&self, hashes: &[BodyHash]) {
+        // Their space is freed by copying volumes forward, after a delay; until then they are only not missed.
+        for hash in hashes {
+            self.take_off(*hash);
+        }
+    }
+}
+
+async fn fetch_missing(weak: Weak<GroupBodies>) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let Some(group) = weak.upgrade() else { return };
+        if group.missing() == 0 {
+            pause = PAUSE_FIRST;
+            let woken = malle_rt::timeout(PAUSE_LARGEST, group.wake.notified()).await.is_ok();
+            drop(group);
+            if woken {
+                malle_rt::sleep(GRACE).await;
+            }
+            continue;
+        }
+        if group.round().await {
+            pause = PAUSE_FIRST;
+            continue;
+        }
+        let missing = group.missing();
+        tracing::warn!(shard = %group.shard, missing, "bodies are missing here and no peer gave them yet");
+        drop(group);
+        malle_rt::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_LARGEST);
+    }
+}

@@ -1,0 +1,171 @@
+//! Bodies: the bytes of messages, beside Raft.
+//!
+//! [`Bodies`] keeps them in volumes on this node's disk, sends them to the replicas of a shard before a command names them, and
+//! fetches what is missing. [`GroupBodies`] follows one group: it hears which bodies applied entries name and fetches those that are
+//! not here.
+//!
+//! * A put is done when the body is durable on a majority of every voter set of the membership that it was made under.
+//! * BLAKE3 is checked whenever a body is read or received. What does not match is never served; a peer's copy replaces it.
+//! * One copy per shard and hash. A body is found by account and message; nobody is given one for knowing its hash.
+//!
+//! What this room must never do: acknowledge a body before its sync, hand out bytes that were not checked, or free space on its own
+//! (collection is a command of the shard's log).
+
+mod encoding;
+mod fetch;
+mod footer;
+mod replicate;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use malle_journal::{Disk, JournalError};
+use malle_proto::{BodyHash, NodeId, ShardId, limits};
+use tokio::sync::Semaphore;
+
+use crate::peers::{PeerError, StoredBody, Transport};
+
+pub use fetch::GroupBodies;
+pub use replicate::Members;
+use volume::Volumes;
+
+/// Why a body was not stored or not found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodiesError {
+    /// Larger than a mail may be.
+    #[error("a body of more than {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The bytes are not those that the hash names.
+    #[error("the bytes do not match their hash")]
+    Hash,
+    /// This node's copy is damaged.
+    #[error("the body is damaged here: {0}")]
+    Corrupt(String),
+    /// No replica that answered has it.
+    #[error("the body is on no replica that answers: {0}")]
+    Missing(String),
+    /// Not durable on a majority: the put may be repeated.
+    #[error("the body is not on a majority: {0}")]
+    NoMajority(String),
+    /// The caller's time is over.
+    #[error("deadline passed")]
+    Deadline,
+    /// This node's volumes take nothing any more.
+    #[error("volumes: {0}")]
+    Volumes(String),
+}
+
+impl From<JournalError> for BodiesError {
+    fn from(error: JournalError) -> Self {
+        BodiesError::Volumes(error.to_string())
+    }
+}
+
+/// Bodies on this node and on its peers.
+pub struct Bodies {
+    node: NodeId,
+    volumes: Volumes,
+    transport: Arc<dyn Transport>,
+    /// KiB of bodies in memory for puts under way.
+    room: Arc<Semaphore>,
+}
+
+impl Bodies {
+    /// Opens the volumes in `dir`.
+    ///
+    /// # Errors
+    /// A disk that does not work, or another node's volumes.
+    pub async fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        node: NodeId,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Arc<Bodies>, BodiesError> {
+        let volumes = Volumes::open(disk, dir, node, limits::VOLUME_SEGMENT_BYTES)?;
+        Ok(Bodies::over(volumes, node, transport))
+    }
+
+    fn over(volumes: Volumes, node: NodeId, transport: Arc<dyn Transport>) -> Arc<Bodies> {
+        let room = Arc::new(Semaphore::new(limits::BODY_BYTES_IN_FLIGHT_MAX / 1024));
+        Arc::new(Bodies {
+            node,
+            volumes,
+            transport,
+            room,
+        })
+    }
+
+    /// Whether a durable copy is here.
+    pub fn has(&self, shard: ShardId, hash: BodyHash) -> bool {
+        self.volumes.has(shard, hash)
+    }
+
+    /// Takes a body from a peer: checked, then durable.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Hash`, `Volumes`.
+    pub async fn receive(&self, body: StoredBody) -> Result<(), BodiesError> {
+        let checked = body.clone();
+        let verdict = encoding::off_the_way(body.size, move || encoding::open(&checked).map(drop)).await;
+        match verdict {
+            // What a peer sends and does not match is the peer's rot, not ours.
+            Err(BodiesError::Corrupt(_)) => return Err(BodiesError::Hash),
+            other => other?,
+        }
+        self.volumes.put(body).await
+    }
+
+    /// The stored form of a body that is here, checked; `None` when it is not.
+    ///
+    /// # Errors
+    /// `Corrupt`: the copy is forgotten, so that it is fetched again.
+    pub async fn serve(&self, shard: ShardId, hash: BodyHash) -> Result<Option<StoredBody>, BodiesError> {
+        let Some(body) = self.volumes.get(shard, hash).await? else {
+            return Ok(None);
+        };
+        let checked = body.clone();
+        let verdict = encoding::off_the_way(body.size, move || encoding::open(&checked).map(drop)).await;
+        match verdict {
+            Ok(()) => Ok(Some(body)),
+            Err(error) => {
+                self.rotten(shard, hash, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn rotten(&self, shard: ShardId, hash: BodyHash, error: &BodiesError) {
+        tracing::error!(%shard, %hash, %error, "a body on this disk is damaged; a peer's copy replaces it");
+        self.volumes.forget(shard, hash);
+    }
+
+    /// Bodies here, and the bytes that their stored forms take.
+    pub fn counts(&self) -> (u64, u64) {
+        self.volumes.counts()
+    }
+
+    /// Set once the volumes take nothing any more.
+    pub fn failed(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.volumes.failed()
+    }
+
+    /// Waits for what is being written, and stops.
+    pub async fn close(&self) {
+        self.volumes.close().await;
+    }
+}
+
+impl From<PeerError> for BodiesError {
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::Deadline(_) => BodiesError::Deadline,
+            other => BodiesError::Missing(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! One group's log: its live entries in memory order, and where the journal keeps them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use malle_journal::{Durability, Journal, JournalError, Location, Record};
+use malle_machine::format;
+use malle_proto::{ShardId, limits};
+use openraft::entry::RaftEntry;
+use tokio::sync::watch;
+
+use super::records::{EntryRecord, FloorRecord, HeadRecord, LogIdRecord, TruncateRecord};
+use super::types::{Entry, LogId};
+
+/// Kinds of journal records; never renumbered.
+pub(super) const KIND_ENTRY: u8 = 1;
+/// A [`HeadRecord`].
+pub(super) const KIND_HEAD: u8 = 2;
+/// A [`TruncateRecord`].
+pub(super) const KIND_TRUNCATE: u8 = 3;
+
+/// A live entry.
+pub(super) struct Slot {
+    pub id: LogId,
+    /// Where it lies; `None` until the journal has synced it.
+    pub at: Option<Location>,
+    /// The encoded entry while it is cached; always there while `at` is `None`.
+    pub cached: Option<Bytes>,
+    /// Bytes of the encoded entry.
+    pub length: usize,
+}
+
+/// What the log of a group holds.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// Entries after `head.purged`, without gaps.
+    pub slots: VecDeque<Slot>,
+    pub head: HeadRecord,
+    /// Segment of the newest durable head record.
+    pub head_at: Option<Location>,
+    /// Highest index that a fsynced checkpoint covers: entries above stay on disk whatever raft purges.
+    pub checkpoint_index: u64,
+    /// Bytes appended since that checkpoint.
+    pub bytes_since_checkpoint: u64,
+    /// Entries below this index are no longer cached: eviction goes on from here.
+    pub cached_from: u64,
+}
+
+impl Contents {
+    pub fn slot(&self, index: u64) -> Option<&Slot> {
+        let first = self.slots.front()?.id.index;
+        self.slots.get(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+
+    pub fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
+        let first = self.slots.front()?.id.index;
+        self.slots.get_mut(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+
+    pub fn last(&self) -> Option<LogId> {
+        self.slots
+            .back()
+            .map(|slot| slot.id)
+            .or(self.head.purged.map(LogId::from))
+    }
+}
+
+/// Figures about a group's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogStatus {
+    /// Bytes appended since the last checkpoint.
+    pub bytes_since_checkpoint: u64,
+    /// Index of that checkpoint.
+    pub checkpoint_index: u64,
+}
+
+pub(super) struct Shared {
+    pub shard: ShardId,
+    pub journal: Journal,
+    pub contents: Mutex<Contents>,
+    /// Counts completions, so that waiters look again.
+    pub synced: watch::Sender<u64>,
+    /// Bytes of cached entries of all groups of the node.
+    pub cache_bytes: Arc<AtomicUsize>,
+}
+
+/// The log of one group. Cheap to clone; all clones are one log.
+#[derive(Clone)]
+pub struct GroupLog {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for GroupLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GroupLog({})", self.shared.shard)
+    }
+}
+
+pub(super) fn io_error(error: &JournalError) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl GroupLog {
+    pub(super) fn new(shard: ShardId, journal: Journal, contents: Contents, cache_bytes: Arc<AtomicUsize>) -> Self {
+        let (synced, _) = watch::channel(0);
+        GroupLog {
+            shared: Arc::new(Shared {
+                shard,
+                journal,
+                contents: Mutex::new(contents),
+                synced,
+                cache_bytes,
+            }),
+        }
+    }
+
+    pub(super) fn contents(&self) -> MutexGuard<'_, Contents> {
+        // A panic while the lock was held cannot have left it half changed: every holder writes plain fields.
+        self.shared.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Figures for status and for the checkpoint trigger.
+    pub fn status(&self) -> LogStatus {
+        let contents = self.contents();
+        LogStatus {
+            bytes_since_checkpoint: contents.bytes_since_checkpoint,
+            checkpoint_index: contents.checkpoint_index,
+        }
+    }
+
+    /// Index up to which entries are purged; `None` when every entry ever is here.
+    pub fn purged_index(&self) -> Option<u64> {
+        self.contents().head.purged.map(|id| id.index)
+    }
+
+    /// The floor of the view, as last written.
+    pub fn floor(&self) -> Option<FloorRecord> {
+        self.contents().head.floor
+    }
+
+    /// Waits until this entry is synced here: the view applies nothing that its own log could still lose.
+    ///
+    /// # Errors
+    /// When the journal failed, or the entry is not in the log.
+    pub async fn wait_synced(&self, id: LogId) -> io::Result<()> {
+        let mut synced = self.shared.synced.subscribe();
+        let mut failed = self.shared.journal.failed();
+        loop {
+            {
+                let contents = self.contents();
+                if contents.head.purged.is_some_and(|purged| purged.index >= id.index) {
+                    return Ok(());
+                }
+                match contents.slot(id.index) {
+                    Some(slot) if slot.id == id && slot.at.is_some() => return Ok(()),
+                    Some(slot) if slot.id == id => {}
+                    _ => {
+                        return Err(io::Error::other(format!(
+                            "entry {id} is to be applied but is not in the log"
+                        )));
+                    }
+                }
+            }
+            if let Some(reason) = failed.borrow_and_update().clone() {
+                return Err(io::Error::other(reason));
+            }
+            let ended = tokio::select! {
+                changed = synced.changed() => changed,
+                changed = failed.changed() => changed,
+            };
+            if ended.is_err() {
+                return Err(io::Error::other("the journal is closed"));
+            }
+        }
+    }
+
+    /// Puts entries in and hands them to the journal; `done` is called once, after the last one is synced or the journal failed.
+    pub(super) async fn append_entries(
+        &self,
+        entries: Vec<Entry>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<()> {
+        let encoded: Vec<(LogId, Bytes)> = entries
+            .iter()
+            .map(|entry| (entry.log_id(), format::encode(&EntryRecord::from(entry))))
+            .collect();
+        let Some(last) = encoded.last().map(|(id, _)| *id) else {
+            done(Ok(()));
+            return Ok(());
+        };
+        {
+            let mut contents = self.contents();
+            for (id, bytes) in &encoded {
+                if let Some(before) = contents.last()
+                    && before.index + 1 != id.index
+                {
+                    return Err(io::Error::other(format!("entry {id} does not follow {before}")));
+                }
+                contents.bytes_since_checkpoint += bytes.len() as u64;
+                contents.slots.push_back(Slot {
+                    id: *id,
+                    at: None,
+                    cached: Some(bytes.clone()),
+                    length: bytes.len(),
+                });
+                self.shared.cache_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+            }
+        }
+        let mut done = Some(done);
+        for (id, bytes) in encoded {
+            let log = self.clone();
+            let mut finish = if id == last { done.take() } else { None };
+            let completion = move |result: Result<Location, JournalError>| {
+                if let Ok(at) = &result {
+                    log.synced(id, *at);
+                }
+                if let Some(finish) = finish.take() {
+                    finish(result.map(|_| ()).map_err(|error| io_error(&error)));
+                }
+            };
+            let record = Record::new(self.group(), KIND_ENTRY, vec![bytes]);
+            self.shared.journal.submit(record, Durability::Sync, completion).await;
+        }
+        Ok(())
+    }
+
+    fn synced(&self, id: LogId, at: Location) {
+        {
+            let mut contents = self.contents();
+            if let Some(slot) = contents.slot_mut(id.index)
+                && slot.id == id
+            {
+                slot.at = Some(at);
+            }
+            self.evict(&mut contents);
+        }
+        self.shared.synced.send_modify(|count| *count += 1);
+    }
+
+    /// Forgets the oldest cached bytes while the node's cache is over its bound; what is not synced stays.
+    fn evict(&self, contents: &mut Contents) {
+        let mut over = self
+            .shared
+            .cache_bytes
+            .load(Ordering::Relaxed)
+            .saturating_sub(limits::LOG_CACHE_MAX_BYTES);
+        let Some(first) = contents.slots.front().map(|slot| slot.id.index) else {
+            return;
+        };
+        let mut index = contents.cached_from.max(first);
+        while over > 0 {
+            let Some(slot) = contents.slot_mut(index).filter(|slot| slot.at.is_some()) else {
+                break;
+            };
+            if slot.cached.take().is_some() {
+                self.shared.cache_bytes.fetch_sub(slot.length, Ordering::Relaxed);
+                over = over.saturating_sub(slot.length);
+            }
+            index += 1;
+        }
+        contents.cached_from = index;
+    }
+
+    fn forget(&self, slots: impl Iterator<Item = Slot>) {
+        for slot in slots {
+            if slot.cached.is_some() {
+                self.shared.cache_bytes.fetch_sub(slot.length, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Entries with `from <= index < to`, in order, until `max_bytes` are reached; at least one when there is one.
+    pub(super) async fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        enum Found {
+            Cached(Bytes),
+            At(Location),
+        }
+        let found: Vec<Found> = {
+            let contents = self.contents();
+            let mut bytes = 0;
+            (from..to)
+                .map_while(|index| contents.slot(index))
+                .take_while(|slot| {
+                    let room = bytes == 0 || bytes + slot.length <= max_bytes;
+                    bytes += slot.length;
+                    room
+                })
+                .map(|slot| match (&slot.cached, slot.at) {
+                    (Some(bytes), _) => Found::Cached(bytes.clone()),
+                    (None, Some(at)) => Found::At(at),
+                    (None, None) => unreachable!("an entry that is not synced is cached"),
+                })
+                .collect()
+        };
+        let mut entries = Vec::with_capacity(found.len());
+        for found in found {
+            let bytes = match found {
+                Found::Cached(bytes) => bytes,
+                Found::At(at) => self.shared.journal.read(at).await.map_err(|error| io_error(&error))?,
+            };
+            let record: EntryRecord = format::decode(&bytes).map_err(io::Error::other)?;
+            entries.push(record.into_entry().map_err(io::Error::other)?);
+        }
+        Ok(entries)
+    }
+
+    /// Changes the head and writes it; returns when it is synced.
+    pub(super) async fn write_head(&self, change: impl FnOnce(&mut HeadRecord)) -> io::Result<()> {
+        let bytes = {
+            let mut contents = self.contents();
+            change(&mut contents.head);
+            format::encode(&contents.head)
+        };
+        let at = self.submit_and_wait(KIND_HEAD, bytes).await?;
+        {
+            let mut contents = self.contents();
+            let newer = contents
+                .head_at
+                .is_none_or(|old| (old.segment, old.offset) < (at.segment, at.offset));
+            if newer {
+                contents.head_at = Some(at);
+            }
+        }
+        self.release();
+        Ok(())
+    }
+
+    async fn submit_and_wait(&self, kind: u8, bytes: Bytes) -> io::Result<Location> {
+        let record = Record::new(self.group(), kind, vec![bytes]);
+        self.shared
+            .journal
+            .append(record)
+            .await
+            .map_err(|error| io_error(&error))
+    }
+
+    /// Writes the floor of the view: what a flushed database must at least hold from now on.
+    ///
+    /// # Errors
+    /// When the journal failed.
+    pub async fn write_floor(&self, floor: FloorRecord) -> io::Result<()> {
+        self.write_head(|head| head.floor = Some(floor)).await
+    }
+
+    pub(super) async fn truncate(&self, last_index: Option<u64>) -> io::Result<()> {
+        let bytes = {
+            let mut contents = self.contents();
+            let keep = match (last_index, contents.slots.front()) {
+                (_, None) => 0,
+                (None, Some(_)) => 0,
+                (Some(last), Some(first)) => (last + 1).saturating_sub(first.id.index) as usize,
+            };
+            let keep = keep.min(contents.slots.len());
+            let dropped = contents.slots.split_off(keep);
+            self.forget(dropped.into_iter());
+            contents.cached_from = 0;
+            format::encode(&TruncateRecord { last_index })
+        };
+        self.submit_and_wait(KIND_TRUNCATE, bytes).await.map(|_| ())
+    }
+
+    /// Raft needs entries up to `id` no more.
+    pub(super) async fn purge(&self, id: LogId) -> io::Result<()> {
+        {
+            let mut contents = self.contents();
+            let purged = match contents.slots.front() {
+                None => 0,
+                Some(first) => (id.index + 1).saturating_sub(first.id.index) as usize,
+            };
+            let purged = purged.min(contents.slots.len());
+            let rest = contents.slots.split_off(purged);
+            let gone = std::mem::replace(&mut contents.slots, rest);
+            self.forget(gone.into_iter());
+        }
+        self.write_head(|head| {
+            let purged = LogIdRecord::from(id);
+            if head.purged.is_none_or(|old| old.index < purged.index) {
+                head.purged = Some(purged);
+            }
+        })
+        .await
+    }
+
+    /// A checkpoint up to `index` is fsynced. Purging waits for this.
+    pub fn checkpointed(&self, index: u64) {
+        let mut contents = self.contents();
+        contents.checkpoint_index = contents.checkpoint_index.max(index);
+        contents.bytes_since_checkpoint = contents
+            .slots
+            .iter()
+            .filter(|slot| slot.id.index > index)
+            .map(|slot| slot.length as u64)
+            .sum();
+    }
+
+    /// Tells the journal which segments this group still needs.
+    fn release(&self) {
+        let oldest = {
+            let contents = self.contents();
+            let Some(head_at) = contents.head_at else { return };
+            let entry = contents.slots.front().and_then(|slot| slot.at).map(|at| at.segment);
+            entry.unwrap_or(head_at.segment).min(head_at.segment)
+        };
+        self.shared.journal.release(self.group(), oldest);
+    }
+
+    /// The group's number in the journal.
+    pub(super) fn group(&self) -> u64 {
+        u64::from(self.shared.shard.0)
+    }
+
+    /// Gives every segment back: the group left this node.
+    pub fn drop_group(&self) {
+        {
+            let mut contents = self.contents();
+            let slots = std::mem::take(&mut contents.slots);
+            self.forget(slots.into_iter());
+        }
+        self.shared.journal.release(self.group(), u64::MAX);
+    }
+}

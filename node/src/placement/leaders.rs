@@ -1,0 +1,84 @@
+//! Leaders where they should be, and a directory that knows the voters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use malle_machine::directory;
+use malle_proto::{NodeId, ShardId};
+use malle_rt::Instant;
+
+use super::assign::Plan;
+use crate::raft::{Group, GroupError, Groups};
+
+/// A leader that is not the preferred one leads at least this long before it hands over, so that a flapping node is left alone.
+const LEAD_AT_LEAST: Duration = Duration::from_secs(10);
+/// A command of placement takes at most this long; the next look repeats it.
+const COMMAND: Duration = Duration::from_secs(5);
+
+/// Since when this node has led each shard.
+#[derive(Default)]
+pub(super) struct Leaders {
+    since: BTreeMap<ShardId, Instant>,
+}
+
+impl Leaders {
+    /// One look at a group that this node leads.
+    pub async fn look(&mut self, groups: &Arc<Groups>, group: &Group, plan: &Plan) -> Result<(), GroupError> {
+        let Some(row) = plan.shards.iter().find(|row| row.id == group.shard()) else {
+            return Ok(());
+        };
+        self.tell_directory(groups, group, row).await?;
+        let led_since = *self.since.entry(row.id).or_insert_with(malle_rt::now);
+        let Some(&preferred) = row.replicas.first() else {
+            return Ok(());
+        };
+        if preferred == groups.node() {
+            self.since.remove(&row.id);
+            return Ok(());
+        }
+        if malle_rt::now() - led_since >= LEAD_AT_LEAST {
+            self.since.remove(&row.id);
+            match group.transfer_leader(preferred).await {
+                Ok(()) => tracing::info!(shard = %row.id, to = %preferred, "leadership goes to the preferred replica"),
+                // It is down or behind: it gets the lead when it has caught up.
+                Err(error) => tracing::debug!(shard = %row.id, to = %preferred, %error, "leadership stays"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The group's voters are the truth; the directory's row follows them.
+    async fn tell_directory(
+        &self,
+        groups: &Arc<Groups>,
+        group: &Group,
+        row: &directory::Shard,
+    ) -> Result<(), GroupError> {
+        let [voters] = &group.members().voters[..] else {
+            return Ok(());
+        };
+        let now: BTreeSet<NodeId> = voters.iter().copied().collect();
+        let known: BTreeSet<NodeId> = row.replicas.iter().copied().collect();
+        if now == known || now.is_empty() {
+            return Ok(());
+        }
+        // Those that stay keep their order of preference; a new one takes the place of a lost one.
+        let mut fresh = now.difference(&known).copied();
+        let mut replicas: Vec<NodeId> = row
+            .replicas
+            .iter()
+            .filter_map(|node| if now.contains(node) { Some(*node) } else { fresh.next() })
+            .collect();
+        replicas.extend(fresh);
+        let op = directory::Op::ShardSet {
+            shard: row.id,
+            replicas,
+            epoch: row.epoch,
+        };
+        match groups.propose_directory(op, malle_rt::now() + COMMAND).await? {
+            directory::Outcome::Refused(refusal) => Err(GroupError::Invalid(refusal.to_string())),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Who holds what: this node follows the directory, and the directory follows the groups.
+//!
+//! * `assign`: opens the groups that the directory gives this node, makes new ones, leaves those it lost.
+//! * `grants`: the leader of a shard opens the accounts that the directory has put there.
+//! * `leaders`: the leader of a shard hands over to the preferred replica once that has caught up, and tells the directory when the
+//!   voters of its group have changed.
+//! * `replace`: a lost node's replicas are given to another.
+//!
+//! Every loop only compares what is with what should be and takes one step; a crash in between loses nothing. What this room must
+//! never do: decide anything that is not a command of the directory or a membership change of a group.
+
+mod assign;
+mod grants;
+mod leaders;
+mod replace;
+
+pub use assign::Placement;
+pub use replace::{ReplaceError, Replacements, register};

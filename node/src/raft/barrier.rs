@@ -1,0 +1,23 @@
+//! How fresh a read must be (architecture, decision 8).
+
+use std::time::Duration;
+
+use malle_proto::{AccountId, ModSeq};
+
+/// What must hold before the rows are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barrier {
+    /// Everything acknowledged before the read began is applied here: ReadIndex, on the leader.
+    Linearizable,
+    /// This replica has applied the account's MODSEQ.
+    AtLeast {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        modseq: ModSeq,
+    },
+    /// This replica heard from its leader at most this long ago.
+    Stale(Duration),
+    /// Whatever this replica has: for its own housekeeping, never for a client's answer.
+    Local,
+}

@@ -1,0 +1,399 @@
+//! One raft group on this node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use malle_machine::view::{Change, Fault, View};
+use malle_machine::{directory, format, shard};
+use malle_proto::v1::GroupStatus;
+use malle_proto::{NodeId, ShardId, limits};
+use malle_rt::Instant;
+use openraft::async_runtime::WatchReceiver;
+use openraft::{ReadPolicy, ServerState};
+use tokio::sync::{Semaphore, broadcast, watch};
+
+use super::{Barrier, GroupError};
+use crate::bodies::{GroupBodies, Members};
+use crate::env::Env;
+use crate::log::types::{Member, Proposal, Reply, TypeConfig};
+use crate::state::{GroupState, StateMachine};
+
+type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// A checkpoint of a full shard is scanned and written in less.
+const CHECKPOINT_WAIT: Duration = Duration::from_secs(120);
+/// How long a proposal waits when the queue is full, as told to the caller.
+const BUSY_RETRY: Duration = Duration::from_millis(50);
+
+/// One raft group on this node.
+pub struct Group {
+    shard: ShardId,
+    node: NodeId,
+    env: Env,
+    raft: Raft,
+    state: GroupState,
+    bodies: Arc<GroupBodies>,
+    /// Proposals under way.
+    proposals: Semaphore,
+}
+
+impl Group {
+    pub(super) fn new(
+        shard: ShardId,
+        node: NodeId,
+        env: Env,
+        raft: Raft,
+        state: GroupState,
+        bodies: Arc<GroupBodies>,
+    ) -> Self {
+        let proposals = Semaphore::new(limits::PROPOSALS_PER_SHARD_MAX);
+        Group {
+            shard,
+            node,
+            env,
+            raft,
+            state,
+            bodies,
+            proposals,
+        }
+    }
+
+    /// Its shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    pub(super) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Its state, for status and housekeeping; clients read through [`Group::read`].
+    pub fn state(&self) -> &GroupState {
+        &self.state
+    }
+
+    /// What of its bodies is here.
+    pub fn bodies(&self) -> &Arc<GroupBodies> {
+        &self.bodies
+    }
+
+    /// Proposes an operation of a shard; answers once a majority has it synced and it is applied here.
+    ///
+    /// # Errors
+    /// See [`GroupError`]; after `Unavailable` and `Deadline` it may still be done: repeat it with the same op id.
+    pub async fn propose_shard(&self, op: shard::Op, deadline: Instant) -> Result<shard::Outcome, GroupError> {
+        let command = shard::Command {
+            time_ms: self.env.now_ms(),
+            op,
+        };
+        match self.propose(Proposal(format::encode(&command)), deadline).await? {
+            Reply::Shard(outcome) => Ok(outcome),
+            other => Err(GroupError::Invalid(format!("shard {} answered {other}", self.shard))),
+        }
+    }
+
+    /// Proposes an operation of the directory; see [`Group::propose_shard`].
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub async fn propose_directory(
+        &self,
+        op: directory::Op,
+        deadline: Instant,
+    ) -> Result<directory::Outcome, GroupError> {
+        let command = directory::Command {
+            time_ms: self.env.now_ms(),
+            op,
+        };
+        match self.propose(Proposal(format::encode(&command)), deadline).await? {
+            Reply::Directory(outcome) => Ok(outcome),
+            other => Err(GroupError::Invalid(format!("the directory answered {other}"))),
+        }
+    }
+
+    async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Reply, GroupError> {
+        if proposal.0.len() > limits::RAFT_ENTRY_MAX_BYTES {
+            return Err(GroupError::Invalid(format!(
+                "a command of {} bytes, {} are the limit",
+                proposal.0.len(),
+                limits::RAFT_ENTRY_MAX_BYTES
+            )));
+        }
+        let Ok(_place) = self.proposals.try_acquire() else {
+            return Err(GroupError::Busy {
+                retry_after: BUSY_RETRY,
+            });
+        };
+        match malle_rt::timeout_at(deadline, self.raft.client_write(proposal)).await {
+            Ok(written) => Ok(written?.data),
+            Err(_) => Err(GroupError::Deadline),
+        }
+    }
+
+    /// Looks at the rows once the barrier holds.
+    ///
+    /// # Errors
+    /// See [`GroupError`]; a fault of the view is `Stopped`.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        barrier: Barrier,
+        deadline: Instant,
+        look: impl FnOnce(&dyn View) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, GroupError> {
+        match malle_rt::timeout_at(deadline, self.wait_for(barrier)).await {
+            Ok(ready) => ready?,
+            Err(_) => return Err(GroupError::Deadline),
+        }
+        self.state.read(look).await.map_err(|fault| match fault {
+            Fault::Storage(reason) => {
+                tracing::error!(shard = %self.shard, reason, "a read failed");
+                GroupError::Rebuilding
+            }
+            other => GroupError::Stopped(other.to_string()),
+        })
+    }
+
+    async fn wait_for(&self, barrier: Barrier) -> Result<(), GroupError> {
+        match barrier {
+            Barrier::Linearizable => {
+                let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await?;
+                linearizer.await_ready(&self.raft).await?;
+                Ok(())
+            }
+            Barrier::AtLeast { account, modseq } => {
+                let mut applied = self.state.applied();
+                loop {
+                    applied.borrow_and_update();
+                    let found = self.state.read(move |view| shard::read::account(view, account)).await;
+                    match found {
+                        Ok(Some(account)) if account.modseq >= modseq => return Ok(()),
+                        Ok(_) => {}
+                        Err(fault) => return Err(GroupError::Stopped(fault.to_string())),
+                    }
+                    if applied.changed().await.is_err() {
+                        return Err(GroupError::Stopped("the group closed".into()));
+                    }
+                }
+            }
+            Barrier::Stale(age) => self.heard_within(age).await,
+            Barrier::Local => Ok(()),
+        }
+    }
+
+    /// A leader's word renews a follower's lease on its vote: the time of that is when it was last heard.
+    async fn heard_within(&self, age: Duration) -> Result<(), GroupError> {
+        if self.is_leader() {
+            return self.wait_leader_lease().await;
+        }
+        let heard = self.raft.with_raft_state(|state| state.vote_last_modified()).await?;
+        match heard {
+            Some(heard) if malle_rt::now() - heard <= age => Ok(()),
+            _ => Err(GroupError::NotLeader { leader: self.leader() }),
+        }
+    }
+
+    async fn wait_leader_lease(&self) -> Result<(), GroupError> {
+        let linearizer = self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await?;
+        linearizer.await_ready(&self.raft).await?;
+        Ok(())
+    }
+
+    /// This node leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// The voters now, two sets of them while they change, and the entry that says so.
+    pub fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        Members {
+            index: membership.log_id().map_or(0, |id| id.index),
+            voters: membership
+                .membership()
+                .get_joint_config()
+                .iter()
+                .map(|set| set.iter().copied().map(NodeId).collect())
+                .collect(),
+        }
+    }
+
+    /// Voters and learners.
+    pub fn nodes(&self) -> BTreeMap<NodeId, String> {
+        let metrics = self.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        membership
+            .membership()
+            .nodes()
+            .map(|(id, member)| (NodeId(*id), member.peer_address.clone()))
+            .collect()
+    }
+
+    /// Every change of an account that is applied here.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.state.changes()
+    }
+
+    /// Rises with every applied entry.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.state.applied()
+    }
+
+    /// Makes the group, on the one node that its first row names. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// When raft refuses the members.
+    pub async fn initialize(&self, members: BTreeMap<NodeId, String>) -> Result<(), GroupError> {
+        if self.raft.is_initialized().await? {
+            return Ok(());
+        }
+        let members: BTreeMap<u64, Member> = members
+            .into_iter()
+            .map(|(id, peer_address)| (id.0, Member { peer_address }))
+            .collect();
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            // Somebody was quicker: the leader has spoken to this node already.
+            Err(_) if self.raft.is_initialized().await? => Ok(()),
+            Err(error) => Err(GroupError::Invalid(error.to_string())),
+        }
+    }
+
+    /// Adds a learner and waits until its log has caught up.
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub async fn add_learner(&self, node: NodeId, peer_address: String) -> Result<(), GroupError> {
+        self.raft.add_learner(node.0, Member { peer_address }, true).await?;
+        Ok(())
+    }
+
+    /// Makes exactly these the voters, by way of a joint configuration; others are dropped.
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub async fn set_voters(&self, voters: &[NodeId]) -> Result<(), GroupError> {
+        let voters: std::collections::BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+        self.raft.change_membership(voters, false).await?;
+        Ok(())
+    }
+
+    /// Hands leadership over, when `to` has everything that this leader has.
+    ///
+    /// # Errors
+    /// `Invalid` when it lags; see [`GroupError`].
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), GroupError> {
+        let (leads, matched, last) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let matched = metrics
+                .replication
+                .as_ref()
+                .and_then(|all| all.get(&to.0).cloned().flatten());
+            (metrics.state == ServerState::Leader, matched, metrics.last_log_index)
+        };
+        if !leads {
+            return Err(GroupError::NotLeader { leader: self.leader() });
+        }
+        if to == self.node {
+            return Ok(());
+        }
+        if matched.map(|id| id.index) != last {
+            return Err(GroupError::Invalid(format!("node {to} has not caught up; try again")));
+        }
+        self.raft.trigger().transfer_leader(to.0).await?;
+        Ok(())
+    }
+
+    /// Makes a checkpoint now and purges the log behind it, but for what a follower may still want.
+    ///
+    /// # Errors
+    /// When the disk fails, or nothing was applied yet.
+    pub async fn checkpoint(&self) -> Result<u64, GroupError> {
+        let applied = self.state.applied_index();
+        self.raft.trigger().snapshot().await?;
+        self.raft
+            .wait(Some(CHECKPOINT_WAIT))
+            .metrics(
+                |metrics| metrics.snapshot.is_some_and(|at| at.index >= applied),
+                "a checkpoint",
+            )
+            .await
+            .map_err(|error| GroupError::Unavailable(error.to_string()))?;
+        let index = self.state.checkpoint_index();
+        if let Some(upto) = index.checked_sub(limits::LOG_KEPT_ENTRIES) {
+            self.raft.trigger().purge_log(upto).await?;
+        }
+        Ok(index)
+    }
+
+    /// What this replica has.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let (digest, applied_index, rows) = self.state.digest();
+        let role = match (&metrics.running_state, metrics.state) {
+            (Err(_), _) => "failed",
+            (Ok(()), ServerState::Leader) => "leader",
+            (Ok(()), ServerState::Follower) => "follower",
+            (Ok(()), ServerState::Learner) => "learner",
+            (Ok(()), ServerState::Candidate) => "candidate",
+            (Ok(()), ServerState::Shutdown) => "stopped",
+        };
+        let membership = metrics.membership_config.membership().clone();
+        GroupStatus {
+            shard: self.shard.0,
+            role: role.to_owned(),
+            term: metrics.current_term,
+            leader: metrics.current_leader.unwrap_or_default(),
+            last_log_index: metrics.last_log_index.unwrap_or_default(),
+            committed_index: metrics.local_committed.map_or(0, |id| id.index),
+            applied_index,
+            checkpoint_index: self.state.checkpoint_index(),
+            bodies_complete_through: self.bodies.complete_through(applied_index),
+            digest: digest.to_bytes().to_vec().into(),
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            rebuilds: self.state.rebuilds(),
+            rows,
+            accounts: 0,
+        }
+    }
+
+    /// Asks for every body that the rows name and this node lacks: after a snapshot nobody told of them one by one.
+    pub async fn bodies_after_snapshot(&self) {
+        let index = self.state.applied_index();
+        let named = self
+            .state
+            .read(|view| {
+                let mut named = Vec::new();
+                shard::read::bodies(view, &mut |hash, references, _| {
+                    if references > 0 {
+                        named.push(hash);
+                    }
+                    Ok(())
+                })?;
+                Ok(named)
+            })
+            .await;
+        match named {
+            Ok(named) => self.bodies.named(index, &named),
+            Err(fault) => tracing::error!(shard = %self.shard, %fault, "which bodies are missing is not known"),
+        }
+    }
+
+    /// Stops raft; the state is flushed and marked clean when `cleanly`.
+    pub(super) async fn close(&self, cleanly: bool) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(shard = %self.shard, %error, "raft did not end well");
+        }
+        if cleanly && let Err(error) = self.state.close().await {
+            tracing::warn!(shard = %self.shard, %error, "no clean mark: the next start proves the view by a scan");
+        }
+    }
+}

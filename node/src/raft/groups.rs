@@ -1,0 +1,358 @@
+//! The groups that have a replica on this node: opening, watching over, and closing them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use malle_journal::Disk;
+use malle_machine::{directory, format};
+use malle_proto::v1::RaftFrame;
+use malle_proto::{NodeId, ShardId, limits};
+use malle_rt::Instant;
+use openraft::async_runtime::WatchReceiver;
+
+use super::group::Group;
+use super::network::Network;
+use super::{GroupError, Timing};
+use crate::bodies::{Bodies, GroupBodies};
+use crate::env::Env;
+use crate::log::{GroupLog, Logs};
+use crate::peers::{PeerAddresses, RaftCall, Transport};
+use crate::state::{GroupState, Indexes, Settings, StateMachine};
+
+/// Times a view is rebuilt in place before the group stays down: beyond that the disk is to blame.
+const REBUILDS_IN_PLACE_MAX: u32 = 3;
+/// Pause between two looks at a group's log size.
+const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
+
+/// What groups are made of.
+#[derive(Clone)]
+pub struct GroupsSettings {
+    /// This node.
+    pub node: NodeId,
+    /// Trust domain of the cluster.
+    pub cluster: String,
+    /// Heartbeats and elections.
+    pub timing: Timing,
+    /// Clock and entropy.
+    pub env: Env,
+    /// For checkpoints.
+    pub disk: Arc<dyn Disk>,
+    /// Directory of the groups' checkpoints.
+    pub dir: PathBuf,
+    /// The log of every group.
+    pub logs: Arc<Logs>,
+    /// The view of every group.
+    pub indexes: Arc<dyn Indexes>,
+    /// Bodies of every group.
+    pub bodies: Arc<Bodies>,
+    /// To the peers.
+    pub transport: Arc<dyn Transport>,
+    /// Where the peers are.
+    pub addresses: Arc<PeerAddresses>,
+}
+
+/// Every group of this node.
+pub struct Groups {
+    settings: GroupsSettings,
+    open: RwLock<BTreeMap<ShardId, Arc<Group>>>,
+    /// Why a group that belongs here is not open.
+    failed: RwLock<BTreeMap<ShardId, String>>,
+    /// One opening or closing at a time.
+    changing: tokio::sync::Mutex<bool>,
+}
+
+impl Groups {
+    /// None open yet.
+    pub fn new(settings: GroupsSettings) -> Arc<Groups> {
+        Arc::new(Groups {
+            settings,
+            open: RwLock::default(),
+            failed: RwLock::default(),
+            changing: tokio::sync::Mutex::new(false),
+        })
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.settings.node
+    }
+
+    /// The group, if it is open here.
+    pub fn get(&self, shard: ShardId) -> Option<Arc<Group>> {
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&shard)
+            .cloned()
+    }
+
+    /// Every open group, by shard.
+    pub fn all(&self) -> Vec<Arc<Group>> {
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// Groups that belong here and are not open, with the reason.
+    pub fn failed(&self) -> BTreeMap<ShardId, String> {
+        self.failed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The journal's failure, when it has failed: this node acknowledges nothing any more.
+    pub fn journal_failure(&self) -> Option<String> {
+        self.settings.logs.journal().failed().borrow().clone()
+    }
+
+    /// Whether `leader` may make this node open its group: it holds a replica of it, and this node is no stranger to the directory.
+    pub(super) async fn admits(&self, shard: ShardId, leader: NodeId) -> bool {
+        let (Some(directory), node) = (self.get(ShardId::DIRECTORY), self.node()) else {
+            return false;
+        };
+        let known = directory
+            .state()
+            .read(move |view| {
+                let nodes = directory::read::nodes(view)?;
+                let shards = directory::read::shards(view)?;
+                let here = nodes.iter().any(|known| known.id == node && !known.retired);
+                Ok(here
+                    && shards
+                        .iter()
+                        .any(|(row, _)| row.id == shard && row.replicas.contains(&leader)))
+            })
+            .await;
+        known.unwrap_or(false)
+    }
+
+    /// Proposes to the directory wherever its leader is.
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub async fn propose_directory(
+        &self,
+        op: directory::Op,
+        deadline: Instant,
+    ) -> Result<directory::Outcome, GroupError> {
+        let group = self
+            .get(ShardId::DIRECTORY)
+            .ok_or_else(|| GroupError::Unavailable("the directory is not open here".into()))?;
+        let leader = match group.propose_directory(op.clone(), deadline).await {
+            Err(GroupError::NotLeader { leader: Some(leader) }) if leader != self.node() => leader,
+            done => return done,
+        };
+        let command = directory::Command {
+            time_ms: self.settings.env.now_ms(),
+            op,
+        };
+        let frame = RaftFrame {
+            shard: ShardId::DIRECTORY.0,
+            from: self.node().0,
+            to: leader.0,
+            payload_data: format::encode(&command),
+        };
+        let reply = self
+            .settings
+            .transport
+            .call(leader, RaftCall::Propose, frame, deadline)
+            .await;
+        let reply = reply.map_err(|error| GroupError::Unavailable(error.to_string()))?;
+        super::network::answer(&reply).map_err(GroupError::Unavailable)
+    }
+
+    /// Opens a group, or gives the open one.
+    ///
+    /// # Errors
+    /// `Stopped` with the reason, also when this node is closing.
+    pub async fn open(self: &Arc<Self>, shard: ShardId) -> Result<Arc<Group>, GroupError> {
+        let closing = self.changing.lock().await;
+        if *closing {
+            return Err(GroupError::Stopped("this node is going down".into()));
+        }
+        if let Some(group) = self.get(shard) {
+            return Ok(group);
+        }
+        if self.all().len() >= limits::GROUPS_PER_NODE_MAX {
+            return Err(GroupError::Stopped(format!(
+                "{} groups are the limit of a node",
+                limits::GROUPS_PER_NODE_MAX
+            )));
+        }
+        let log = self.settings.logs.group(shard);
+        self.clone().start(shard, log, 0).await
+    }
+
+    /// Boxed, because the task that watches over a group starts it again.
+    fn start(
+        self: Arc<Self>,
+        shard: ShardId,
+        log: GroupLog,
+        rebuilt: u32,
+    ) -> BoxFuture<'static, Result<Arc<Group>, GroupError>> {
+        Box::pin(async move {
+            let opened = self.build(shard, log.clone(), rebuilt > 0).await;
+            let mut failed = self.failed.write().unwrap_or_else(PoisonError::into_inner);
+            match opened {
+                Ok(group) => {
+                    failed.remove(&shard);
+                    self.open
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(shard, group.clone());
+                    malle_rt::spawn(watch_over(self.clone(), group.clone(), log.clone(), rebuilt));
+                    malle_rt::spawn(keep_log_short(Arc::downgrade(&group), log));
+                    Ok(group)
+                }
+                Err(error) => {
+                    tracing::error!(%shard, %error, "the group does not open");
+                    failed.insert(shard, error.to_string());
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    async fn build(&self, shard: ShardId, log: GroupLog, throw_view_away: bool) -> Result<Arc<Group>, GroupError> {
+        let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
+        let settings = &self.settings;
+        let bodies = GroupBodies::new(shard, settings.bodies.clone());
+        let state = GroupState::open(
+            shard,
+            log.clone(),
+            Settings {
+                env: settings.env.clone(),
+                disk: settings.disk.clone(),
+                dir: settings.dir.join(format!("shard-{shard}")),
+                indexes: settings.indexes.clone(),
+                bodies: bodies.clone(),
+            },
+            throw_view_away,
+        )
+        .await
+        .map_err(|error| stopped(&error))?;
+        let network = Network {
+            transport: settings.transport.clone(),
+            addresses: settings.addresses.clone(),
+            shard,
+            node: settings.node,
+        };
+        let config = settings
+            .timing
+            .config(&settings.cluster)
+            .map_err(|error| stopped(&error))?;
+        let machine = StateMachine(state.clone());
+        let raft = openraft::Raft::new(settings.node.0, Arc::new(config), network, log, machine)
+            .await
+            .map_err(|error| stopped(&error))?;
+        let group = Arc::new(Group::new(
+            shard,
+            settings.node,
+            settings.env.clone(),
+            raft,
+            state,
+            bodies.clone(),
+        ));
+        let weak = Arc::downgrade(&group);
+        let this = settings.node;
+        bodies.set_sources(move || {
+            let members = weak.upgrade().map(|group| group.nodes()).unwrap_or_default();
+            members.into_keys().filter(|node| *node != this).collect()
+        });
+        if shard != ShardId::DIRECTORY {
+            group.bodies_after_snapshot().await;
+        }
+        Ok(group)
+    }
+
+    /// Closes a group and forgets its log: its replica moved away.
+    pub async fn leave(&self, shard: ShardId) {
+        let _one_at_a_time = self.changing.lock().await;
+        let group = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        if let Some(group) = group {
+            group.close(true).await;
+        }
+    }
+
+    /// Stops every group cleanly. No group opens afterwards.
+    pub async fn close(&self) {
+        let mut closing = self.changing.lock().await;
+        *closing = true;
+        let groups = std::mem::take(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner));
+        futures::future::join_all(groups.values().map(|group| group.close(true))).await;
+    }
+}
+
+/// Reopens a group whose view failed, with a view built anew from checkpoint and log.
+async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebuilt: u32) {
+    let shard = group.shard();
+    let mut fault = group.state().fault();
+    let reason = loop {
+        if let Some(reason) = fault.borrow_and_update().clone() {
+            break reason;
+        }
+        let raft_ended = async {
+            let mut metrics = group.raft().metrics();
+            loop {
+                let state = metrics.borrow_watched().running_state.clone();
+                if let Err(fatal) = state {
+                    return fatal.to_string();
+                }
+                if metrics.changed().await.is_err() {
+                    return "raft ended".to_owned();
+                }
+            }
+        };
+        tokio::select! {
+            changed = fault.changed() => if changed.is_err() { return },
+            // A fault of the view ends raft too and is told first; without one raft has stopped for another reason.
+            ended = raft_ended => {
+                if let Some(reason) = fault.borrow().clone() {
+                    break reason;
+                }
+                if groups.get(shard).is_some_and(|open| Arc::ptr_eq(&open, &group)) {
+                    tracing::error!(%shard, reason = ended, "the group stopped");
+                    groups.failed.write().unwrap_or_else(PoisonError::into_inner).insert(shard, ended);
+                }
+                return;
+            }
+        }
+    };
+    let closing = groups.changing.lock().await;
+    if *closing {
+        return;
+    }
+    groups
+        .open
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&shard);
+    group.close(false).await;
+    drop(group);
+    if rebuilt >= REBUILDS_IN_PLACE_MAX || groups.journal_failure().is_some() {
+        groups
+            .failed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(shard, reason);
+        return;
+    }
+    // The result stands in `failed` or in `open`; there is nobody to hand it to.
+    let _ = groups.clone().start(shard, log, rebuilt + 1).await;
+}
+
+/// Makes a checkpoint whenever enough log has gathered behind the last one.
+async fn keep_log_short(group: std::sync::Weak<Group>, log: GroupLog) {
+    loop {
+        malle_rt::sleep(CHECKPOINT_LOOK).await;
+        let Some(group) = group.upgrade() else { return };
+        if log.status().bytes_since_checkpoint >= limits::CHECKPOINT_LOG_BYTES
+            && let Err(error) = group.checkpoint().await
+        {
+            tracing::warn!(shard = %group.shard(), %error, "no checkpoint was made; the log stays");
+        }
+    }
+}

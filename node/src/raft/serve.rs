@@ -1,0 +1,335 @@
+//! Answers raft messages of the peers.
+
+use std::io::IoSlice;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use malle_journal::Disk;
+use malle_machine::directory;
+use malle_machine::format::{self, Record};
+use malle_proto::v1::RaftFrame;
+use malle_proto::{NodeId, ShardId, limits};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use tokio::sync::mpsc;
+
+use super::group::Group;
+use super::groups::Groups;
+use crate::log::records::{
+    AppendRecord, AppendedRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, TransferRecord,
+    TransferredRecord, VoteRequestRecord, VotedRecord,
+};
+use crate::log::types::{StoredMembership, TypeConfig, Vote};
+use crate::peers::RaftCall;
+use crate::state::CheckpointFile;
+
+/// A forwarded command may take this long: its sender repeats it.
+const FORWARDED: Duration = Duration::from_secs(5);
+
+/// Answers raft messages of the peers.
+#[derive(Clone)]
+pub struct RaftServer {
+    groups: Arc<Groups>,
+    disk: Arc<dyn Disk>,
+    /// Where snapshots are received.
+    dir: PathBuf,
+    received: Arc<AtomicU64>,
+}
+
+fn encode_appended(result: StreamAppendResult<TypeConfig>) -> Bytes {
+    format::encode(&match result {
+        Ok(id) => AppendedRecord::Matches(id.map(Into::into)),
+        Err(StreamAppendError::Conflict(id)) => AppendedRecord::Conflict(id.into()),
+        Err(StreamAppendError::HigherVote(vote)) => AppendedRecord::HigherVote((&vote).into()),
+    })
+}
+
+fn voted(response: &VoteResponse<TypeConfig>) -> Bytes {
+    format::encode(&VotedRecord {
+        vote: (&response.vote).into(),
+        granted: response.vote_granted,
+        last: response.last_log_id.map(Into::into),
+    })
+}
+
+/// What the successor's answer means to the leader.
+pub(super) fn transfer_result(
+    request: &TransferLeaderRequest<TypeConfig>,
+    done: TransferredRecord,
+) -> TransferLeaderResponse<TypeConfig> {
+    if let Some(vote) = done.vote_changed {
+        return Err(TransferLeaderError::VoteChanged {
+            expected: *request.from_leader(),
+            actual: vote.into(),
+        });
+    }
+    if let Some(last) = done.log_not_flushed {
+        return Err(TransferLeaderError::LogNotFlushed {
+            expected: request.last_log_id().copied(),
+            actual: last.map(Into::into),
+        });
+    }
+    Ok(())
+}
+
+impl RaftServer {
+    /// Answers for these groups; snapshots are received into `dir`.
+    pub fn new(groups: Arc<Groups>, disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+        RaftServer {
+            groups,
+            disk,
+            dir,
+            received: Arc::default(),
+        }
+    }
+
+    async fn group(&self, frame: &RaftFrame) -> Result<Arc<Group>, String> {
+        if frame.to != self.groups.node().0 {
+            return Err(format!("this is node {}, not {}", self.groups.node(), frame.to));
+        }
+        let shard = ShardId(frame.shard);
+        if let Some(group) = self.groups.get(shard) {
+            return Ok(group);
+        }
+        // A leader that adds this node to its group speaks first; the directory names the new replica only afterwards.
+        if !self.groups.admits(shard, NodeId(frame.from)).await {
+            return Err(format!("no replica of shard {shard} here"));
+        }
+        self.groups.open(shard).await.map_err(|error| error.to_string())
+    }
+
+    fn reply(&self, to: &RaftFrame, payload: Result<Bytes, String>) -> RaftFrame {
+        let payload_data = payload.unwrap_or_else(|reason| format::encode(&RefusedRecord { reason }));
+        RaftFrame {
+            shard: to.shard,
+            from: self.groups.node().0,
+            to: to.from,
+            payload_data,
+        }
+    }
+
+    /// One message, one answer. `from` is whose certificate it came under.
+    pub async fn call(&self, from: NodeId, call: RaftCall, frame: RaftFrame) -> RaftFrame {
+        let answer = self.answer(from, call, &frame).await;
+        self.reply(&frame, answer)
+    }
+
+    async fn answer(&self, from: NodeId, call: RaftCall, frame: &RaftFrame) -> Result<Bytes, String> {
+        if frame.from != from.0 {
+            return Err(format!("node {from} speaks for node {}", frame.from));
+        }
+        let group = self.group(frame).await?;
+        let raft = group.raft();
+        match call {
+            RaftCall::Heartbeat => {
+                let request: AppendEntriesRequest<TypeConfig> = decode::<AppendRecord>(frame)?
+                    .try_into()
+                    .map_err(|error| format!("{error}"))?;
+                let mut answers = Box::pin(raft.stream_append(futures::stream::iter([request])));
+                match answers.next().await {
+                    Some(Ok(result)) => Ok(encode_appended(result)),
+                    Some(Err(fatal)) => Err(fatal.to_string()),
+                    None => Err("the group stopped".into()),
+                }
+            }
+            RaftCall::Vote | RaftCall::PreVote => {
+                let record = decode::<VoteRequestRecord>(frame)?;
+                let mut request = VoteRequest::new(Vote::from(record.vote), record.last.map(Into::into));
+                request.leadership_transfer = record.leadership_transfer;
+                let response = if call == RaftCall::Vote {
+                    raft.vote(request).await
+                } else {
+                    raft.pre_vote(request).await
+                };
+                response
+                    .map(|response| voted(&response))
+                    .map_err(|error| error.to_string())
+            }
+            RaftCall::TransferLeader => {
+                let record = decode::<TransferRecord>(frame)?;
+                let request = TransferLeaderRequest::new(record.from.into(), record.to, record.last.map(Into::into));
+                let result = raft
+                    .handle_transfer_leader(request)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                Ok(format::encode(&transferred(result)))
+            }
+            RaftCall::Propose => {
+                if group.shard() != ShardId::DIRECTORY {
+                    return Err("only commands of the directory are forwarded".into());
+                }
+                let command: directory::Command = decode(frame)?;
+                let deadline = malle_rt::now() + FORWARDED;
+                let outcome = group.propose_directory(command.op, deadline).await;
+                outcome
+                    .map(|outcome| format::encode(&outcome))
+                    .map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// A pipelined append: frames of one group in, answers out in the same order. Ends when either side does.
+    pub async fn append(&self, from: NodeId, mut frames: mpsc::Receiver<RaftFrame>, answers: mpsc::Sender<RaftFrame>) {
+        let Some(first) = frames.recv().await else { return };
+        let group = match self.group(&first).await {
+            Ok(group) if first.from == from.0 => group,
+            Ok(_) => {
+                let refused = Err(format!("node {from} speaks for node {}", first.from));
+                let _ = answers.send(self.reply(&first, refused)).await;
+                return;
+            }
+            Err(reason) => {
+                // The sender closed its side if this does not arrive: nobody is left to tell.
+                let _ = answers.send(self.reply(&first, Err(reason))).await;
+                return;
+            }
+        };
+        let head = RaftFrame {
+            payload_data: Bytes::new(),
+            ..first.clone()
+        };
+        let refused = Arc::new(std::sync::Mutex::new(None));
+        let told = refused.clone();
+        let shard = first.shard;
+        let requests = futures::stream::unfold((Some(first), frames), |(first, mut frames)| async move {
+            let frame = match first {
+                Some(frame) => frame,
+                None => frames.recv().await?,
+            };
+            Some((frame, (None, frames)))
+        })
+        .map(move |frame| {
+            if frame.shard != shard {
+                return Err("a frame of another shard on this stream".to_owned());
+            }
+            let record = decode::<AppendRecord>(&frame)?;
+            AppendEntriesRequest::try_from(record).map_err(|error| error.to_string())
+        })
+        .scan((), move |(), request| {
+            let request = request.map_err(|reason| {
+                *told.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason);
+            });
+            std::future::ready(request.ok())
+        });
+        let mut results = Box::pin(group.raft().stream_append(Box::pin(requests)));
+        while let Some(result) = results.next().await {
+            let payload = result.map(encode_appended).map_err(|fatal| fatal.to_string());
+            let last = payload.is_err();
+            if answers.send(self.reply(&head, payload)).await.is_err() || last {
+                return;
+            }
+        }
+        let reason = refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(reason) = reason {
+            let _ = answers.send(self.reply(&head, Err(reason))).await;
+        }
+    }
+
+    /// Receives a snapshot of `size` bytes and installs it.
+    pub async fn snapshot(&self, from: NodeId, head: RaftFrame, size: u64, chunks: mpsc::Receiver<Bytes>) -> RaftFrame {
+        let answer = if head.from == from.0 {
+            self.receive(&head, size, chunks).await
+        } else {
+            Err(format!("node {from} speaks for node {}", head.from))
+        };
+        self.reply(&head, answer)
+    }
+
+    async fn receive(&self, head: &RaftFrame, size: u64, mut chunks: mpsc::Receiver<Bytes>) -> Result<Bytes, String> {
+        let group = self.group(head).await?;
+        let record = decode::<SnapshotHeadRecord>(head)?;
+        let number = self.received.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("snapshot-{}-{number}", head.shard));
+        let disk = self.disk.clone();
+        let (create_disk, create_path) = (disk.clone(), path.clone());
+        let file = malle_rt::blocking(move || create_disk.create(&create_path))
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut at = 0u64;
+        let mut failed = None;
+        while let Some(chunk) = chunks.recv().await {
+            if chunk.len() > limits::GRPC_MESSAGE_MAX_BYTES || at + chunk.len() as u64 > size {
+                failed = Some("more bytes than announced".to_owned());
+                break;
+            }
+            let (file, length) = (file.clone(), chunk.len() as u64);
+            let written = malle_rt::blocking(move || file.write_at(at, &mut [IoSlice::new(&chunk)])).await;
+            if let Err(error) = written {
+                failed = Some(error.to_string());
+                break;
+            }
+            at += length;
+        }
+        if failed.is_none() && at != size {
+            failed = Some(format!("{at} of {size} bytes came"));
+        }
+        let shard = group.shard();
+        let opened = match failed {
+            Some(reason) => Err(reason),
+            None => {
+                let (disk, path) = (disk.clone(), path.clone());
+                malle_rt::blocking(move || {
+                    file.sync_all()?;
+                    let snapshot = CheckpointFile::open(&disk, &path, shard)?;
+                    snapshot.verify()?;
+                    Ok::<_, std::io::Error>(snapshot)
+                })
+                .await
+                .map_err(|error| error.to_string())
+            }
+        };
+        let installed = match opened {
+            Ok(snapshot) => install(&group, record, snapshot).await,
+            Err(reason) => Err(reason),
+        };
+        // Installed, it has another name; refused or superseded, nobody needs it.
+        malle_rt::blocking(move || disk.remove(&path).ok()).await;
+        installed
+    }
+}
+
+async fn install(group: &Group, record: SnapshotHeadRecord, file: CheckpointFile) -> Result<Bytes, String> {
+    let last_membership = StoredMembership::try_from(record.membership).map_err(|error| error.to_string())?;
+    let meta = openraft::alias::SnapshotMetaOf::<TypeConfig> {
+        last_log_id: record.last.map(Into::into),
+        last_membership,
+    };
+    if record.last != file.record.applied {
+        return Err("the snapshot is not what its head says".into());
+    }
+    let snapshot = openraft::alias::SnapshotOf::<TypeConfig, CheckpointFile> { meta, snapshot: file };
+    let response = group
+        .raft()
+        .install_full_snapshot(record.vote.into(), snapshot)
+        .await
+        .map_err(|error| error.to_string())?;
+    group.bodies_after_snapshot().await;
+    Ok(format::encode(&SnapshotDoneRecord {
+        vote: (&response.vote).into(),
+    }))
+}
+
+fn transferred(result: TransferLeaderResponse<TypeConfig>) -> TransferredRecord {
+    let mut record = TransferredRecord {
+        vote_changed: None,
+        log_not_flushed: None,
+    };
+    match result {
+        Ok(()) => {}
+        Err(TransferLeaderError::VoteChanged { actual, .. }) => record.vote_changed = Some((&actual).into()),
+        Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
+            record.log_not_flushed = Some(actual.map(Into::into));
+        }
+    }
+    record
+}
+
+fn decode<T: Record>(frame: &RaftFrame) -> Result<T, String> {
+    format::decode(&frame.payload_data).map_err(|error| error.to_string())
+}

@@ -1,0 +1,315 @@
+//! Wires the rooms together: from a configuration to a node that serves, and back to a clean stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use bytes::Bytes;
+use malle_journal::{Disk, RealDisk};
+use malle_proto::v1::cluster_server::ClusterServer;
+use malle_proto::v1::directory_server::DirectoryServer;
+use malle_proto::v1::mail_server::MailServer;
+use malle_proto::v1::peer_server::PeerServer;
+use malle_proto::v1::{GroupStatus, RaftFrame};
+use malle_proto::{BodyHash, NodeId, ShardId, limits};
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Server;
+
+use crate::api::{ClusterApi, DirectoryApi, MailApi, NodeFacts};
+use crate::bodies::Bodies;
+use crate::config::{Config, Timing as TimingName};
+use crate::env::Env;
+use crate::log::Logs;
+use crate::peers::{
+    Dial, GrpcTransport, PeerAddresses, PeerHandler, PeerIo, PeerService, RaftCall, StoredBody, Transport,
+};
+use crate::placement::{Placement, Replacements};
+use crate::raft::{Groups, GroupsSettings, RaftServer, Timing};
+use crate::security::accept::{Door, incoming, listen};
+use crate::security::tls::{Reloaded, Tls};
+use crate::security::{Identity, connect};
+use crate::state::SledIndexes;
+
+/// Certificates are looked at this often; SIGHUP is for the impatient.
+const CERTIFICATES_LOOK: Duration = Duration::from_secs(30);
+/// HTTP/2 windows of both services: bodies in flight, not packets.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Requests under way get this long to end when the node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running node.
+pub struct Node {
+    groups: Arc<Groups>,
+    bodies: Arc<Bodies>,
+    logs: Arc<Logs>,
+    tls: Arc<Tls>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<malle_rt::JoinHandle<()>>,
+}
+
+/// Dials peers over mTLS.
+struct SecureDial(Arc<Tls>);
+
+#[async_trait]
+impl Dial for SecureDial {
+    async fn dial(&self, node: NodeId, address: &str) -> std::io::Result<Box<dyn PeerIo>> {
+        let stream = connect::dial(&self.0, address, node)
+            .await
+            .map_err(std::io::Error::other)?;
+        Ok(Box::new(stream))
+    }
+}
+
+/// What peers ask, handed to the room that answers.
+struct PeerRooms {
+    raft: RaftServer,
+    groups: Arc<Groups>,
+    bodies: Arc<Bodies>,
+}
+
+#[async_trait]
+impl PeerHandler for PeerRooms {
+    async fn call(&self, from: NodeId, call: RaftCall, frame: RaftFrame) -> RaftFrame {
+        self.raft.call(from, call, frame).await
+    }
+
+    async fn append(&self, from: NodeId, frames: mpsc::Receiver<RaftFrame>, answers: mpsc::Sender<RaftFrame>) {
+        self.raft.append(from, frames, answers).await;
+    }
+
+    async fn snapshot(&self, from: NodeId, head: RaftFrame, size: u64, chunks: mpsc::Receiver<Bytes>) -> RaftFrame {
+        self.raft.snapshot(from, head, size, chunks).await
+    }
+
+    async fn put_body(&self, body: StoredBody) -> Result<(), String> {
+        self.bodies.receive(body).await.map_err(|error| error.to_string())
+    }
+
+    async fn get_body(&self, shard: ShardId, hash: BodyHash) -> Result<Option<StoredBody>, String> {
+        self.bodies.serve(shard, hash).await.map_err(|error| error.to_string())
+    }
+
+    async fn replica(&self, shard: ShardId) -> Option<GroupStatus> {
+        self.groups.get(shard).map(|group| group.status())
+    }
+}
+
+impl Node {
+    /// Opens what the data directory holds and begins to serve.
+    ///
+    /// # Errors
+    /// Everything that keeps a node from starting, with what to do about it where something can be done.
+    pub async fn start(config: &Config) -> anyhow::Result<Node> {
+        let own = Identity::Node(config.node);
+        let tls = Arc::new(Tls::load(&config.tls, &config.cluster, own).context("certificates")?);
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let env = Env::real();
+        prepare(&disk, &config.data_dir)?;
+        let logs = Arc::new(Logs::open(disk.clone(), &config.data_dir.join("log"), config.node).context("raft log")?);
+        let addresses = Arc::new(PeerAddresses::default());
+        let dial = Arc::new(SecureDial(tls.clone()));
+        let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new(addresses.clone(), dial));
+        let bodies = Bodies::open(
+            disk.clone(),
+            &config.data_dir.join("volumes"),
+            config.node,
+            transport.clone(),
+        )
+        .await
+        .context("body volumes")?;
+        let groups = Groups::new(GroupsSettings {
+            node: config.node,
+            cluster: config.cluster.clone(),
+            timing: match config.timing {
+                TimingName::Local => Timing::LOCAL,
+                TimingName::Wan => Timing::WAN,
+            },
+            env: env.clone(),
+            disk: disk.clone(),
+            dir: config.data_dir.join("checkpoints"),
+            logs: logs.clone(),
+            indexes: Arc::new(SledIndexes::new(
+                &config.data_dir.join("index"),
+                cache_of_one(config.index_cache_bytes),
+            )),
+            bodies: bodies.clone(),
+            transport: transport.clone(),
+            addresses: addresses.clone(),
+        });
+        let raft = RaftServer::new(groups.clone(), disk, config.data_dir.join("incoming"));
+        // Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
+        groups.open(ShardId::DIRECTORY).await.context("directory")?;
+        for shard in logs.found() {
+            if let Err(error) = groups.open(shard).await {
+                tracing::error!(%shard, %error, "a group that has a log here does not open");
+            }
+        }
+        let (stop, stopped) = watch::channel(false);
+        let mut node = Node {
+            groups,
+            bodies,
+            logs,
+            tls,
+            stop,
+            tasks: Vec::new(),
+        };
+        node.serve_peers(config, raft, &stopped).await?;
+        let replacements = Replacements::new(node.groups.clone(), transport, addresses.clone());
+        node.serve_clients(config, &env, replacements, &stopped).await?;
+        let placement = Placement::new(node.groups.clone(), addresses, env);
+        node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
+        node.tasks
+            .push(malle_rt::spawn(follow_certificates(node.tls.clone(), stopped)));
+        tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
+        Ok(node)
+    }
+
+    async fn serve_peers(
+        &mut self,
+        config: &Config,
+        raft: RaftServer,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let listener = listen(config.peer_listen).await?;
+        let rooms = PeerRooms {
+            raft,
+            groups: self.groups.clone(),
+            bodies: self.bodies.clone(),
+        };
+        let service = PeerServer::new(PeerService::new(Arc::new(rooms)))
+            .max_decoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES);
+        let served = server().add_service(service).serve_with_incoming_shutdown(
+            incoming(listener, self.tls.clone(), Door::Peers),
+            ended(stopped.clone()),
+        );
+        self.tasks.push(malle_rt::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the peer service ended");
+            }
+        }));
+        Ok(())
+    }
+
+    async fn serve_clients(
+        &mut self,
+        config: &Config,
+        env: &Env,
+        replacements: Replacements,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let listener = listen(config.client_listen).await?;
+        let mail = MailApi::new(self.groups.clone(), self.bodies.clone(), env.clone());
+        let directory = DirectoryApi::new(self.groups.clone(), env.clone());
+        let facts = NodeFacts {
+            node: config.node,
+            region: config.region.clone(),
+            data_dir: config.data_dir.clone(),
+            started: malle_rt::now(),
+        };
+        let cluster = ClusterApi::new(
+            self.groups.clone(),
+            self.bodies.clone(),
+            replacements,
+            env.clone(),
+            facts,
+        );
+        let served = server()
+            .add_service(
+                MailServer::new(mail)
+                    .max_decoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES)
+                    .max_encoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES),
+            )
+            .add_service(DirectoryServer::new(directory))
+            .add_service(ClusterServer::new(cluster))
+            .serve_with_incoming_shutdown(
+                incoming(listener, self.tls.clone(), Door::Clients),
+                ended(stopped.clone()),
+            );
+        self.tasks.push(malle_rt::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the client service ended");
+            }
+        }));
+        Ok(())
+    }
+
+    /// Reads the certificate files again.
+    pub fn reload(&self) {
+        reload(&self.tls);
+    }
+
+    /// The journal's failure, once it has failed: this node acknowledges nothing any more.
+    pub fn journal_failed(&self) -> watch::Receiver<Option<String>> {
+        self.logs.journal().failed()
+    }
+
+    /// Stops: no new requests, a short while for those under way, then every group with a clean mark.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        let tasks = futures::future::join_all(self.tasks);
+        if malle_rt::timeout(DRAIN, tasks).await.is_err() {
+            tracing::info!("some streams are still open; their callers go elsewhere");
+        }
+        self.groups.close().await;
+        self.bodies.close().await;
+        self.logs.journal().close().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .tcp_nodelay(true)
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // The sender lives as long as the node: an error means that it is gone, too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn cache_of_one(all: u64) -> u64 {
+    // Sixteen groups are what a small node holds; sled's floor keeps a larger node usable.
+    (all / 16).max(4 * 1024 * 1024)
+}
+
+/// Makes the directories, and removes what a crash left of snapshots that were being received.
+fn prepare(disk: &Arc<dyn Disk>, data_dir: &Path) -> anyhow::Result<()> {
+    for dir in ["log", "volumes", "checkpoints", "index", "incoming"] {
+        let dir = data_dir.join(dir);
+        disk.create_dir_all(&dir)
+            .with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let incoming = data_dir.join("incoming");
+    for name in disk.list(&incoming)? {
+        disk.remove(&incoming.join(name))?;
+    }
+    Ok(())
+}
+
+fn reload(tls: &Tls) {
+    match tls.reload() {
+        Ok(Reloaded::Changed) => tracing::info!("new certificates are in use"),
+        Ok(Reloaded::Unchanged) => {}
+        Err(error) => tracing::error!(%error, "the certificates were not reloaded; the old ones stay in use"),
+    }
+}
+
+async fn follow_certificates(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) {
+    while !*stopped.borrow_and_update() {
+        tokio::select! {
+            changed = stopped.changed() => if changed.is_err() { return },
+            () = malle_rt::sleep(CERTIFICATES_LOOK) => {
+                let tls = tls.clone();
+                malle_rt::blocking(move || reload(&tls)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Programs that others wrote, where they are installed, and two of ours at once.
+
+use anyhow::Context;
+use harness::{Cluster, PASSWORD, account, installed, mail};
+use tokio::process::Command;
+
+const SENDER: &str = "paul@example.net";
+
+#[tokio::test]
+async fn flags_of_two_clients_both_survive() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let (mut one, mut two) = (cluster.imap(1).await?, cluster.imap(1).await?);
+    for number in 0..10 {
+        one.append("INBOX", "", &mail::plain(&format!("flagged-{number}")))
+            .await?
+            .ok()?;
+    }
+    one.select("INBOX").await?;
+    two.select("INBOX").await?;
+    let uids = one.uids().await?;
+    assert_eq!(uids.len(), 10);
+    for uid in &uids {
+        let (seen, work) = (
+            format!("UID STORE {uid} +FLAGS.SILENT (\\Seen)"),
+            format!("UID STORE {uid} +FLAGS.SILENT ($Work)"),
+        );
+        let (first, second) = tokio::join!(one.command(&seen), two.command(&work));
+        first?.ok()?;
+        second?.ok()?;
+    }
+    let mut third = cluster.imap(1).await?;
+    third.select("INBOX").await?;
+    for uid in uids {
+        assert_eq!(third.flags(uid).await?, ["$Work", "\\Seen"]);
+    }
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn pythons_imaplib_logs_in_reads_flags_and_expunges() -> anyhow::Result<()> {
+    if !installed("python3", "--version") {
+        return Ok(());
+    }
+    let cluster = Cluster::start().await?;
+    let mail = mail::plain("python");
+    assert!(cluster.lmtp().await?.deliver(SENDER, &[&account(1)], &mail).await?[0].is_done());
+    let script = r#"
+import imaplib, sys
+host, port = sys.argv[1].rsplit(":", 1)
+imap = imaplib.IMAP4(host, int(port))
+assert imap.login(sys.argv[2], sys.argv[3])[0] == "OK"
+assert imap.select("INBOX") == ("OK", [b"1"]), "one message"
+status, data = imap.uid("FETCH", "1:*", "(UID FLAGS ENVELOPE BODYSTRUCTURE BODY.PEEK[])")
+assert status == "OK" and b"Message-ID: <python@harness.example>" in data[0][1], data
+assert imap.append("Sent", "(\\Seen)", None, b"Subject: sent\r\n\r\nhello\r\n")[0] == "OK"
+assert imap.uid("STORE", "1:*", "+FLAGS", "(\\Deleted)")[0] == "OK"
+assert imap.expunge() == ("OK", [b"1"]), "the message is gone"
+assert imap.search(None, "ALL") == ("OK", [b""])
+assert imap.select("Sent", readonly=True) == ("OK", [b"1"])
+assert imap.logout()[0] == "BYE"
+"#;
+    let arguments = ["-c", script, cluster.imap_address(), &account(1), PASSWORD];
+    run("python3", &arguments).await?;
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn curl_fetches_the_mail_that_was_delivered() -> anyhow::Result<()> {
+    if !installed("curl", "--version") {
+        return Ok(());
+    }
+    let cluster = Cluster::start().await?;
+    let mail = mail::plain("curl");
+    assert!(cluster.lmtp().await?.deliver(SENDER, &[&account(1)], &mail).await?[0].is_done());
+    let url = format!("imap://{}/INBOX;MAILINDEX=1", cluster.imap_address());
+    let user = format!("{}:{PASSWORD}", account(1));
+    let fetched = run(
+        "curl",
+        &["--silent", "--show-error", "--max-time", "60", "--user", &user, &url],
+    )
+    .await?;
+    assert_eq!(
+        String::from_utf8_lossy(&fetched),
+        String::from_utf8_lossy(&mail::stored(SENDER, &mail))
+    );
+    cluster.finish().await
+}
+
+/// Runs a program that must succeed; gives what it printed.
+async fn run(program: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let output = Command::new(program)
+        .args(arguments)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context(program.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{program}: {}: {said}", output.status);
+    Ok(output.stdout)
+}

@@ -1,0 +1,44 @@
+//! `cargo xtask test`: everything that must pass, built once, the runner's own closing lines last.
+//!
+//! The cluster tests start `malled`, `malle-gateway` and `malle` as processes, so the binaries are built before any test runs. The
+//! build names tests and examples too: cargo then resolves the same features as the test runs do and builds no dependency twice.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::cargo::{self, Ended};
+
+/// Builds, then runs doc tests, then everything else; `fast` leaves the cluster tests out. Stops at the first step that fails: later
+/// steps would only say less about the same defect.
+///
+/// # Errors
+/// When a step cannot be run at all.
+pub fn run(root: &Path, fast: bool) -> anyhow::Result<ExitCode> {
+    let build = ["build", "--locked", "--workspace", "--bins", "--tests", "--examples"];
+    let doc_tests = ["test", "--locked", "--workspace", "--doc"];
+    for (name, arguments) in [("build", &build[..]), ("doc tests", &doc_tests[..])] {
+        if cargo::step(name, cargo::cargo(root).args(arguments))? == Ended::Failed {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let mut command = cargo::cargo(root);
+    if cargo::has_subcommand(root, "nextest") {
+        command.args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]);
+        if fast {
+            command.args(["-E", "not binary_id(malle-tests::cluster)"]);
+        }
+    } else {
+        eprintln!("== cargo-nextest is not installed: running cargo test instead");
+        command.args(["test", "--locked", "--workspace", "--no-fail-fast", "--tests"]);
+        if fast {
+            command.args(["--exclude", "malle-tests"]);
+        }
+    }
+    // Not `cargo::step`: nothing may be printed after the runner's summary.
+    let status = command.status()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
