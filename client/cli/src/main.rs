@@ -54,7 +54,7 @@ enum Noun {
     #[command(subcommand)]
     Cert(cert::Verb),
     /// A whole cluster on this machine, to look around and to check.
-    Demo(demo::Args),
+    Demo(demo::Arguments),
 }
 
 #[tokio::main]
