@@ -44,6 +44,7 @@ pub(super) struct Client {
     writer: WriteHalf<DuplexStream>,
     pub(super) store: Arc<MemoryStore>,
     shutdown: watch::Sender<bool>,
+    session: tokio::task::JoinHandle<()>,
 }
 
 impl Client {
@@ -55,13 +56,13 @@ impl Client {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (shutdown, stopped) = watch::channel(false);
         let context = Context {
-            store: Arc::clone(&store) as Arc<dyn super::super::Store>,
+            store: Arc::clone(&store) as Arc<dyn super::super::store::Store>,
             settings,
             memory: BodyMemory::default(),
             shutdown: stopped,
             peer: "test".into(),
         };
-        tokio::spawn(async move {
+        let session = tokio::spawn(async move {
             let mut context = context;
             let mut io: super::super::BoxedIo = Box::new(near);
             // The handshake is somebody else's: here the stream goes on as it is.
@@ -76,7 +77,22 @@ impl Client {
             writer,
             store,
             shutdown,
+            session,
         }
+    }
+
+    /// Hangs up and waits until the session has noticed; what it left is in the store.
+    pub(super) async fn hang_up(self) -> Arc<MemoryStore> {
+        let Client {
+            reader,
+            writer,
+            store,
+            session,
+            ..
+        } = self;
+        drop((reader, writer));
+        timeout(PATIENCE, session).await.unwrap().unwrap();
+        store
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) {
@@ -127,7 +143,10 @@ impl Client {
 
     async fn event(&mut self, event: &str) {
         if let Some(seconds) = event.strip_prefix("wait ") {
-            tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+            // Second by second, so that everything due in between happens when it is due.
+            for _ in 0..seconds.parse::<u32>().unwrap() {
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
         } else if event == "shutdown" {
             self.shutdown.send_replace(true);
         } else {

@@ -75,12 +75,10 @@ async fn a_message_of_a_megabyte_comes_back_byte_for_byte() {
 async fn a_client_that_leaves_in_the_middle_of_an_append_leaves_nothing() {
     let mut client = logged_in().await;
     client.send(b"b APPEND INBOX {1000+}\r\nSubject: half").await;
-    let store = std::sync::Arc::clone(&client.store);
-    drop(client);
-    let account = super::super::Store::login(&*store, "u1@example.org", "secret")
+    let store = client.hang_up().await;
+    let account = super::super::store::Store::login(&*store, "u1@example.org", "secret")
         .await
         .unwrap();
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let mailboxes = account.mailboxes().await.unwrap();
     assert_eq!(
         mailboxes
