@@ -93,12 +93,10 @@ impl Global {
         let ca = pick(&self.ca, file.ca, "ca")?;
         let cert = pick(&self.cert, file.cert, "cert")?;
         let key = pick(&self.key, file.key, "key")?;
-        Ok(
-            Config::from_files(&endpoints, ca, cert, key).map_err(|error| match error {
-                Error::Config(text) => anyhow::Error::new(Usage(text)),
-                other => other.into(),
-            })?,
-        )
+        Config::from_files(&endpoints, ca, cert, key).map_err(|error| match error {
+            Error::Config(text) => anyhow::Error::new(Usage(text)),
+            other => other.into(),
+        })
     }
 
     fn file(&self) -> anyhow::Result<ContextFile> {
