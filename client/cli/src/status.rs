@@ -97,7 +97,8 @@ pub fn report(topology: &Topology, answers: Vec<(NodeId, Result<NodeStatus, Stri
         groups.len()
     );
     let summary = match problems.len() {
-        0 => format!("{word}: {counts}, replicas agree"),
+        0 if groups.iter().all(|group| group.digests == "equal") => format!("{word}: {counts}, replicas agree"),
+        0 => format!("{word}: {counts}, not all replicas could be compared now"),
         1 => format!("{word}: {counts}, 1 problem"),
         many => format!("{word}: {counts}, {many} problems"),
     };
