@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use malle_client::{Client, Config, Error};
+use malle_client::{Client, Config};
 use serde::Deserialize;
 
 use crate::exit::Usage;
@@ -93,10 +93,7 @@ impl Global {
         let ca = pick(&self.ca, file.ca, "ca")?;
         let cert = pick(&self.cert, file.cert, "cert")?;
         let key = pick(&self.key, file.key, "key")?;
-        Config::from_files(&endpoints, ca, cert, key).map_err(|error| match error {
-            Error::Config(text) => anyhow::Error::new(Usage(text)),
-            other => other.into(),
-        })
+        Ok(Config::from_files(&endpoints, ca, cert, key)?)
     }
 
     fn file(&self) -> anyhow::Result<ContextFile> {

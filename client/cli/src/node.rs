@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use malle_client::{Error, Node, NodeId, Topology};
+use malle_client::{Client, Error, Node, NodeId, Topology};
 use serde::Serialize;
 
 use crate::context::Global;
@@ -123,51 +123,46 @@ pub async fn run(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
             client_address,
             peer_address,
         } => {
-            let topology = client.directory().topology().await?;
-            let known = topology.nodes.iter().find(|node| node.id == NodeId(lost));
-            let known = known.ok_or_else(|| Error::NotFound(format!("node {lost}")))?;
-            if !known.retired
-                && client
-                    .with_deadline(SIGN_OF_LIFE)
-                    .cluster()
-                    .node_status(known.id, false)
-                    .await
-                    .is_ok()
-            {
-                let text =
-                    format!("node {lost} is alive: stop it for good first, for its place cannot be taken by two");
-                return Err(Refusal(text).into());
-            }
+            let known = lost_node(&client, NodeId(lost)).await?;
             let node = Node {
                 id: NodeId(new),
-                region: region.unwrap_or_else(|| known.region.clone()),
-                zone: zone.unwrap_or_else(|| known.zone.clone()),
+                region: region.unwrap_or(known.region),
+                zone: zone.unwrap_or(known.zone),
                 client_address,
                 peer_address,
                 retired: false,
             };
-            let groups_moved = client
-                .cluster()
-                .node_replace(node, NodeId(lost))
-                .await
-                .map_err(guarded)?;
-            output::print(
-                global.output,
-                &Replaced {
+            let moved = client.cluster().node_replace(node, known.id).await;
+            let groups_moved = moved.map_err(guarded)?;
+            let done = Replaced {
+                lost,
+                new,
+                groups_moved,
+            };
+            output::print(global.output, &done, |done| {
+                let Replaced {
                     lost,
                     new,
                     groups_moved,
-                },
-                |done| {
-                    format!(
-                        "node {} holds the {} groups of node {}, which is retired",
-                        done.new, done.groups_moved, done.lost
-                    )
-                },
-            )?;
+                } = done;
+                format!("node {new} holds the {groups_moved} groups of node {lost}, which is retired")
+            })?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// What the directory knows of a node that is said to be lost, once it has shown no sign of life.
+async fn lost_node(client: &Client, lost: NodeId) -> anyhow::Result<Node> {
+    let topology = client.directory().topology().await?;
+    let known = topology.nodes.into_iter().find(|node| node.id == lost);
+    let known = known.ok_or_else(|| Error::NotFound(format!("node {lost}")))?;
+    let cluster = client.with_deadline(SIGN_OF_LIFE).cluster();
+    if !known.retired && cluster.node_status(lost, false).await.is_ok() {
+        let text = format!("node {lost} is alive: stop it for good first, for its place cannot be taken by two");
+        return Err(Refusal(text).into());
+    }
+    Ok(known)
 }
 
 /// Nodes as they are printed.

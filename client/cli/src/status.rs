@@ -97,7 +97,8 @@ pub fn report(topology: &Topology, answers: Vec<(NodeId, Result<NodeStatus, Stri
         groups.len()
     );
     let summary = match problems.len() {
-        0 => format!("{word}: {counts}, replicas agree"),
+        0 if groups.iter().all(|group| group.digests == "equal") => format!("{word}: {counts}, replicas agree"),
+        0 => format!("{word}: {counts}, not all replicas could be compared now"),
         1 => format!("{word}: {counts}, 1 problem"),
         many => format!("{word}: {counts}, {many} problems"),
     };
@@ -262,59 +263,9 @@ pub fn text(report: &Report) -> String {
         text.push_str(&format!("  - {problem}\n"));
     }
     text.push_str(&format!("\ncluster {} ({})\n\n", report.cluster, report.cluster_id));
-    let node = |node: &NodeRow| {
-        let disk = match (node.disk_free_bytes, node.disk_total_bytes) {
-            (Some(free), Some(total)) => format!("{} of {} free", output::size(free), output::size(total)),
-            _ => "-".to_owned(),
-        };
-        let uptime = node.uptime_ms.map_or("-".to_owned(), output::span);
-        let version = node.version.clone().unwrap_or("-".to_owned());
-        [
-            node.id.to_string(),
-            node.region.clone(),
-            node.state.to_owned(),
-            uptime,
-            version,
-            disk,
-            node.address.clone(),
-        ]
-    };
     let header = ["NODE", "REGION", "STATE", "UPTIME", "VERSION", "DISK", "ADDRESS"];
-    text.push_str(&output::table(header, report.nodes.iter().map(node)));
+    text.push_str(&output::table(header, report.nodes.iter().map(node_cells)));
     text.push_str("\n\n");
-    let group = |group: &GroupRow| {
-        let leader = group.leader.map_or("none".to_owned(), |leader| leader.to_string());
-        let nodes: Vec<u64> = group.replicas.iter().map(|replica| replica.node).collect();
-        let lag = |replica: &ReplicaRow| replica.lag.map_or("-".to_owned(), |lag| lag.to_string());
-        let lags: Vec<String> = group.replicas.iter().map(lag).collect();
-        let missing = group
-            .replicas
-            .iter()
-            .filter(|replica| replica.bodies_complete == Some(false))
-            .count();
-        let bodies = if missing == 0 {
-            "complete".to_owned()
-        } else {
-            format!("fetching on {missing}")
-        };
-        let name = if group.shard == 0 {
-            "0 (directory)".to_owned()
-        } else {
-            group.shard.to_string()
-        };
-        let accounts = group.accounts.to_string();
-        let index = group.committed_index.to_string();
-        [
-            name,
-            leader,
-            numbers(&nodes),
-            index,
-            lags.join(","),
-            group.digests.to_owned(),
-            bodies,
-            accounts,
-        ]
-    };
     let header = [
         "GROUP",
         "LEADER",
@@ -325,8 +276,54 @@ pub fn text(report: &Report) -> String {
         "BODIES",
         "ACCOUNTS",
     ];
-    text.push_str(&output::table(header, report.groups.iter().map(group)));
+    text.push_str(&output::table(header, report.groups.iter().map(group_cells)));
     text
+}
+
+fn or_dash(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "-".to_owned())
+}
+
+fn node_cells(node: &NodeRow) -> [String; 7] {
+    let disk = node.disk_free_bytes.zip(node.disk_total_bytes);
+    [
+        node.id.to_string(),
+        node.region.clone(),
+        node.state.to_owned(),
+        or_dash(node.uptime_ms.map(output::span)),
+        or_dash(node.version.clone()),
+        or_dash(disk.map(|(free, total)| format!("{} of {} free", output::size(free), output::size(total)))),
+        node.address.clone(),
+    ]
+}
+
+fn group_cells(group: &GroupRow) -> [String; 8] {
+    let nodes: Vec<u64> = group.replicas.iter().map(|replica| replica.node).collect();
+    let lags = group
+        .replicas
+        .iter()
+        .map(|replica| or_dash(replica.lag.map(|lag| lag.to_string())));
+    let fetching = group
+        .replicas
+        .iter()
+        .filter(|replica| replica.bodies_complete == Some(false))
+        .count();
+    [
+        match group.shard {
+            0 => "0 (directory)".to_owned(),
+            shard => shard.to_string(),
+        },
+        group.leader.map_or("none".to_owned(), |leader| leader.to_string()),
+        numbers(&nodes),
+        group.committed_index.to_string(),
+        lags.collect::<Vec<_>>().join(","),
+        group.digests.to_owned(),
+        match fetching {
+            0 => "complete".to_owned(),
+            some => format!("fetching on {some}"),
+        },
+        group.accounts.to_string(),
+    ]
 }
 
 #[cfg(test)]

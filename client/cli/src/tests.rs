@@ -115,7 +115,16 @@ fn record() -> AccountRecord {
 #[test]
 fn a_made_password_is_shown_once_and_a_given_one_never() {
     let made = account::shown(record(), Some("abcdefgh".into()));
-    insta::assert_snapshot!(account::text(&made), @"");
+    insta::assert_snapshot!(account::text(&made), @r"
+    account          1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f
+    primary address  u1@example.org (since 2023-11-14 22:13:20Z)
+    address          first.last@example.org (since 2023-11-14 22:13:20Z)
+    state            active
+    shard            3
+    quota            20 GiB
+    created          2023-11-14 22:13:20Z
+    password         abcdefgh (shown this once)
+    ");
     let given = account::shown(record(), None);
     assert!(!account::text(&given).contains("password"));
     assert!(!output::json(&given).contains("\"password\""));
@@ -125,8 +134,17 @@ fn a_made_password_is_shown_once_and_a_given_one_never() {
 #[test]
 fn lists_are_tables() {
     let topology = status::tests::topology;
-    insta::assert_snapshot!(node::text(&node::list(topology())), @"");
-    insta::assert_snapshot!(shard::text(&shard::list(topology())), @"");
+    insta::assert_snapshot!(node::text(&node::list(topology())), @r"
+    ID  REGION  ZONE  STATE    CLIENTS         PEERS
+    1   nord    a     active   127.0.0.1:7421  127.0.0.1:7431
+    2   centre  a     active   127.0.0.1:7422  127.0.0.1:7432
+    3   sud     a     active   127.0.0.1:7423  127.0.0.1:7433
+    4   sud     a     retired  127.0.0.1:7424  127.0.0.1:7434
+    ");
+    insta::assert_snapshot!(shard::text(&shard::list(topology())), @r"
+    SHARD  HOME  LEADER  REPLICAS  ACCOUNTS
+    1      nord  1       1,2,3     10
+    ");
     let event = |event: &str, address: &str| AddressEvent {
         time_ms: 1_700_000_000_000,
         address: address.into(),
@@ -136,5 +154,9 @@ fn lists_are_tables() {
         event("added", "u1@example.org"),
         event("made primary", "u1@example.org"),
     ];
-    insta::assert_snapshot!(address::text(&address::history("1f".into(), events)), @"");
+    insta::assert_snapshot!(address::text(&address::history("1f".into(), events)), @r"
+    TIME                  EVENT         ADDRESS
+    2023-11-14 22:13:20Z  added         u1@example.org
+    2023-11-14 22:13:20Z  made primary  u1@example.org
+    ");
 }

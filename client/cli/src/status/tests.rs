@@ -82,7 +82,21 @@ fn group_of(answers: &mut [(NodeId, Result<NodeStatus, String>)], place: usize) 
 fn all_well() {
     let report = report(&topology(), healthy());
     assert!(report.healthy, "{:?}", report.problems);
-    insta::assert_snapshot!(text(&report).replace('\x1b', "ESC"), @"");
+    insta::assert_snapshot!(text(&report).replace('\x1b', "ESC"), @r"
+    ESC[32mhealthyESC[0m: 3 of 3 nodes up, 2 of 2 groups led, replicas agree
+
+    cluster mail.example (abababababababababababababababab)
+
+    NODE  REGION  STATE    UPTIME  VERSION  DISK                 ADDRESS
+    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7421
+    2     centre  up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7422
+    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7423
+    4     sud     retired  -       -        -                    127.0.0.1:7424
+
+    GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
+    0 (directory)  1       1,2,3     500        0,0,0  equal    complete  10
+    1              1       1,2,3     500        0,0,0  equal    complete  10
+    ");
 }
 
 #[test]
@@ -91,7 +105,22 @@ fn a_dead_node_degrades_and_is_named() {
     answers[1].1 = Err("connection refused".into());
     let report = report(&topology(), answers);
     assert!(!report.healthy);
-    insta::assert_snapshot!(text(&report).replace('\x1b', "ESC"), @"");
+    insta::assert_snapshot!(text(&report).replace('\x1b', "ESC"), @r"
+    ESC[33mdegradedESC[0m: 2 of 3 nodes up, 2 of 2 groups led, 1 problem
+      - node 2 is down: connection refused
+
+    cluster mail.example (abababababababababababababababab)
+
+    NODE  REGION  STATE    UPTIME  VERSION  DISK                 ADDRESS
+    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7421
+    2     centre  down     -       -        -                    127.0.0.1:7422
+    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7423
+    4     sud     retired  -       -        -                    127.0.0.1:7424
+
+    GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
+    0 (directory)  1       1,2,3     500        0,-,0  equal    complete  10
+    1              1       1,2,3     500        0,-,0  equal    complete  10
+    ");
 }
 
 #[test]
