@@ -5,6 +5,7 @@
 use std::fs;
 
 use anyhow::Context as _;
+use malle_client::NodeId;
 
 use super::layout::{CLUSTER, Layout};
 use crate::cert::{self, Identity, Role};
@@ -14,7 +15,10 @@ pub fn make_common(layout: &Layout) -> anyhow::Result<()> {
     if !layout.path("ca/ca.pem").exists() {
         cert::make_ca(&layout.path("ca"), CLUSTER)?;
     }
-    let gateway = Identity::Gateway("demo".to_owned(), vec![Role::Lmtp, Role::Imap]);
+    let gateway = Identity::Gateway {
+        name: "demo".to_owned(),
+        roles: vec![Role::Lmtp, Role::Imap],
+    };
     make_leaf(layout, "gateway", &gateway)?;
     make_leaf(layout, "operator", &Identity::Operator("demo".to_owned()))?;
     make_public(layout)
@@ -22,7 +26,7 @@ pub fn make_common(layout: &Layout) -> anyhow::Result<()> {
 
 /// Makes a node's certificate if it has none.
 pub fn make_node(layout: &Layout, id: u64) -> anyhow::Result<()> {
-    make_leaf(layout, &format!("node-{id}"), &Identity::Node(id))
+    make_leaf(layout, &format!("node-{id}"), &Identity::Node(NodeId(id)))
 }
 
 fn make_leaf(layout: &Layout, name: &str, identity: &Identity) -> anyhow::Result<()> {
@@ -35,7 +39,8 @@ fn make_leaf(layout: &Layout, name: &str, identity: &Identity) -> anyhow::Result
     for file in files.iter().filter(|file| file.exists()) {
         fs::remove_file(file)?;
     }
-    cert::make_leaf(&layout.path("ca"), &prefix, identity).with_context(|| format!("no certificate for {name}"))
+    cert::make_leaf(&layout.path("ca"), &prefix, identity).with_context(|| format!("no certificate for {name}"))?;
+    Ok(())
 }
 
 /// Mail clients know nothing of the cluster's authority: they get a certificate for this machine, signed by itself.

@@ -198,7 +198,7 @@ async fn a_failed_sync_stops_the_journal_for_good() {
     let late = journal.append(record(1, b"late")).await;
     assert!(matches!(late, Err(JournalError::Failed { reason }) if reason.contains("sync failed")));
     journal.close().await;
-    let outcomes = outcomes.lock().unwrap();
+    let outcomes = std::mem::take(&mut *outcomes.lock().unwrap());
     assert_eq!(outcomes.len(), 20, "each is answered exactly once");
     assert!(
         outcomes
