@@ -146,3 +146,17 @@ async fn a_reader_gets_a_body_that_this_disk_has_no_room_for() {
     );
     assert!(!net.node(4).has(SHARD, hash));
 }
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_makes_no_copy_forgotten() {
+    let (net, disks) = cluster(3);
+    let body = noise(1, 3000);
+    let hash = put(&net.node(1), &body).await;
+    eventually("node 2 has it", || net.node(2).has(SHARD, hash)).await;
+    // The handles of a killed process answer every read with an error.
+    disks[&1].kill();
+    let one = net.node(1);
+    assert!(matches!(one.serve(SHARD, hash).await, Err(BodiesError::Volumes(_))));
+    assert_eq!(one.get(SHARD, hash, &sources(&[2]), soon()).await.unwrap(), body);
+    assert!(one.has(SHARD, hash));
+}
