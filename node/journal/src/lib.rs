@@ -50,19 +50,19 @@ mod memory_disk;
 mod record;
 mod recover;
 mod segment;
+mod shared;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk, read_file, replace_file};
 pub use error::JournalError;
@@ -71,11 +71,9 @@ pub use record::Record;
 pub use recover::{Replay, ReplayRefusal, ReplayedRecord, SealedSegment};
 
 use record::{RECORD_HEADER_BYTES, RecordHeader};
-use segment::{SEGMENT_HEADER_BYTES, Segment, Segments};
+use segment::{SEGMENT_HEADER_BYTES, Segment};
+use shared::{Shared, slot_path};
 use writer::{Completion, Queued, Writer};
-
-/// Files of segments that are kept open for readers: more would cost descriptors, fewer an `open` per read.
-const OPEN_FILES_MAX: usize = 128;
 
 /// What becomes of segments that nobody needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,28 +158,6 @@ struct Inner {
     ended: watch::Receiver<bool>,
 }
 
-#[derive(Default)]
-struct Counters {
-    bytes_written: AtomicU64,
-    records: AtomicU64,
-    syncs: AtomicU64,
-}
-
-/// What the handles, the writer and the completions share.
-struct Shared {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    options: Options,
-    segments: Mutex<Segments>,
-    /// Open files by slot, the latest used last.
-    files: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
-    room: Arc<Semaphore>,
-    failed: watch::Sender<Option<String>>,
-    counters: Counters,
-    /// Given back when the writer has ended.
-    lock: Mutex<Option<Box<dyn DiskLock>>>,
-}
-
 impl Journal {
     /// Opens the journal in `dir`, replaying every record in order. Blocks on files, and must be called within the runtime, where it
     /// starts the writer.
@@ -203,18 +179,7 @@ impl Journal {
         // Slots that a killed process made may stand in the page cache alone.
         disk.sync_dir(dir).map_err(JournalError::io("sync", dir))?;
         let newest = recovered.segments.live.keys().next_back().copied().unwrap_or(0);
-        let room = Arc::new(Semaphore::new(options.in_flight_max_bytes));
-        let shared = Arc::new(Shared {
-            disk,
-            dir: dir.to_owned(),
-            options,
-            segments: Mutex::new(recovered.segments),
-            files: Mutex::default(),
-            room,
-            failed: watch::Sender::new(None),
-            counters: Counters::default(),
-            lock: Mutex::new(Some(lock)),
-        });
+        let shared = Shared::new(disk, dir, options, recovered.segments, lock);
         shared.fill_pool()?;
         let (sender, queue) = mpsc::unbounded_channel();
         let (ended_tell, ended) = watch::channel(false);
@@ -423,102 +388,4 @@ impl Journal {
     fn queue(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Queued>>> {
         self.inner.queue.lock().expect("no holder of this lock panics")
     }
-}
-
-impl Shared {
-    fn segments(&self) -> MutexGuard<'_, Segments> {
-        self.segments.lock().expect("no holder of this lock panics")
-    }
-
-    /// Stops the journal for good; only the first reason counts.
-    fn fail(&self, reason: &str) {
-        let first = self.failed.send_if_modified(|failed| {
-            let first = failed.is_none();
-            failed.get_or_insert_with(|| reason.to_owned());
-            first
-        });
-        if first {
-            self.room.close();
-        }
-    }
-
-    /// Nothing of this journal writes any more: the directory may be opened again.
-    fn unlock(&self) {
-        self.lock.lock().expect("no holder of this lock panics").take();
-    }
-
-    /// The error of everything that comes after the stop.
-    fn stopped(&self) -> JournalError {
-        let reason = self.failed.borrow().clone();
-        JournalError::Failed {
-            reason: reason.unwrap_or_else(|| "the caller went away".to_owned()),
-        }
-    }
-
-    /// The file of a slot, opened at most once while it is in use often.
-    fn file(&self, slot: u64) -> Result<Arc<dyn DiskFile>, JournalError> {
-        let mut files = self.files.lock().expect("no holder of this lock panics");
-        if let Some(place) = files.iter().position(|(open, _)| *open == slot) {
-            let entry = files.remove(place).expect("the place was just found");
-            let file = Arc::clone(&entry.1);
-            files.push_back(entry);
-            return Ok(file);
-        }
-        let path = slot_path(&self.dir, slot);
-        let file = self.disk.open(&path).map_err(JournalError::io("open", &path))?;
-        files.push_back((slot, Arc::clone(&file)));
-        if files.len() > OPEN_FILES_MAX {
-            files.pop_front();
-        }
-        Ok(file)
-    }
-
-    /// Prepares slots up to the wanted number, and finishes those whose preparation a crash cut off.
-    fn fill_pool(self: &Arc<Shared>) -> Result<(), JournalError> {
-        let free: Vec<u64> = self.segments().free.iter().copied().collect();
-        for slot in &free {
-            let path = slot_path(&self.dir, *slot);
-            let file = self.file(*slot)?;
-            let complete = file.allocate(self.options.segment_bytes).and_then(|()| file.sync_all());
-            complete.map_err(JournalError::io("allocate", &path))?;
-        }
-        let there = free.len() + self.segments().live.len();
-        for _ in there..self.options.pool {
-            let slot = prepare_slot(self, true)?;
-            self.segments().free.push_back(slot);
-        }
-        Ok(())
-    }
-}
-
-/// Makes a file ready to become a segment: allocated, its name and its space durable. Writing zeros turns unwritten extents into
-/// written ones, which makes each later sync cheaper, and costs every byte twice: only for the first pool.
-fn prepare_slot(shared: &Shared, write_zeros: bool) -> Result<u64, JournalError> {
-    let slot = {
-        let mut segments = shared.segments();
-        segments.next_slot += 1;
-        segments.next_slot - 1
-    };
-    let path = slot_path(&shared.dir, slot);
-    let file = shared.disk.create(&path).map_err(JournalError::io("create", &path))?;
-    let bytes = shared.options.segment_bytes;
-    let prepare = || {
-        file.allocate(bytes)?;
-        if write_zeros {
-            let zeros = vec![0; 1 << 20];
-            for offset in (0..bytes).step_by(zeros.len()) {
-                let some = (bytes - offset).min(zeros.len() as u64) as usize;
-                file.write_at(offset, &mut [IoSlice::new(&zeros[..some])])?;
-            }
-        }
-        file.sync_all()?;
-        shared.disk.sync_dir(&shared.dir)
-    };
-    prepare().map_err(JournalError::io("prepare", &path))?;
-    Ok(slot)
-}
-
-/// Path of a segment file.
-fn slot_path(dir: &Path, slot: u64) -> PathBuf {
-    dir.join(format!("{slot:08x}.seg"))
 }

@@ -15,7 +15,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::JournalError;
 use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader};
 use crate::segment::{HeaderFound, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, Segments};
-use crate::{Location, Mode, Options, slot_path};
+use crate::shared::slot_path;
+use crate::{Location, Mode, Options};
 
 /// Why a caller refuses a record.
 pub type ReplayRefusal = Box<dyn std::error::Error + Send + Sync>;

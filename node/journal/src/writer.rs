@@ -17,7 +17,8 @@ use crate::disk::DiskFile;
 use crate::error::JournalError;
 use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordHeader};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
-use crate::{Durability, Location, Mode, Shared, prepare_slot, slot_path};
+use crate::shared::{Shared, prepare_slot, slot_path};
+use crate::{Durability, Location, Mode};
 
 /// Records that only ride are held back until something is synced, but no more of them than this: a caller that never syncs
 /// must not fill the memory.

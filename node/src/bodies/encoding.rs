@@ -60,14 +60,30 @@ pub(super) fn encode(shard: ShardId, hash: BodyHash, body: &Bytes) -> StoredBody
     }
 }
 
+/// A body and its stored form, the one known to give the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Checked {
+    pub stored: StoredBody,
+    pub body: Bytes,
+}
+
+/// Opens a stored body and checks its hash.
+pub(super) async fn check(stored: StoredBody) -> Result<Checked, BodiesError> {
+    off_the_way(stored.size, move || open(&stored).map(|body| Checked { stored, body })).await
+}
+
 /// The body itself, its hash checked.
-pub(super) fn open(stored: &StoredBody) -> Result<Bytes, BodiesError> {
+fn open(stored: &StoredBody) -> Result<Bytes, BodiesError> {
     if stored.size > limits::MESSAGE_MAX_BYTES as u64 {
         return Err(BodiesError::TooLarge {
             limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
         });
     }
     let size = stored.size as usize;
+    // Compressed only where that pays; a longer stored form carries something that no hash covers.
+    if stored.stored.len() > size {
+        return Err(BodiesError::Corrupt("its stored form is longer than the body".into()));
+    }
     let body = match stored.encoding {
         RAW => stored.stored.clone(),
         // `size` bounds what is allocated, whatever the compressed bytes claim.

@@ -1,6 +1,7 @@
 //! Bodies that are not here are fetched: at once when an applied entry names them, and when somebody asks.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use malle_proto::{BodyHash, NodeId, ShardId};
 use malle_rt::Instant;
 use tokio::sync::Notify;
 
-use super::{Bodies, BodiesError, encoding};
+use super::encoding::{self, Checked};
+use super::{Bodies, BodiesError};
+use crate::peers::StoredBody;
 use crate::state::BodyNews;
 
 /// A body that an entry names is often still on its way here from the leader: it gets this long before a second copy is asked for.
@@ -39,53 +42,62 @@ impl Bodies {
         sources: &[NodeId],
         deadline: Instant,
     ) -> Result<Bytes, BodiesError> {
-        if let Some(body) = self.here(shard, hash).await {
-            return Ok(body);
+        match self.local(shard, hash).await {
+            Ok(Some(checked)) => return Ok(checked.body),
+            Ok(None) | Err(BodiesError::Corrupt(_)) => {}
+            // The copy may be good, but the caller is served sooner by a peer.
+            Err(error) => tracing::error!(%shard, %hash, %error, "a body on this disk could not be read"),
         }
-        self.fetch(shard, hash, sources, deadline).await
+        let fetched = self.fetch(shard, hash, sources, deadline).await?;
+        if let Err(error) = self.volumes.put(fetched.stored).await {
+            // The reader has what it came for.
+            tracing::warn!(%shard, %hash, %error, "a fetched body could not be kept");
+        }
+        Ok(fetched.body)
     }
 
-    async fn here(&self, shard: ShardId, hash: BodyHash) -> Option<Bytes> {
-        let stored = match self.volumes.get(shard, hash).await {
-            Ok(stored) => stored?,
-            Err(error) => {
-                self.rotten(shard, hash, &error);
-                return None;
-            }
-        };
-        match encoding::off_the_way(stored.size, move || encoding::open(&stored)).await {
-            Ok(body) => Some(body),
-            Err(error) => {
-                self.rotten(shard, hash, &error);
-                None
-            }
-        }
+    /// Fetches a body and keeps it.
+    async fn obtain(
+        &self,
+        shard: ShardId,
+        hash: BodyHash,
+        sources: &[NodeId],
+        deadline: Instant,
+    ) -> Result<(), BodiesError> {
+        let fetched = self.fetch(shard, hash, sources, deadline).await?;
+        self.volumes.put(fetched.stored).await
     }
 
+    /// Asks the sources one after the other, from a random one on. Each gets its share of the time that is left, so that a silent
+    /// one does not use up the others'.
     async fn fetch(
         &self,
         shard: ShardId,
         hash: BodyHash,
         sources: &[NodeId],
         deadline: Instant,
-    ) -> Result<Bytes, BodiesError> {
-        let mut said = Vec::new();
+    ) -> Result<Checked, BodiesError> {
         let start = malle_rt::random_below(sources.len() as u64) as usize;
         let around = sources.iter().cycle().skip(start).take(sources.len());
-        for node in around.filter(|node| **node != self.node) {
-            let stored = match self.transport.get_body(*node, shard, hash, deadline).await {
-                Ok(stored) => stored,
+        let others: Vec<NodeId> = around.copied().filter(|node| *node != self.node).collect();
+        let mut said = Vec::new();
+        for (asked, node) in others.iter().enumerate() {
+            let now = malle_rt::now();
+            if now >= deadline {
+                return Err(BodiesError::Deadline);
+            }
+            let share = (deadline - now) / (others.len() - asked) as u32;
+            let got = match self.transport.get_body(*node, shard, hash, now + share).await {
+                Ok(got) => got,
                 Err(error) => {
                     said.push(error.to_string());
                     continue;
                 }
             };
-            let opened = stored.clone();
-            match encoding::off_the_way(stored.size, move || encoding::open(&opened)).await {
-                Ok(body) => {
-                    self.volumes.put(stored).await?;
-                    return Ok(body);
-                }
+            // Another body, whole, is no answer either.
+            let got = StoredBody { shard, hash, ..got };
+            match encoding::check(got).await {
+                Ok(checked) => return Ok(checked),
                 Err(error) => {
                     tracing::error!(%shard, %hash, from = %node, %error, "a peer sent a damaged body");
                     said.push(format!("node {node}: {error}"));
@@ -120,6 +132,7 @@ impl GroupBodies {
             sources: RwLock::new(Arc::new(Vec::new)),
             wake: Notify::new(),
         });
+        group.bodies.followers().insert(shard, Arc::downgrade(&group));
         malle_rt::spawn(fetch_missing(Arc::downgrade(&group)));
         group
     }
@@ -170,17 +183,25 @@ impl GroupBodies {
         self.missing_now().remove(&hash);
     }
 
-    /// One round over what is missing; true when something came or nothing is missing any more.
-    async fn round(&self) -> bool {
+    /// One round over what is missing, from behind `last` on; `last` moves along, so that bodies that nobody has hold back no others.
+    /// How many came; `None` at the end, where `last` begins anew.
+    async fn round(&self, last: &mut Option<BodyHash>) -> Option<usize> {
         let sources = self.sources();
-        let wanted: Vec<BodyHash> = self.missing_now().keys().copied().take(ROUND).collect();
+        let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let wanted: Vec<BodyHash> = {
+            let missing = self.missing_now();
+            let names = missing.range((behind, Bound::Unbounded)).map(|(name, _)| *name);
+            names.take(ROUND).collect()
+        };
+        *last = wanted.last().copied();
+        (*last)?;
         let rounds = futures::stream::iter(wanted.into_iter().map(|hash| {
             let sources = &sources;
             async move {
                 let here = self.bodies.has(self.shard, hash)
                     || self
                         .bodies
-                        .fetch(self.shard, hash, sources, malle_rt::now() + FETCH)
+                        .obtain(self.shard, hash, sources, malle_rt::now() + FETCH)
                         .await
                         .is_ok();
                 if here {
@@ -194,7 +215,7 @@ impl GroupBodies {
             .filter(|here| std::future::ready(*here))
             .count()
             .await;
-        came > 0
+        Some(came)
     }
 }
 
@@ -213,25 +234,28 @@ impl BodyNews for GroupBodies {
 
 async fn fetch_missing(weak: Weak<GroupBodies>) {
     let mut pause = PAUSE_FIRST;
+    let mut last = None;
+    let mut came = 0;
     loop {
         let Some(group) = weak.upgrade() else { return };
-        if group.missing() == 0 {
-            pause = PAUSE_FIRST;
-            let woken = malle_rt::timeout(PAUSE_LARGEST, group.wake.notified()).await.is_ok();
-            drop(group);
-            if woken {
-                malle_rt::sleep(GRACE).await;
-            }
+        if let Some(more) = group.round(&mut last).await {
+            came += more;
             continue;
         }
-        if group.round().await {
-            pause = PAUSE_FIRST;
-            continue;
-        }
+        // All that was missing has been tried.
         let missing = group.missing();
-        tracing::warn!(shard = %group.shard, missing, "bodies are missing here and no peer gave them yet");
+        if std::mem::take(&mut came) > 0 || missing == 0 {
+            pause = PAUSE_FIRST;
+        } else {
+            tracing::warn!(shard = %group.shard, missing, "bodies are missing here and no peer gave them yet");
+        }
+        // One that is named meanwhile does not wait for those.
+        let idle = if missing == 0 { PAUSE_LARGEST } else { pause };
+        let woken = malle_rt::timeout(idle, group.wake.notified()).await.is_ok();
         drop(group);
-        malle_rt::sleep(pause).await;
+        if woken {
+            malle_rt::sleep(GRACE).await;
+        }
         pause = (pause * 2).min(PAUSE_LARGEST);
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct FooterEntry {
     pub payload_bytes: u32,
 }
 
-/// A run of entries, sorted by shard and hash.
+/// A run of entries, sorted by shard, hash and offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct FooterRecord {
     entries: Vec<FooterEntry>,
@@ -47,7 +47,8 @@ pub(super) fn write(
     generation: u64,
     mut entries: Vec<FooterEntry>,
 ) -> io::Result<()> {
-    entries.sort_unstable_by_key(|entry| (entry.shard, entry.hash));
+    // The offset decides between copies of one body: the later one replaced one that was damaged, and must win at a start.
+    entries.sort_unstable_by_key(|entry| (entry.shard, entry.hash, entry.offset));
     let mut out = Vec::new();
     let runs = entries.chunks(ENTRIES_PER_RECORD).count().max(1);
     let mut run = 0;

@@ -19,8 +19,9 @@ mod replicate;
 mod tests;
 mod volume;
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use malle_journal::{Disk, JournalError};
 use malle_proto::{BodyHash, NodeId, ShardId, limits};
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::peers::{PeerError, StoredBody, Transport};
 
+use encoding::Checked;
 pub use fetch::GroupBodies;
 pub use replicate::Members;
 use volume::Volumes;
@@ -74,6 +76,8 @@ pub struct Bodies {
     transport: Arc<dyn Transport>,
     /// KiB of bodies in memory for puts under way.
     room: Arc<Semaphore>,
+    /// Who fetches for a shard.
+    followers: Mutex<BTreeMap<ShardId, Weak<GroupBodies>>>,
 }
 
 impl Bodies {
@@ -98,6 +102,7 @@ impl Bodies {
             volumes,
             transport,
             room,
+            followers: Mutex::default(),
         })
     }
 
@@ -111,38 +116,37 @@ impl Bodies {
     /// # Errors
     /// `TooLarge`, `Hash`, `Volumes`.
     pub async fn receive(&self, body: StoredBody) -> Result<(), BodiesError> {
-        let checked = body.clone();
-        let verdict = encoding::off_the_way(body.size, move || encoding::open(&checked).map(drop)).await;
-        match verdict {
+        match encoding::check(body).await {
             // What a peer sends and does not match is the peer's rot, not ours.
-            Err(BodiesError::Corrupt(_)) => return Err(BodiesError::Hash),
-            other => other?,
+            Err(BodiesError::Corrupt(_)) => Err(BodiesError::Hash),
+            checked => self.volumes.put(checked?.stored).await,
         }
-        self.volumes.put(body).await
     }
 
     /// The stored form of a body that is here, checked; `None` when it is not.
     ///
     /// # Errors
-    /// `Corrupt`: the copy is forgotten, so that it is fetched again.
+    /// `Corrupt`: the copy is forgotten, and fetched again when a group of this node follows the shard.
     pub async fn serve(&self, shard: ShardId, hash: BodyHash) -> Result<Option<StoredBody>, BodiesError> {
-        let Some(body) = self.volumes.get(shard, hash).await? else {
-            return Ok(None);
-        };
-        let checked = body.clone();
-        let verdict = encoding::off_the_way(body.size, move || encoding::open(&checked).map(drop)).await;
-        match verdict {
-            Ok(()) => Ok(Some(body)),
-            Err(error) => {
-                self.rotten(shard, hash, &error);
-                Err(error)
-            }
-        }
+        let here = self.local(shard, hash).await?;
+        Ok(here.map(|checked| checked.stored))
     }
 
-    fn rotten(&self, shard: ShardId, hash: BodyHash, error: &BodiesError) {
-        tracing::error!(%shard, %hash, %error, "a body on this disk is damaged; a peer's copy replaces it");
-        self.volumes.forget(shard, hash);
+    /// Reads this node's copy; a damaged one is missing from then on, and the group that follows the shard is told.
+    async fn local(&self, shard: ShardId, hash: BodyHash) -> Result<Option<Checked>, BodiesError> {
+        let here = self.volumes.get(shard, hash).await;
+        if let Err(BodiesError::Corrupt(_)) = &here {
+            let group = self.followers().get(&shard).and_then(Weak::upgrade);
+            if let Some(group) = group {
+                // Which entry named it first is not known here, so the group is complete through none.
+                group.named(0, &[hash]);
+            }
+        }
+        here
+    }
+
+    fn followers(&self) -> MutexGuard<'_, BTreeMap<ShardId, Weak<GroupBodies>>> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bodies here, and the bytes that their stored forms take.

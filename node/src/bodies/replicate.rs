@@ -9,7 +9,8 @@ use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use malle_rt::Instant;
 use tokio::sync::mpsc;
 
-use super::{Bodies, BodiesError, encoding};
+use super::encoding::{self, hash_of};
+use super::{Bodies, BodiesError};
 
 /// A copy that the caller no longer waits for still gets this long: it spares a fetch.
 const STRAGGLERS: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ pub struct Members {
 
 impl Members {
     /// Whether these nodes are a majority of every set.
-    fn majority(&self, have: &BTreeSet<NodeId>) -> bool {
+    pub(super) fn majority(&self, have: &BTreeSet<NodeId>) -> bool {
         !self.voters.is_empty()
             && self
                 .voters
@@ -42,13 +43,13 @@ impl Members {
 impl Bodies {
     /// The name of a body.
     pub fn hash_of(body: &[u8]) -> BodyHash {
-        encoding::hash_of(body)
+        hash_of(body)
     }
 
     /// Makes a body durable on a majority of `members`, here first among them when this node is one.
     ///
     /// # Errors
-    /// `TooLarge`, `NoMajority` with what the others said, `Deadline`. Copies may then lie on some nodes: they are orphans that
+    /// `TooLarge`, `Hash` when the body is not the one that `hash` names, `NoMajority` with what the others said, `Deadline`. Copies may then lie on some nodes: they are orphans that
     /// collection finds, never a body that is named and not there.
     pub async fn put(
         self: &Arc<Self>,
@@ -70,7 +71,9 @@ impl Bodies {
             Err(_) => return Err(BodiesError::Deadline),
         };
         let size = body.len() as u64;
-        let stored = encoding::off_the_way(size, move || encoding::encode(shard, hash, &body)).await;
+        // Checked here although callers name what they hash: a body under a wrong name is acknowledged and never read again.
+        let checked = move || (hash_of(&body) == hash).then(|| encoding::encode(shard, hash, &body));
+        let stored = encoding::off_the_way(size, checked).await.ok_or(BodiesError::Hash)?;
         let nodes = members.all();
         let (told, mut tell) = mpsc::channel(nodes.len().max(1));
         for node in nodes {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use super::BodiesError;
+use super::encoding::{self, Checked};
 use super::footer::{self, FooterEntry};
 use crate::peers::StoredBody;
 
@@ -249,34 +250,48 @@ impl Volumes {
         }
     }
 
-    /// The stored form as it lies there; the caller checks the hash.
-    pub async fn get(&self, shard: ShardId, hash: BodyHash) -> Result<Option<StoredBody>, BodiesError> {
+    /// A body that is here, its hash checked.
+    ///
+    /// # Errors
+    /// `Corrupt`: this copy is forgotten, the next put writes another. `Volumes`: the disk did not answer, the copy may be good.
+    pub async fn get(&self, shard: ShardId, hash: BodyHash) -> Result<Option<Checked>, BodiesError> {
         let at = match self.slots().get(&(shard, hash)) {
             Some(Slot::At(at)) => *at,
             _ => return Ok(None),
         };
+        let outcome = self.read(shard, hash, at).await;
+        if let Err(error @ BodiesError::Corrupt(_)) = &outcome {
+            tracing::error!(%shard, %hash, %error, "a body on this disk is damaged; a peer's copy replaces it");
+            self.forget((shard, hash), at);
+        }
+        outcome.map(Some)
+    }
+
+    async fn read(&self, shard: ShardId, hash: BodyHash, at: Location) -> Result<Checked, BodiesError> {
         let payload = match self.inner.journal.read(at).await {
             Ok(payload) => payload,
             Err(error @ (JournalError::Corrupt { .. } | JournalError::Gone { .. })) => {
-                self.forget(shard, hash);
                 return Err(BodiesError::Corrupt(error.to_string()));
             }
             Err(error) => return Err(error.into()),
         };
         let (head, stored) = split(&payload).map_err(|error| BodiesError::Corrupt(error.to_string()))?;
-        let stored = payload.slice_ref(stored);
-        Ok(Some(StoredBody {
+        let stored = StoredBody {
             shard,
             hash,
             size: head.size,
             encoding: head.encoding,
-            stored,
-        }))
+            stored: payload.slice_ref(stored),
+        };
+        encoding::check(stored).await
     }
 
-    /// The copy here is worth nothing: the next put writes another.
-    pub fn forget(&self, shard: ShardId, hash: BodyHash) {
-        self.slots().remove(&(shard, hash));
+    /// The copy at this place is worth nothing. One that was written since stays.
+    fn forget(&self, key: Key, at: Location) {
+        let mut slots = self.slots();
+        if matches!(slots.get(&key), Some(Slot::At(now)) if *now == at) {
+            slots.remove(&key);
+        }
     }
 
     fn write_footer(&self, (segment, generation): (u64, u64), entries: Vec<FooterEntry>) {
@@ -299,6 +314,12 @@ impl Volumes {
             Slot::Writing(_) => 0,
         });
         (slots.len() as u64, bytes.sum())
+    }
+
+    /// Records written since the start.
+    #[cfg(test)]
+    pub fn records(&self) -> u64 {
+        self.inner.journal.records()
     }
 
     pub fn failed(&self) -> watch::Receiver<Option<String>> {

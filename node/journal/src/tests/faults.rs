@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::{append_numbered, open, open_with, options, record};
 use crate::record::{RECORD_HEADER_BYTES, framed_bytes};
-use crate::{
-    Disk, Durability, Journal, JournalError, MemoryDisk, Mode, Replay, ReplayRefusal, ReplayedRecord, slot_path,
-};
+use crate::shared::slot_path;
+use crate::{Disk, Durability, Journal, JournalError, MemoryDisk, Mode, Replay, ReplayRefusal, ReplayedRecord};
 
 /// The slot file that holds this segment.
 fn file_of(journal: &Journal, segment: u64) -> std::path::PathBuf {
@@ -198,7 +197,7 @@ async fn a_failed_sync_stops_the_journal_for_good() {
     let late = journal.append(record(1, b"late")).await;
     assert!(matches!(late, Err(JournalError::Failed { reason }) if reason.contains("sync failed")));
     journal.close().await;
-    let outcomes = std::mem::take(&mut *outcomes.lock().unwrap());
+    let outcomes = outcomes.lock().unwrap().clone();
     assert_eq!(outcomes.len(), 20, "each is answered exactly once");
     assert!(
         outcomes

@@ -1,0 +1,159 @@
+//! What the handles, the writer and the completions of a journal share: its disk, its segments, its failure, its counters.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::Options;
+use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::error::JournalError;
+use crate::segment::Segments;
+
+/// Files of segments that are kept open for readers: more would cost descriptors, fewer an `open` per read.
+const OPEN_FILES_MAX: usize = 128;
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub bytes_written: AtomicU64,
+    pub records: AtomicU64,
+    pub syncs: AtomicU64,
+}
+
+/// What the handles, the writer and the completions share.
+pub(crate) struct Shared {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub segments: Mutex<Segments>,
+    /// Open files by slot, the latest used last.
+    files: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
+    pub room: Arc<Semaphore>,
+    pub failed: watch::Sender<Option<String>>,
+    pub counters: Counters,
+    /// Given back when the writer has ended.
+    lock: Mutex<Option<Box<dyn DiskLock>>>,
+}
+
+impl Shared {
+    /// Of a journal whose segments have been recovered.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        segments: Segments,
+        lock: Box<dyn DiskLock>,
+    ) -> Arc<Shared> {
+        let room = Arc::new(Semaphore::new(options.in_flight_max_bytes));
+        Arc::new(Shared {
+            disk,
+            dir: dir.to_owned(),
+            options,
+            segments: Mutex::new(segments),
+            files: Mutex::default(),
+            room,
+            failed: watch::Sender::new(None),
+            counters: Counters::default(),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    pub fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().expect("no holder of this lock panics")
+    }
+
+    /// Stops the journal for good; only the first reason counts.
+    pub fn fail(&self, reason: &str) {
+        let first = self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+        if first {
+            self.room.close();
+        }
+    }
+
+    /// Nothing of this journal writes any more: the directory may be opened again.
+    pub fn unlock(&self) {
+        self.lock.lock().expect("no holder of this lock panics").take();
+    }
+
+    /// The error of everything that comes after the stop.
+    pub fn stopped(&self) -> JournalError {
+        let reason = self.failed.borrow().clone();
+        JournalError::Failed {
+            reason: reason.unwrap_or_else(|| "the caller went away".to_owned()),
+        }
+    }
+
+    /// The file of a slot, opened at most once while it is in use often.
+    pub fn file(&self, slot: u64) -> Result<Arc<dyn DiskFile>, JournalError> {
+        let mut files = self.files.lock().expect("no holder of this lock panics");
+        if let Some(place) = files.iter().position(|(open, _)| *open == slot) {
+            let entry = files.remove(place).expect("the place was just found");
+            let file = Arc::clone(&entry.1);
+            files.push_back(entry);
+            return Ok(file);
+        }
+        let path = slot_path(&self.dir, slot);
+        let file = self.disk.open(&path).map_err(JournalError::io("open", &path))?;
+        files.push_back((slot, Arc::clone(&file)));
+        if files.len() > OPEN_FILES_MAX {
+            files.pop_front();
+        }
+        Ok(file)
+    }
+
+    /// Prepares slots up to the wanted number, and finishes those whose preparation a crash cut off.
+    pub fn fill_pool(self: &Arc<Shared>) -> Result<(), JournalError> {
+        let free: Vec<u64> = self.segments().free.iter().copied().collect();
+        for slot in &free {
+            let path = slot_path(&self.dir, *slot);
+            let file = self.file(*slot)?;
+            let complete = file.allocate(self.options.segment_bytes).and_then(|()| file.sync_all());
+            complete.map_err(JournalError::io("allocate", &path))?;
+        }
+        let there = free.len() + self.segments().live.len();
+        for _ in there..self.options.pool {
+            let slot = prepare_slot(self, true)?;
+            self.segments().free.push_back(slot);
+        }
+        Ok(())
+    }
+}
+
+/// Makes a file ready to become a segment: allocated, its name and its space durable. Writing zeros turns unwritten extents into
+/// written ones, which makes each later sync cheaper, and costs every byte twice: only for the first pool.
+pub(crate) fn prepare_slot(shared: &Shared, write_zeros: bool) -> Result<u64, JournalError> {
+    let slot = {
+        let mut segments = shared.segments();
+        segments.next_slot += 1;
+        segments.next_slot - 1
+    };
+    let path = slot_path(&shared.dir, slot);
+    let file = shared.disk.create(&path).map_err(JournalError::io("create", &path))?;
+    let bytes = shared.options.segment_bytes;
+    let prepare = || {
+        file.allocate(bytes)?;
+        if write_zeros {
+            let zeros = vec![0; 1 << 20];
+            for offset in (0..bytes).step_by(zeros.len()) {
+                let some = (bytes - offset).min(zeros.len() as u64) as usize;
+                file.write_at(offset, &mut [IoSlice::new(&zeros[..some])])?;
+            }
+        }
+        file.sync_all()?;
+        shared.disk.sync_dir(&shared.dir)
+    };
+    prepare().map_err(JournalError::io("prepare", &path))?;
+    Ok(slot)
+}
+
+/// Path of a segment file.
+pub(crate) fn slot_path(dir: &Path, slot: u64) -> PathBuf {
+    dir.join(format!("{slot:08x}.seg"))
+}
