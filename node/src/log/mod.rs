@@ -7,6 +7,8 @@
 //! What this room must never do: acknowledge before the sync, retry after a failed one, drop an entry that no fsynced checkpoint
 //! covers (purging is logical until then), or keep openraft's own types on disk.
 
+#[cfg(test)]
+mod golden;
 mod group;
 pub mod records;
 mod replay;
