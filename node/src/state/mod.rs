@@ -21,6 +21,8 @@ mod indexes;
 mod machine;
 mod open;
 mod overlay;
+#[cfg(test)]
+mod rebuild;
 mod storage;
 #[cfg(test)]
 mod suite;

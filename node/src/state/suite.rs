@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::log::types::{Entry, LeaderId, LogId, Proposal, StoredMembership, TypeConfig, Vote};
 use crate::log::{GroupLog, Logs};
 
-const SHARD: ShardId = ShardId(7);
+pub(super) const SHARD: ShardId = ShardId(7);
 /// Small, so that a test crosses from one segment to the next.
 const SEGMENT_BYTES: u64 = 256 * 1024;
 
@@ -30,7 +30,7 @@ impl BodyNews for NoBodies {
     fn released(&self, _hashes: &[BodyHash]) {}
 }
 
-async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
+pub(super) async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let logs = Logs::open_with(disk.clone(), &dir.join("log"), NodeId(1), SEGMENT_BYTES).expect("the journal opens");
     let log = logs.group(SHARD);
