@@ -1,8 +1,11 @@
 //! The machines: what operators ask of nodes and groups.
 
+use std::time::Duration;
+
 use malle_proto::v1;
 use malle_proto::v1::cluster_client::ClusterClient;
 use malle_proto::{ClusterId, NodeId, ShardId, limits};
+use malle_rt::Instant;
 use tonic::transport::Channel;
 
 use crate::client::Client;
@@ -10,6 +13,9 @@ use crate::convert;
 use crate::directory::Node;
 use crate::error::Error;
 use crate::nodes::Target;
+
+/// Pause between two rounds over the nodes while one replaces another.
+const REPLACE_LOOK: Duration = Duration::from_millis(500);
 
 /// How a new cluster shall be laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,23 +167,63 @@ impl Cluster {
     }
 
     /// Gives every replica of `replaces` to the new `node`, waits for its data, then retires the old one. Returns the number of
-    /// groups moved. Long: give it a deadline to match.
+    /// groups moved. Each group is moved by the node that leads it, so every node is asked, until none names the old one. Long: give
+    /// it a deadline to match; called again it goes on where it stopped.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is refused for safety.
+    /// [`Error::Invalid`] when it is refused for safety, [`Error::Unavailable`] at the deadline.
     pub async fn node_replace(&self, node: Node, replaces: NodeId) -> Result<u32, Error> {
+        let deadline = self.client.until();
+        let mut moved = 0;
+        loop {
+            let topology = self.client.directory().topology().await?;
+            let retired = topology.nodes.iter().any(|known| known.id == replaces && known.retired);
+            if !topology.nodes.iter().any(|known| known.id == replaces) {
+                return Err(Error::NotFound(format!("the directory knows no node {replaces}")));
+            }
+            let held = topology.shards.iter().any(|shard| shard.replicas.contains(&replaces));
+            if retired && !held {
+                return Ok(moved);
+            }
+            let mut said = None;
+            for other in topology
+                .nodes
+                .iter()
+                .filter(|known| !known.retired && known.id != replaces)
+            {
+                match self.replace_at(other.id, node.clone(), replaces, deadline).await {
+                    Ok(groups) => moved += groups,
+                    // Another node may lead what this one cannot move; what nobody can is said at the deadline.
+                    Err(error @ (Error::Unavailable(_) | Error::Busy(_))) => said = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            if malle_rt::now() + REPLACE_LOOK >= deadline {
+                let reason = said.map_or_else(
+                    || "groups still name the old node".to_owned(),
+                    |error| error.to_string(),
+                );
+                return Err(Error::Unavailable(format!(
+                    "not replaced yet, {moved} groups moved: {reason}"
+                )));
+            }
+            malle_rt::sleep(REPLACE_LOOK).await;
+        }
+    }
+
+    /// Asks one node to move the groups that it leads.
+    async fn replace_at(&self, at: NodeId, node: Node, replaces: NodeId, deadline: Instant) -> Result<u32, Error> {
         let message = v1::NodeReplaceRequest {
             node: Some(convert::node(node)),
             replaces: replaces.0,
         };
-        let core = &self.client.core;
-        let asked = core.ask_patiently(
-            ShardId::DIRECTORY,
-            self.client.until(),
-            message,
-            |channel, request| async move { service(channel).node_replace(request).await },
-        );
-        asked.await.map(|reply| reply.groups_moved)
+        let send = |channel, request| async move { service(channel).node_replace(request).await };
+        let reply = self
+            .client
+            .core
+            .ask_node(&self.target(at).await?, deadline, message, send)
+            .await?;
+        Ok(reply.groups_moved)
     }
 
     /// Makes another replica the leader of a group.

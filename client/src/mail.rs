@@ -386,6 +386,12 @@ impl Account {
         })
     }
 
+    /// Makes the token old enough to be renewed by the next call.
+    #[cfg(test)]
+    pub(crate) fn age_token(&self) {
+        self.session.age();
+    }
+
     fn account(&self) -> Bytes {
         bytes(self.session.account.as_bytes())
     }

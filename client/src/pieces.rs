@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_large_set_is_split_and_goes_on_where_a_command_stopped() {
-        let many: Vec<UidRange> = (0..limits::UID_RANGES_PER_COMMAND_MAX as u32 + 3)
+        let many: Vec<UidRange> = (0..limits::UID_RANGES_PER_COMMAND_MAX as u32 + 5)
             .map(|n| range(n * 10 + 1, n * 10 + 4))
             .collect();
         let op_id = OpId([7; 16]);

@@ -24,6 +24,14 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: the usual reason, too many open files, does not pass by trying again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A session that was promised nothing yet.
+pub const PLAIN: imap::SessionSettings = imap::SessionSettings {
+    tls: false,
+    starttls_offered: false,
+    plaintext_login_allowed: false,
+    greeted: false,
+};
+
 /// What a listener speaks.
 #[derive(Clone)]
 pub enum Service {
@@ -77,14 +85,12 @@ impl Service {
                 plaintext_login,
             } => {
                 // Loopback on both ends: a proxy on this machine that forwards strangers must speak TLS to us instead.
-                let local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
+                let local =
+                    stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) && peer.ip().is_loopback();
                 context.settings = imap::SessionSettings {
-                    tls: false,
                     starttls_offered: tls.is_some(),
-                    plaintext_login_allowed: plaintext_login == PlaintextLogin::Loopback
-                        && local
-                        && peer.ip().is_loopback(),
-                    greeted: false,
+                    plaintext_login_allowed: plaintext_login == PlaintextLogin::Loopback && local,
+                    ..PLAIN
                 };
                 serve_imap(
                     Box::new(stream),
@@ -97,12 +103,7 @@ impl Service {
                 .await;
             }
             Service::Imaps { mut context, tls } => {
-                context.settings = imap::SessionSettings {
-                    tls: true,
-                    starttls_offered: false,
-                    plaintext_login_allowed: false,
-                    greeted: false,
-                };
+                context.settings = imap::SessionSettings { tls: true, ..PLAIN };
                 match tls.accept(stream).await {
                     Ok(stream) => {
                         serve_imap(

@@ -156,12 +156,7 @@ fn services(
     }
     let context = imap::Context {
         store: Arc::new(imap::ClientStore::new(client.clone())),
-        settings: imap::SessionSettings {
-            tls: false,
-            starttls_offered: false,
-            plaintext_login_allowed: false,
-            greeted: false,
-        },
+        settings: listen::PLAIN,
         memory: imap::BodyMemory::default(),
         shutdown: stop.clone(),
         peer: String::new(),

@@ -93,7 +93,7 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Log {
-            level: "info".into(),
+            level: "info,openraft=error".into(),
             format: LogFormat::default(),
         }
     }
@@ -327,7 +327,7 @@ mod tests {
         let config = Config::parse(&without("timing")).unwrap();
         assert_eq!(config.timing, Timing::Wan);
         let config = Config::parse(&without("level")).unwrap();
-        assert_eq!(config.log.level, "info");
+        assert_eq!(config.log.level, "info,openraft=error");
         let config = Config::parse(&without("index_cache_bytes")).unwrap();
         assert_eq!(config.index_cache_bytes, 268_435_456);
     }

@@ -25,7 +25,7 @@ use crate::log::Logs;
 use crate::peers::{
     Dial, GrpcTransport, PeerAddresses, PeerHandler, PeerIo, PeerService, RaftCall, StoredBody, Transport,
 };
-use crate::placement::Placement;
+use crate::placement::{Placement, Replacements};
 use crate::raft::{Groups, GroupsSettings, RaftServer, Timing};
 use crate::security::accept::{Door, incoming, listen};
 use crate::security::tls::{Reloaded, Tls};
@@ -157,8 +157,8 @@ impl Node {
             tasks: Vec::new(),
         };
         node.serve_peers(config, raft, &stopped).await?;
-        node.serve_clients(config, &env, transport, addresses.clone(), &stopped)
-            .await?;
+        let replacements = Replacements::new(node.groups.clone(), transport, addresses.clone());
+        node.serve_clients(config, &env, replacements, &stopped).await?;
         let placement = Placement::new(node.groups.clone(), addresses, env);
         node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
         node.tasks
@@ -198,8 +198,7 @@ impl Node {
         &mut self,
         config: &Config,
         env: &Env,
-        transport: Arc<dyn Transport>,
-        addresses: Arc<PeerAddresses>,
+        replacements: Replacements,
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let listener = listen(config.client_listen).await?;
@@ -214,8 +213,7 @@ impl Node {
         let cluster = ClusterApi::new(
             self.groups.clone(),
             self.bodies.clone(),
-            transport,
-            addresses,
+            replacements,
             env.clone(),
             facts,
         );

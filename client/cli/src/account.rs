@@ -1,297 +1,318 @@
-//! `malle account`.
+//! `malle account`: accounts, by any of their addresses or by their id.
 
-use std::io::Read as _;
-use std::path::PathBuf;
-use std::process::ExitCode;
-
-use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
-use malle_client::{AccountChange, AccountRecord, Client, NewAccount, ShardId, Who, fresh_op_id};
+use anyhow::Context as _;
+use clap::Subcommand;
+use malle_client::{
+    AccountChange, AccountId, AccountRecord, Client, NewAccount, NodeId, ShardId, Topology, Who, fresh_op_id,
+};
 use serde::Serialize;
 
-use crate::output::{self, Format};
+use crate::context::Global;
+use crate::exit::{Exit, Usage};
+use crate::output;
+use crate::password::{self, PasswordSource};
 
-/// Letters of a generated password: none that is mistaken for another.
-const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-/// 56 letters, 20 of them: 116 bits.
-const PASSWORD_LETTERS: usize = 20;
-
-/// Where a password comes from; never from the command line, which everybody on the machine can read.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub struct Password {
-    /// The first line of this file.
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// The first line of standard input.
-    #[arg(long)]
-    password_stdin: bool,
-    /// None: nobody can log in until one is set.
-    #[arg(long)]
-    no_password: bool,
-}
-
+/// `malle account ...`
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Makes an account. Without a password it generates one and prints it, once.
+    /// Makes an account. Without a password from you it gets one, which is printed once.
     Create {
-        /// Its first address.
+        /// Its primary address.
         address: String,
         #[command(flatten)]
-        password: Password,
-        /// Bytes it may hold; 20 GiB by default.
-        #[arg(long, value_name = "BYTES")]
+        password: PasswordSource,
+        /// Make it without a password: it cannot log in until it has one.
+        #[arg(long, conflicts_with_all = ["password_file", "password_stdin"])]
+        no_password: bool,
+        /// Bytes it may hold: 500M, 20G; the cluster's default else.
+        #[arg(long, value_parser = quota)]
         quota: Option<u64>,
-        /// In this shard; in the one with the fewest accounts by default.
+        /// Put it on this shard.
         #[arg(long)]
         shard: Option<u32>,
-        /// In a shard of this region.
+        /// Put it on a shard that is at home in this region.
         #[arg(long)]
         region: Option<String>,
     },
-    /// An account with its addresses and their history.
+    /// Shows an account.
     Show {
-        /// Any of its addresses.
-        address: String,
+        /// An address of it, or its id.
+        account: String,
     },
-    /// Which shard, and which nodes, hold an account.
+    /// Says where an account lives.
     Locate {
-        /// Any of its addresses.
-        address: String,
+        /// An address of it, or its id.
+        account: String,
     },
     /// Changes an account.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true)
+        .args(["password_file", "password_stdin", "new_password", "quota", "suspend", "resume"]))]
     Set {
-        /// Any of its addresses.
-        address: String,
-        /// The first line of this file becomes the password.
-        #[arg(long, value_name = "FILE")]
-        password_file: Option<PathBuf>,
-        /// No logins and no mail until resumed.
+        /// An address of it, or its id.
+        account: String,
+        #[command(flatten)]
+        password: PasswordSource,
+        /// Give it a new password, which is printed once.
+        #[arg(long, conflicts_with_all = ["password_file", "password_stdin"])]
+        new_password: bool,
+        /// Bytes it may hold: 500M, 20G.
+        #[arg(long, value_parser = quota)]
+        quota: Option<u64>,
+        /// Refuse logins and mail.
         #[arg(long, conflicts_with = "resume")]
         suspend: bool,
-        /// Ends a suspension.
+        /// Take it up again.
         #[arg(long)]
         resume: bool,
-        /// Bytes it may hold.
-        #[arg(long, value_name = "BYTES")]
-        quota: Option<u64>,
     },
 }
 
-/// An account for printing.
+/// An account as it is printed.
 #[derive(Debug, Serialize)]
 pub struct Shown {
     id: String,
-    addresses: Vec<String>,
-    state: &'static str,
     shard: u32,
+    state: &'static str,
     quota_bytes: u64,
+    created_ms: u64,
     has_password: bool,
-    history: Vec<Event>,
+    addresses: Vec<ShownAddress>,
+    /// Only when it was made just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Event {
-    time_ms: u64,
+struct ShownAddress {
     address: String,
-    event: String,
+    primary: bool,
+    since_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Located {
+struct Location {
     id: String,
     shard: u32,
     home_region: String,
     leader: Option<u64>,
-    replicas: Vec<u64>,
+    replicas: Vec<Replica>,
 }
 
-/// An account for printing; `password` only when it was generated just now.
-pub fn shown(account: AccountRecord, password: Option<String>) -> Shown {
-    Shown {
-        id: account.id.to_string(),
-        addresses: account.addresses.into_iter().map(|row| row.address).collect(),
-        state: if account.suspended { "suspended" } else { "active" },
-        shard: account.shard.0,
-        quota_bytes: account.quota_bytes,
-        has_password: account.has_password,
-        history: account
-            .history
-            .into_iter()
-            .map(|row| Event {
-                time_ms: row.time_ms,
-                address: row.address,
-                event: row.event,
-            })
-            .collect(),
-        password,
-    }
+#[derive(Debug, Serialize)]
+struct Replica {
+    node: u64,
+    region: String,
+    address: String,
 }
 
-fn first_line(text: &str) -> anyhow::Result<String> {
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => bail!("the password is empty"),
-    }
-}
-
-fn read_password(path: &PathBuf) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    first_line(&text)
-}
-
-/// A password that nobody chose.
-pub fn generate_password() -> String {
-    let mut letters = String::with_capacity(PASSWORD_LETTERS);
-    while letters.len() < PASSWORD_LETTERS {
-        let byte: u8 = rand::random();
-        // Without the remainder of 256 every letter is as likely as another.
-        let fair = usize::from(byte) < 256 - 256 % LETTERS.len();
-        if fair {
-            letters.push(char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
-        }
-    }
-    letters
-}
-
-impl Password {
-    /// The password, and whether it was generated.
-    fn take(self) -> anyhow::Result<(Option<String>, bool)> {
-        if self.no_password {
-            return Ok((None, false));
-        }
-        if let Some(path) = &self.password_file {
-            return Ok((Some(read_password(path)?), false));
-        }
-        if self.password_stdin {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("cannot read the password")?;
-            return Ok((Some(first_line(&text)?), false));
-        }
-        Ok((Some(generate_password()), true))
-    }
-}
-
-/// Carries the verb out.
+/// Runs a verb.
 ///
 /// # Errors
-/// What the directory says.
-pub async fn run(verb: Verb, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
-    let directory = client.directory();
+/// What the cluster says.
+pub async fn run(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
     match verb {
         Verb::Create {
             address,
             password,
+            no_password,
             quota,
             shard,
             region,
         } => {
-            let (password, generated) = password.take()?;
+            let given = password.read()?;
+            let made = (given.is_none() && !no_password).then(password::made);
             let new = NewAccount {
                 address,
-                password: password.clone(),
+                password: given.or_else(|| made.clone()),
                 quota_bytes: quota,
                 shard: shard.map(ShardId),
                 region,
             };
-            let account = directory.account_create(new, fresh_op_id()).await?;
-            output::print(format, &shown(account, password.filter(|_| generated)), table)?;
+            let record = global
+                .connect()
+                .await?
+                .directory()
+                .account_create(new, fresh_op_id())
+                .await?;
+            show(global, record, made)
         }
-        Verb::Show { address } => {
-            let account = directory.account_show(Who::Address(address)).await?;
-            output::print(format, &shown(account, None), table)?;
+        Verb::Show { account } => {
+            let record = find(&global.connect().await?, &account).await?;
+            show(global, record, None)
         }
-        Verb::Locate { address } => {
-            let account = directory.account_show(Who::Address(address)).await?;
-            let topology = directory.topology().await?;
-            let Some(shard) = topology.shards.iter().find(|shard| shard.id == account.shard) else {
-                bail!("the directory has no shard {}", account.shard);
-            };
-            let located = Located {
-                id: account.id.to_string(),
-                shard: shard.id.0,
-                home_region: shard.home_region.clone(),
-                leader: shard.leader.map(|node| node.0),
-                replicas: shard.replicas.iter().map(|node| node.0).collect(),
-            };
-            output::print(format, &located, located_table)?;
+        Verb::Locate { account } => {
+            let client = global.connect().await?;
+            let record = find(&client, &account).await?;
+            let location = location(&record, &client.directory().topology().await?);
+            output::print(global.output, &location, location_text)?;
+            Ok(Exit::Done)
         }
         Verb::Set {
-            address,
-            password_file,
+            account,
+            password,
+            new_password,
+            quota,
             suspend,
             resume,
-            quota,
         } => {
-            let account = directory.account_show(Who::Address(address)).await?.id;
+            let given = password.read()?;
+            let made = new_password.then(password::made);
             let change = AccountChange {
-                password: password_file.as_ref().map(read_password).transpose()?,
+                password: given.or_else(|| made.clone()),
                 suspended: (suspend || resume).then_some(suspend),
                 quota_bytes: quota,
             };
-            let account = directory.account_set(account, change, fresh_op_id()).await?;
-            output::print(format, &shown(account, None), table)?;
+            let client = global.connect().await?;
+            let id = find(&client, &account).await?.id;
+            let record = client.directory().account_set(id, change, fresh_op_id()).await?;
+            show(global, record, made)
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// An account as lines.
-pub fn table(account: &Shown) -> String {
-    let mut rows = vec![
-        ["account".to_owned(), account.id.clone()],
-        ["state".to_owned(), account.state.to_owned()],
-        ["shard".to_owned(), account.shard.to_string()],
-        ["quota".to_owned(), output::bytes(account.quota_bytes)],
-    ];
-    for (place, address) in account.addresses.iter().enumerate() {
-        rows.push([if place == 0 { "address" } else { "alias" }.to_owned(), address.clone()]);
+/// The account that an operator names.
+///
+/// # Errors
+/// [`malle_client::Error::NotFound`].
+pub async fn find(client: &Client, named: &str) -> anyhow::Result<AccountRecord> {
+    Ok(client.directory().account_show(who(named)).await?)
+}
+
+/// 32 hexadecimal digits are an id; whatever has an '@' is an address, and so is anything else.
+fn who(named: &str) -> Who {
+    match named.parse::<AccountId>() {
+        Ok(id) => Who::Account(id),
+        Err(_) => Who::Address(named.to_owned()),
     }
-    match &account.password {
-        Some(password) => rows.push(["password".to_owned(), format!("{password} (shown only now)")]),
-        None if !account.has_password => rows.push(["password".to_owned(), "none: nobody can log in".to_owned()]),
+}
+
+fn show(global: &Global, record: AccountRecord, password: Option<String>) -> anyhow::Result<Exit> {
+    output::print(global.output, &shown(record, password), text)?;
+    Ok(Exit::Done)
+}
+
+/// An account as it is printed.
+pub fn shown(record: AccountRecord, password: Option<String>) -> Shown {
+    let address = |address: malle_client::AddressRecord| ShownAddress {
+        address: address.address,
+        primary: address.primary,
+        since_ms: address.since_ms,
+    };
+    Shown {
+        id: record.id.to_string(),
+        shard: record.shard.0,
+        state: if record.suspended { "suspended" } else { "active" },
+        quota_bytes: record.quota_bytes,
+        created_ms: record.created_ms,
+        has_password: record.has_password,
+        addresses: record.addresses.into_iter().map(address).collect(),
+        password,
+    }
+}
+
+/// The same for people.
+pub fn text(shown: &Shown) -> String {
+    let mut rows = vec![("account", shown.id.clone())];
+    for address in &shown.addresses {
+        let name = if address.primary { "primary address" } else { "address" };
+        rows.push((
+            name,
+            format!("{} (since {})", address.address, output::time(address.since_ms)),
+        ));
+    }
+    rows.push(("state", shown.state.to_owned()));
+    rows.push(("shard", shown.shard.to_string()));
+    rows.push(("quota", output::size(shown.quota_bytes)));
+    rows.push(("created", output::time(shown.created_ms)));
+    match &shown.password {
+        Some(password) => rows.push(("password", format!("{password} (shown this once)"))),
+        None if !shown.has_password => rows.push(("password", "none: it cannot log in".to_owned())),
         None => {}
     }
-    output::table(["", ""], rows)
-        .lines()
-        .skip(1)
-        .map(|line| line.to_owned() + "\n")
-        .collect()
+    output::pairs(rows)
 }
 
-fn located_table(located: &Located) -> String {
-    let replicas: Vec<String> = located.replicas.iter().map(ToString::to_string).collect();
-    output::table(
-        ["ACCOUNT", "SHARD", "HOME", "LEADER", "REPLICAS"],
-        [[
-            located.id.clone(),
-            located.shard.to_string(),
-            located.home_region.clone(),
-            located.leader.map_or("none".to_owned(), |leader| leader.to_string()),
-            replicas.join(" "),
-        ]],
-    )
+fn location(record: &AccountRecord, topology: &Topology) -> Location {
+    let shard = topology.shards.iter().find(|shard| shard.id == record.shard);
+    let replica = |id: &NodeId| {
+        let node = topology.nodes.iter().find(|node| node.id == *id);
+        Replica {
+            node: id.0,
+            region: node.map(|node| node.region.clone()).unwrap_or_default(),
+            address: node.map(|node| node.client_address.clone()).unwrap_or_default(),
+        }
+    };
+    Location {
+        id: record.id.to_string(),
+        shard: record.shard.0,
+        home_region: shard.map(|shard| shard.home_region.clone()).unwrap_or_default(),
+        leader: shard.and_then(|shard| shard.leader).map(|leader| leader.0),
+        replicas: shard
+            .map(|shard| shard.replicas.iter().map(replica).collect())
+            .unwrap_or_default(),
+    }
+}
+
+fn location_text(location: &Location) -> String {
+    let mut rows = vec![
+        ("account", location.id.clone()),
+        ("shard", location.shard.to_string()),
+        ("home region", location.home_region.clone()),
+    ];
+    for replica in &location.replicas {
+        let leads = if location.leader == Some(replica.node) {
+            ", leads"
+        } else {
+            ""
+        };
+        rows.push((
+            "replica",
+            format!("node {} ({}, {}{leads})", replica.node, replica.region, replica.address),
+        ));
+    }
+    output::pairs(rows)
+}
+
+/// `500M`, `20G`, or plain bytes.
+fn quota(text: &str) -> Result<u64, String> {
+    let parse = || -> anyhow::Result<u64> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let shift = match unit {
+            "" => 0,
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            "T" => 40,
+            _ => return Err(Usage("unknown unit".to_owned()).into()),
+        };
+        let bytes = number.parse::<u64>()?.checked_mul(1 << shift).context("too large")?;
+        // 0 means "the default" to the cluster: nobody asks for that with a figure.
+        if bytes == 0 {
+            Err(Usage("nothing fits into 0 bytes".to_owned()).into())
+        } else {
+            Ok(bytes)
+        }
+    };
+    parse().map_err(|error| format!("{error}; a quota looks like 500M or 20G"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PASSWORD_LETTERS, first_line, generate_password};
+    use super::*;
 
     #[test]
-    fn generated_passwords_are_long_and_never_the_same() {
-        let (a, b) = (generate_password(), generate_password());
-        assert_eq!(a.len(), PASSWORD_LETTERS);
-        assert_ne!(a, b);
+    fn an_id_and_an_address_are_told_apart() {
+        assert_eq!(who(&"0a".repeat(16)), Who::Account(AccountId([10; 16])));
+        assert_eq!(who("u1@example.org"), Who::Address("u1@example.org".into()));
     }
 
     #[test]
-    fn a_password_is_the_first_line_and_not_empty() {
-        assert_eq!(first_line("pass word \nrest").unwrap(), "pass word ");
-        assert!(first_line("\nx").is_err());
-        assert!(first_line("").is_err());
+    fn quotas_have_units() {
+        assert_eq!(quota("20G"), Ok(20 << 30));
+        assert_eq!(quota("1000"), Ok(1000));
+        for bad in ["", "G", "20X", "0", "99999999999T"] {
+            assert!(quota(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,254 +1,289 @@
-//! Certificates for development and tests: an authority, and leafs with malle's URIs in them.
+//! Certificates of a cluster: an authority on files, and the identities that it signs.
 //!
-//! An identity is a URI SAN, `spiffe://<cluster>/node/<id>` and so on; a gateway's roles are further ones. Keys are P-256, in files that
-//! only their owner may read. A production cluster takes its certificates from the ministry's own authority.
+//! The cluster's name is its trust domain: it stands in the URI of every certificate and cannot be changed later. An authority is a
+//! directory with `ca.pem` and `ca.key`; an identity is a pair of files, `PREFIX.pem` and `PREFIX.key`. Keys are P-256, are written
+//! readable by their owner only, and nothing is ever overwritten. Good for development and small installations; what is absent: a
+//! certificate request, revocation, and hardware keys. A larger authority signs certificates with the same URIs itself.
 
-use std::fs;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum};
+use malle_client::NodeId;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
+use serde::Serialize;
+use x509_parser::extensions::GeneralName;
 
-/// Days that a certificate of the authority lasts.
-const CA_DAYS: i64 = 3650;
-/// Days that a leaf lasts.
-const LEAF_DAYS: i64 = 365;
-/// Machines' clocks differ: a certificate holds from a day before it was made.
-const BACKDATED_DAYS: i64 = 1;
+use crate::context::Global;
+use crate::exit::{Exit, Refusal, Usage};
+use crate::output;
 
-/// What kind of gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Role {
-    /// Delivers mail, reads none.
-    Lmtp,
-    /// Reads and changes an account with its login token.
-    Imap,
-}
+/// An authority outlives its leaves many times.
+const CA_DAYS: u64 = 3_650;
+/// Certificates are made anew every year, which keeps the way to do it known.
+const LEAF_DAYS: u64 = 397;
+/// Clocks that run behind take a new certificate at once.
+const BACKDATED: Duration = Duration::from_secs(3_600);
 
-/// Whom a certificate is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// `malled` number.
-    Node(u64),
-    /// `malle-gateway` by name.
-    Gateway(String, Vec<Role>),
-    /// A person or script by name.
-    Operator(String),
-}
-
-#[derive(Debug, Args)]
-pub struct Leaf {
-    /// Directory of the authority.
-    #[arg(long, default_value = "ca", value_name = "DIR")]
-    ca_dir: PathBuf,
-    /// Writes PREFIX.pem and PREFIX.key; named after the identity by default.
-    #[arg(long, value_name = "PREFIX")]
-    out: Option<PathBuf>,
-}
-
+/// `malle cert ...`
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Makes an authority: DIR/ca.pem and DIR/ca.key.
     Ca {
-        /// Name of the cluster: the trust domain of its certificates.
-        #[arg(long, default_value = "malle.demo")]
+        /// The cluster's name, for example mail.example.
+        #[arg(long)]
         cluster: String,
         /// Where to.
         #[arg(long, default_value = "ca", value_name = "DIR")]
-        dir: PathBuf,
+        out: PathBuf,
     },
-    /// A certificate for a node.
+    /// Makes a node's certificate.
     Node {
-        /// Its id.
+        /// The node's id.
         id: u64,
         #[command(flatten)]
-        leaf: Leaf,
+        files: Files,
     },
-    /// A certificate for a gateway.
+    /// Makes a gateway's certificate.
+    Gateway {
+        /// The gateway's name.
+        name: String,
+        /// What the gateway may do; repeat it for both.
+        #[arg(long = "role", value_enum, required = true)]
+        roles: Vec<Role>,
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Makes an operator's certificate, for this program.
+    Operator {
+        /// The operator's name.
+        name: String,
+        #[command(flatten)]
+        files: Files,
+    },
+}
+
+/// Whose signature, and where to.
+#[derive(Debug, clap::Args)]
+pub struct Files {
+    /// The directory of the authority.
+    #[arg(long, default_value = "ca", value_name = "DIR")]
+    ca_dir: PathBuf,
+    /// Writes PREFIX.pem and PREFIX.key; by default node-ID, or the name.
+    #[arg(long, value_name = "PREFIX")]
+    out: Option<PathBuf>,
+}
+
+/// What a gateway may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Deliver mail, and read nothing.
+    Lmtp,
+    /// Read and change an account, with that account's login.
+    Imap,
+}
+
+/// Who a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// `spiffe://<cluster>/node/<id>`
+    Node(NodeId),
+    /// `spiffe://<cluster>/gateway/<name>`, with a `/role/<role>` for each role.
     Gateway {
         /// Its name.
         name: String,
-        /// What it may do; give it twice for both.
-        #[arg(long, value_enum, required = true)]
-        role: Vec<Role>,
-        #[command(flatten)]
-        leaf: Leaf,
+        /// What it may do.
+        roles: Vec<Role>,
     },
-    /// A certificate for an operator.
-    Operator {
-        /// Their name.
-        name: String,
-        #[command(flatten)]
-        leaf: Leaf,
-    },
+    /// `spiffe://<cluster>/operator/<name>`
+    Operator(String),
 }
 
-/// Carries the verb out.
+/// The two files of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// PEM, with the certificate.
+    pub cert: PathBuf,
+    /// PEM, with its private key; mode 0600.
+    pub key: PathBuf,
+}
+
+/// Runs a verb.
 ///
 /// # Errors
-/// Files that exist already or cannot be written.
-pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
-    let (identity, leaf) = match verb {
-        Verb::Ca { cluster, dir } => {
-            make_ca(&dir, &cluster)?;
-            eprintln!(
-                "made {} and its key; keep the key where no server can read it",
-                dir.join("ca.pem").display()
-            );
-            return Ok(ExitCode::SUCCESS);
-        }
-        Verb::Node { id, leaf } => (Identity::Node(id), leaf),
-        Verb::Gateway { name, role, leaf } => (Identity::Gateway(name, role), leaf),
-        Verb::Operator { name, leaf } => (Identity::Operator(name), leaf),
+/// See [`make_ca`] and [`make_leaf`].
+pub fn run(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
+    let leaf = |files: Files, default: String, identity: Identity| {
+        make_leaf(&files.ca_dir, &files.out.unwrap_or_else(|| default.into()), &identity)
     };
-    let prefix = leaf.out.unwrap_or_else(|| PathBuf::from(file_name(&identity)));
-    make_leaf(&leaf.ca_dir, &prefix, &identity)?;
-    eprintln!("made {}.pem and {}.key", prefix.display(), prefix.display());
-    Ok(ExitCode::SUCCESS)
+    let made = match verb {
+        Verb::Ca { cluster, out } => make_ca(&out, &cluster)?,
+        Verb::Node { id, files } => leaf(files, format!("node-{id}"), Identity::Node(NodeId(id)))?,
+        Verb::Gateway { name, mut roles, files } => {
+            roles.dedup();
+            leaf(files, name.clone(), Identity::Gateway { name, roles })?
+        }
+        Verb::Operator { name, files } => leaf(files, name.clone(), Identity::Operator(name))?,
+    };
+    output::print(global.output, &made, |made| {
+        output::pairs([
+            ("certificate", made.cert.display().to_string()),
+            ("key", made.key.display().to_string()),
+        ])
+    })?;
+    Ok(Exit::Done)
 }
 
-fn file_name(identity: &Identity) -> String {
-    match identity {
-        Identity::Node(id) => format!("node-{id}"),
-        Identity::Gateway(name, _) => format!("gateway-{name}"),
-        Identity::Operator(name) => format!("operator-{name}"),
+/// Makes an authority for the cluster named `cluster`: `dir/ca.pem` and `dir/ca.key`. Makes the directory.
+///
+/// # Errors
+/// [`Usage`] for a bad name, [`Refusal`] when there is an authority already.
+pub fn make_ca(dir: &Path, cluster: &str) -> anyhow::Result<Made> {
+    check_name("a cluster's name", cluster)?;
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let mut params = lasting(CA_DAYS)?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("malle CA of {cluster}"));
+    params.subject_alt_names.push(uri(&format!("spiffe://{cluster}"))?);
+    // No authority below this one: whoever holds a leaf's key can sign nothing.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate()?;
+    let cert = params.self_signed(&key)?;
+    write(&dir.join("ca"), &cert.pem(), &key)
+}
+
+/// Makes a certificate for `identity`, signed by the authority in `ca_dir`: `out_prefix.pem` and `out_prefix.key`.
+///
+/// # Errors
+/// [`Usage`] for a bad name or when there is no authority, [`Refusal`] when one of the files exists.
+pub fn make_leaf(ca_dir: &Path, out_prefix: &Path, identity: &Identity) -> anyhow::Result<Made> {
+    let read = |name: &str| {
+        let path = ca_dir.join(name);
+        std::fs::read_to_string(&path).map_err(|error| {
+            Usage(format!(
+                "cannot read {}: {error}; make an authority with `malle cert ca --cluster NAME --out {}`",
+                path.display(),
+                ca_dir.display()
+            ))
+        })
+    };
+    let ca_pem = read("ca.pem")?;
+    let cluster = cluster_of(&ca_pem).with_context(|| format!("{}", ca_dir.join("ca.pem").display()))?;
+    let ca_key = KeyPair::from_pem(&read("ca.key")?).context("the authority's key")?;
+    let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).context("the authority's certificate")?;
+
+    let (path, roles) = match identity {
+        Identity::Node(NodeId(0)) => return Err(Usage("node ids begin at 1".to_owned()).into()),
+        Identity::Node(id) => (format!("node/{id}"), &[][..]),
+        Identity::Gateway { name, roles } => (format!("gateway/{name}"), &roles[..]),
+        Identity::Operator(name) => (format!("operator/{name}"), &[][..]),
+    };
+    check_name("a name", path.split_once('/').map_or("", |(_, name)| name))?;
+    let mut params = lasting(LEAF_DAYS)?;
+    params.distinguished_name.push(DnType::CommonName, path.as_str());
+    params
+        .subject_alt_names
+        .push(uri(&format!("spiffe://{cluster}/{path}"))?);
+    for role in roles {
+        let role = match role {
+            Role::Lmtp => "lmtp",
+            Role::Imap => "imap",
+        };
+        params
+            .subject_alt_names
+            .push(uri(&format!("spiffe://{cluster}/role/{role}"))?);
     }
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if matches!(identity, Identity::Node(_)) {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    let key = KeyPair::generate()?;
+    let cert = params.signed_by(&key, &issuer)?;
+    write(out_prefix, &cert.pem(), &key)
 }
 
-fn uris(cluster: &str, identity: &Identity) -> anyhow::Result<Vec<String>> {
-    let name_is_good = |name: &str| {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    Ok(match identity {
-        Identity::Node(0) => bail!("node ids count from 1"),
-        Identity::Node(id) => vec![format!("spiffe://{cluster}/node/{id}")],
-        Identity::Gateway(name, _) | Identity::Operator(name) if !name_is_good(name) => {
-            bail!("a name has letters, digits, '-', '_' and '.': not {name:?}")
-        }
-        Identity::Operator(name) => vec![format!("spiffe://{cluster}/operator/{name}")],
-        Identity::Gateway(name, roles) => {
-            let mut uris = vec![format!("spiffe://{cluster}/gateway/{name}")];
-            for (role, text) in [(Role::Lmtp, "lmtp"), (Role::Imap, "imap")] {
-                if roles.contains(&role) {
-                    uris.push(format!("spiffe://{cluster}/role/{text}"));
-                }
-            }
-            uris
-        }
-    })
+/// The trust domain that an authority's certificate names.
+fn cluster_of(ca_pem: &str) -> anyhow::Result<String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(ca_pem.as_bytes()).context("no certificate")?;
+    let cert = pem.parse_x509().context("no certificate")?;
+    let names = cert.subject_alternative_name()?.context("names no cluster")?;
+    let cluster = names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
+        _ => None,
+    });
+    let cluster = cluster.context("names no cluster: was it made with `malle cert ca`?")?;
+    check_name("a cluster's name", cluster)?;
+    Ok(cluster.to_owned())
 }
 
-fn valid_for(params: &mut CertificateParams, days: i64) {
-    let now = time_now();
-    params.not_before = now - time::Duration::days(BACKDATED_DAYS);
-    params.not_after = now + time::Duration::days(days);
-}
-
-fn time_now() -> time::OffsetDateTime {
-    time::OffsetDateTime::now_utc()
-}
-
-fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let mut file = fs::File::options()
-        .create_new(true)
-        .write(true)
-        .mode(mode)
-        .open(path)
-        .with_context(|| format!("cannot make {} (an existing one is never replaced)", path.display()))?;
-    file.write_all(text.as_bytes())?;
+/// Names become parts of a URI and of file names.
+fn check_name(what: &str, name: &str) -> anyhow::Result<()> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    if name.len() > 200 || !name.chars().all(fits) || !edge(name.chars().next()) || !edge(name.chars().last()) {
+        bail!(Usage(format!(
+            "{what} has only a-z, 0-9, '.', '-' and '_', a letter or digit at both ends, not {name:?}"
+        )));
+    }
     Ok(())
 }
 
-/// Makes an authority in `dir`: `ca.pem`, `ca.key`, and `cluster`, the name that its leafs carry.
-///
-/// # Errors
-/// When one is there already, or `dir` cannot be written.
-pub fn make_ca(dir: &Path, cluster: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let key = KeyPair::generate()?;
+fn lasting(days: u64) -> anyhow::Result<CertificateParams> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock stands before 1970")?;
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("malle development authority of {cluster}"));
-    valid_for(&mut params, CA_DAYS);
-    let certificate = params.self_signed(&key)?;
-    write_new(&dir.join("ca.key"), &key.serialize_pem(), 0o600)?;
-    write_new(&dir.join("cluster"), cluster, 0o644)?;
-    write_new(&dir.join("ca.pem"), &certificate.pem(), 0o644)
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.not_before = epoch + now.saturating_sub(BACKDATED);
+    params.not_after = epoch + now + Duration::from_secs(days * 86_400);
+    Ok(params)
 }
 
-/// Makes `<prefix>.pem` and `<prefix>.key`, signed by the authority in `ca_dir`.
-///
-/// # Errors
-/// When there is no authority, the name is bad, or a file is there already.
-pub fn make_leaf(ca_dir: &Path, prefix: &Path, identity: &Identity) -> anyhow::Result<()> {
-    let read = |name: &str| {
-        fs::read_to_string(ca_dir.join(name))
-            .with_context(|| format!("no authority in {}: make one with `malle cert ca`", ca_dir.display()))
+fn uri(text: &str) -> anyhow::Result<SanType> {
+    Ok(SanType::URI(text.try_into()?))
+}
+
+/// Writes both files, new ones only; the key first, so that a certificate never stands without it.
+fn write(prefix: &Path, cert_pem: &str, key: &KeyPair) -> anyhow::Result<Made> {
+    let with = |ending: &str| {
+        let mut name = prefix.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
     };
-    let cluster = read("cluster")?;
-    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, KeyPair::from_pem(&read("ca.key")?)?)?;
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, file_name(identity));
-    for uri in uris(cluster.trim(), identity)? {
-        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+    let made = Made {
+        cert: with(".pem"),
+        key: with(".key"),
+    };
+    for (path, text, mode) in [
+        (&made.key, key.serialize_pem().as_str(), 0o600),
+        (&made.cert, cert_pem, 0o644),
+    ] {
+        let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+        let mut file: File = opened.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                let advice = "it is not overwritten; move it away or choose another --out";
+                anyhow::Error::new(Refusal(format!("{} exists: {advice}", path.display())))
+            }
+            _ => anyhow::Error::new(error).context(format!("making {}", path.display())),
+        })?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .with_context(|| format!("{}", path.display()))?;
     }
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    valid_for(&mut params, LEAF_DAYS);
-    let certificate = params.signed_by(&key, &issuer)?;
-    // Appended, not replaced: a name may have dots in it.
-    let with = |ending: &str| PathBuf::from(format!("{}.{ending}", prefix.display()));
-    write_new(&with("key"), &key.serialize_pem(), 0o600)?;
-    write_new(&with("pem"), &certificate.pem(), 0o644)
+    Ok(made)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Identity, Role, make_ca, make_leaf, uris};
-    use std::os::unix::fs::PermissionsExt as _;
-
-    #[test]
-    fn a_leaf_is_made_once_and_its_key_is_its_owners() {
-        let dir = tempfile::tempdir().unwrap();
-        let ca = dir.path().join("ca");
-        make_ca(&ca, "malle.test").unwrap();
-        assert!(make_ca(&ca, "malle.test").is_err(), "an authority is never replaced");
-        let prefix = dir.path().join("gw.1");
-        let gateway = Identity::Gateway("gw.1".into(), vec![Role::Lmtp]);
-        make_leaf(&ca, &prefix, &gateway).unwrap();
-        assert!(make_leaf(&ca, &prefix, &gateway).is_err(), "a key is never replaced");
-        let key = std::fs::metadata(dir.path().join("gw.1.key")).unwrap();
-        assert_eq!(key.permissions().mode() & 0o777, 0o600);
-        let pem = std::fs::read(dir.path().join("gw.1.pem")).unwrap();
-        assert!(pem.starts_with(b"-----BEGIN CERTIFICATE-----"));
-    }
-
-    #[test]
-    fn roles_are_uris_and_bad_names_are_refused() {
-        let both = Identity::Gateway("g".into(), vec![Role::Imap, Role::Lmtp, Role::Imap]);
-        assert_eq!(
-            uris("c", &both).unwrap(),
-            ["spiffe://c/gateway/g", "spiffe://c/role/lmtp", "spiffe://c/role/imap"]
-        );
-        assert!(uris("c", &Identity::Operator("a/b".into())).is_err());
-        assert!(uris("c", &Identity::Operator(String::new())).is_err());
-        assert!(uris("c", &Identity::Node(0)).is_err());
-    }
-}
+mod tests;

@@ -1,221 +1,198 @@
-//! `malle cluster`.
+//! `malle cluster`: make a cluster, and look at it as a whole.
 
-use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::bail;
-use clap::{Args, Subcommand};
-use malle_client::{Client, InitPlan, Node, NodeId};
+use anyhow::Context as _;
+use clap::Subcommand;
+use malle_client::{Client, InitPlan, Node, NodeId, NodeStatus};
 use serde::Serialize;
+use tokio::task::JoinSet;
 
-use crate::exit;
-use crate::node::parse_node;
-use crate::output::{self, Format};
-use crate::shard::{Replicas, look_at_shards};
+use crate::context::Global;
+use crate::exit::{Exit, guarded};
+use crate::{output, status};
 
-#[derive(Debug, Args)]
-pub struct Init {
-    /// Name of the cluster: the trust domain of its certificates.
-    #[arg(long, default_value = "malle.demo")]
+/// A node that has not said how it is by then does not count as there.
+const NODE_ANSWERS: Duration = Duration::from_secs(5);
+
+/// `malle cluster ...`
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Makes a cluster of running nodes that belong to none. Once in its life.
+    Init {
+        /// The cluster's name, as in its certificates.
+        #[arg(long)]
+        name: String,
+        /// One of its nodes: id=1,region=nord,zone=a,client=HOST:PORT,peer=HOST:PORT; repeat it for each. The zone is `a` by default.
+        #[arg(long = "node", required = true, value_parser = node)]
+        nodes: Vec<Node>,
+        /// How many shards hold the accounts. It cannot be changed later.
+        #[arg(long, default_value_t = 8)]
+        shards: u32,
+        /// Replicas of each shard.
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
+    },
+    /// Asks every node how it is. The first line says whether all is well, and so does the exit code (4: degraded).
+    Status {
+        /// Do not compare digests of the replicas, which costs each node a flush of its views.
+        #[arg(long)]
+        no_digests: bool,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Made {
+    cluster: String,
     name: String,
-    /// A first node: ID,REGION,ZONE,CLIENT_HOST:PORT,PEER_HOST:PORT. Once for each.
-    #[arg(long = "node", value_parser = parse_node, required = true, value_name = "NODE")]
-    nodes: Vec<Node>,
-    /// Raft groups that the accounts are spread over; cannot be changed yet.
-    #[arg(long, default_value_t = 8)]
+    nodes: usize,
     shards: u32,
-    /// Copies of each.
-    #[arg(long, default_value_t = 3)]
     replicas: u32,
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// Makes the cluster, once in its life.
-    Init(Init),
-    /// Nodes, groups, leaders, and whether the replicas agree. Exits 4 when something is missing.
-    Status,
-}
-
-#[derive(Debug, Serialize)]
-struct NodeLine {
-    id: u64,
-    region: String,
-    up: bool,
-    version: String,
-    uptime_ms: u64,
-    groups: usize,
-    leads: usize,
-    bodies: u64,
-    body_bytes: u64,
-    disk_free_bytes: u64,
-    failed: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Status {
-    cluster: String,
-    healthy: bool,
-    nodes: Vec<NodeLine>,
-    shards: Vec<Replicas>,
-}
-
-/// Carries the verb out.
+/// Runs a verb.
 ///
 /// # Errors
 /// What the cluster says.
-pub async fn run(verb: Verb, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
+pub async fn run(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
+    let client = global.connect().await?;
     match verb {
-        Verb::Init(init) => {
-            if init.nodes.len() < init.replicas as usize {
-                bail!(
-                    "{} replicas need as many nodes; {} are given",
-                    init.replicas,
-                    init.nodes.len()
-                );
-            }
+        Verb::Init {
+            name,
+            nodes,
+            shards,
+            replicas,
+        } => {
             let plan = InitPlan {
-                cluster_name: init.name,
-                nodes: init.nodes,
-                shards: init.shards,
-                replicas: init.replicas,
+                cluster_name: name.clone(),
+                nodes: nodes.clone(),
+                shards,
+                replicas,
             };
-            let cluster = client.cluster().init(plan).await?;
-            eprintln!("the cluster is made; its id is {cluster}");
-            Ok(ExitCode::SUCCESS)
+            let cluster = client.cluster().init(plan).await.map_err(guarded)?;
+            let made = Made {
+                cluster: cluster.to_string(),
+                name,
+                nodes: nodes.len(),
+                shards,
+                replicas,
+            };
+            output::print(global.output, &made, |made| {
+                format!(
+                    "cluster {} ({}) has {} nodes and {} shards",
+                    made.name, made.cluster, made.nodes, made.shards
+                )
+            })?;
+            anstream::eprintln!("Next: `malle cluster status`, then `malle account create ADDRESS`.");
+            Ok(Exit::Done)
         }
-        Verb::Status => {
-            let status = look(client).await?;
-            output::print(format, &status, table)?;
-            Ok(if status.healthy {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(exit::DEGRADED)
-            })
+        Verb::Status { no_digests } => {
+            let topology = client.directory().topology().await?;
+            let nodes: Vec<NodeId> = topology
+                .nodes
+                .iter()
+                .filter(|node| !node.retired)
+                .map(|node| node.id)
+                .collect();
+            let answers = ask_all(
+                &client.with_deadline(NODE_ANSWERS.min(global.timeout)),
+                &nodes,
+                !no_digests,
+            )
+            .await?;
+            let report = status::report(&topology, answers);
+            output::print(global.output, &report, status::text)?;
+            Ok(if report.healthy { Exit::Done } else { Exit::Degraded })
         }
     }
 }
 
-async fn look(client: &Client) -> anyhow::Result<Status> {
-    let topology = client.directory().topology().await?;
-    let (statuses, shards) = look_at_shards(client, &topology).await;
-    let nodes: Vec<NodeLine> = topology
-        .nodes
-        .iter()
-        .filter(|node| !node.retired)
-        .map(|node| match statuses.iter().find(|status| status.node == node.id) {
-            Some(status) => NodeLine {
-                id: node.id.0,
-                region: node.region.clone(),
-                up: true,
-                version: status.version.clone(),
-                uptime_ms: status.uptime_ms,
-                groups: status.groups.len(),
-                leads: status.groups.iter().filter(|group| group.role == "leader").count(),
-                bodies: status.bodies,
-                body_bytes: status.body_bytes,
-                disk_free_bytes: status.disk_free_bytes,
-                failed: status.failed.clone(),
-            },
-            None => down(node.id, &node.region),
-        })
-        .collect();
-    let healthy = nodes.iter().all(|node| node.up && node.failed.is_none()) && shards.iter().all(|shard| shard.healthy);
-    Ok(Status {
-        cluster: topology.cluster_name,
-        healthy,
-        nodes,
-        shards,
-    })
-}
-
-fn down(id: NodeId, region: &str) -> NodeLine {
-    NodeLine {
-        id: id.0,
-        region: region.to_owned(),
-        up: false,
-        version: String::new(),
-        uptime_ms: 0,
-        groups: 0,
-        leads: 0,
-        bodies: 0,
-        body_bytes: 0,
-        disk_free_bytes: 0,
-        failed: None,
+/// Every node's answer, or why there is none.
+async fn ask_all(
+    client: &Client,
+    nodes: &[NodeId],
+    digests: bool,
+) -> anyhow::Result<Vec<(NodeId, Result<NodeStatus, String>)>> {
+    let mut asked = JoinSet::new();
+    for node in nodes.iter().copied() {
+        let cluster = client.cluster();
+        asked.spawn(async move {
+            (
+                node,
+                cluster
+                    .node_status(node, digests)
+                    .await
+                    .map_err(|error| error.to_string()),
+            )
+        });
     }
+    let mut answers = Vec::new();
+    while let Some(answer) = asked.join_next().await {
+        answers.push(answer.context("asking a node")?);
+    }
+    answers.sort_by_key(|(node, _)| *node);
+    Ok(answers)
 }
 
-fn summary(status: &Status) -> String {
-    let up = status.nodes.iter().filter(|node| node.up).count();
-    let led = status.shards.iter().filter(|shard| shard.leader.is_some()).count();
-    let agree = status.shards.iter().filter(|shard| shard.healthy).count();
-    format!(
-        "{}: {}, {up} of {} nodes up, {led} of {} groups have a leader, {agree} are whole\n\n",
-        status.cluster,
-        if status.healthy { "healthy" } else { "DEGRADED" },
-        status.nodes.len(),
-        status.shards.len(),
-    )
-}
-
-fn table(status: &Status) -> String {
-    let nodes = output::table(
-        [
-            "NODE",
-            "REGION",
-            "STATE",
-            "GROUPS",
-            "LEADS",
-            "BODIES",
-            "STORED",
-            "DISK FREE",
-            "UP FOR",
-        ],
-        status.nodes.iter().map(|node| {
-            let state = match (&node.failed, node.up) {
-                (Some(reason), _) => format!("failed: {reason}"),
-                (None, true) => "up".to_owned(),
-                (None, false) => "down".to_owned(),
-            };
-            [
-                node.id.to_string(),
-                node.region.clone(),
-                state,
-                node.groups.to_string(),
-                node.leads.to_string(),
-                node.bodies.to_string(),
-                output::bytes(node.body_bytes),
-                output::bytes(node.disk_free_bytes),
-                output::duration_ms(node.uptime_ms),
-            ]
-        }),
-    );
-    summary(status) + &nodes + "\n" + &crate::shard::table(&status.shards)
+/// `id=1,region=nord,zone=a,client=HOST:PORT,peer=HOST:PORT`
+fn node(text: &str) -> Result<Node, String> {
+    let mut node = Node {
+        id: NodeId(0),
+        region: String::new(),
+        zone: "a".to_owned(),
+        client_address: String::new(),
+        peer_address: String::new(),
+        retired: false,
+    };
+    for part in text.split(',') {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("{part:?} is not KEY=VALUE"))?;
+        match key {
+            "id" => node.id = value.parse().map_err(|_| format!("{value:?} is no node id"))?,
+            "region" => node.region = value.to_owned(),
+            "zone" => node.zone = value.to_owned(),
+            "client" => node.client_address = value.to_owned(),
+            "peer" => node.peer_address = value.to_owned(),
+            _ => {
+                return Err(format!(
+                    "unknown key {key:?}; known are id, region, zone, client and peer"
+                ));
+            }
+        }
+    }
+    let lacks = |missing: bool, key: &str| {
+        if missing {
+            Err(format!("{key}= is missing"))
+        } else {
+            Ok(())
+        }
+    };
+    lacks(node.id.0 == 0, "id")?;
+    lacks(node.region.is_empty(), "region")?;
+    lacks(node.client_address.is_empty(), "client")?;
+    lacks(node.peer_address.is_empty(), "peer")?;
+    Ok(node)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Status, down, table};
-    use malle_client::NodeId;
+    use super::*;
 
     #[test]
-    fn a_dead_node_is_the_first_thing_said() {
-        let mut up = down(NodeId(1), "nord");
-        up.up = true;
-        let status = Status {
-            cluster: "malle.demo".into(),
-            healthy: false,
-            nodes: vec![up, down(NodeId(2), "centre")],
-            shards: vec![],
-        };
-        let text = table(&status);
-        assert!(
-            text.starts_with("malle.demo: DEGRADED, 1 of 2 nodes up, 0 of 0 groups have a leader"),
-            "{text}"
+    fn a_node_is_written_as_keys_and_values() {
+        let made = node("id=2,region=sud,client=n2:7420,peer=n2:7421").unwrap();
+        assert_eq!(
+            (made.id, made.zone.as_str(), made.client_address.as_str()),
+            (NodeId(2), "a", "n2:7420")
         );
-        assert!(
-            text.lines()
-                .any(|line| line.contains("centre") && line.contains("down")),
-            "{text}"
-        );
+        for (bad, word) in [
+            ("region=sud", "id="),
+            ("id=0,region=a", "id="),
+            ("id=1,colour=red", "colour"),
+            ("nord", "KEY"),
+        ] {
+            assert!(node(bad).unwrap_err().contains(word), "{bad}");
+        }
     }
 }

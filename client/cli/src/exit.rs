@@ -1,64 +1,89 @@
-//! How a command ends, for scripts: the exit codes, and errors that say what to do next.
-
-use std::process::ExitCode;
+//! What the exit code tells a script, and what the next step is for a person.
 
 use malle_client::Error;
 
-/// Something failed.
-pub const FAILED: u8 = 1;
-// 2 is clap's: the command line makes no sense.
-/// No node, or no leader, answered.
-pub const UNREACHABLE: u8 = 3;
-/// It works, but not all of it.
-pub const DEGRADED: u8 = 4;
-/// A safety check said no.
-pub const REFUSED: u8 = 5;
-/// There is no such thing.
-pub const NOT_FOUND: u8 = 6;
+/// Shown below every help text.
+pub const HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nobody answers or no leader, \
+                        4 degraded (cluster status), 5 refused by a safety check, 6 not found.";
 
-/// The code of an error.
-fn code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<Error>() {
-        Some(Error::Unavailable(_) | Error::Busy(_) | Error::AccountNotReady) => UNREACHABLE,
-        Some(Error::NotFound(_)) => NOT_FOUND,
-        Some(Error::Denied(_) | Error::Exists(_) | Error::Invalid(_) | Error::Limit(_)) => REFUSED,
-        _ => FAILED,
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed for a reason without a code of its own.
+    Failed = 1,
+    /// The command line, the context file or the certificates make no sense. clap ends with the same code.
+    Usage = 2,
+    /// No node answers, or a group has no leader.
+    Unreachable = 3,
+    /// `cluster status`: it works, and something is not as it should be.
+    Degraded = 4,
+    /// What was asked for would put data at risk.
+    Refused = 5,
+    /// No such account, address, node or shard.
+    NotFound = 6,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        std::process::ExitCode::from(exit as u8)
     }
 }
 
-fn advice(error: &anyhow::Error) -> Option<&'static str> {
-    match error.downcast_ref::<Error>()? {
-        Error::Unavailable(_) => {
-            Some("are the nodes up? `malle cluster status` shows them; --endpoints names others to ask")
+/// The command line or the context lacks something.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// A safety check says no.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// For verbs that change the machines: what the cluster refuses there, it refuses for safety.
+pub fn guarded(error: Error) -> anyhow::Error {
+    match error {
+        Error::Invalid(text) | Error::Exists(text) => Refusal(text).into(),
+        other => other.into(),
+    }
+}
+
+impl Exit {
+    /// The code for an error.
+    pub fn of(error: &anyhow::Error) -> Exit {
+        if error.downcast_ref::<Usage>().is_some() {
+            return Exit::Usage;
         }
-        Error::Busy(_) | Error::AccountNotReady => Some("try again in a moment"),
-        Error::Denied(_) => Some("operators need a certificate of /operator/<name>; see `malle cert operator --help`"),
-        Error::Config(_) => Some("see --context, or --endpoints with --ca, --cert and --key"),
-        _ => None,
+        if error.downcast_ref::<Refusal>().is_some() {
+            return Exit::Refused;
+        }
+        match error.downcast_ref::<Error>() {
+            Some(Error::Unavailable(_) | Error::Busy(_) | Error::AccountNotReady) => Exit::Unreachable,
+            Some(Error::NotFound(_)) => Exit::NotFound,
+            Some(Error::Config(_)) => Exit::Usage,
+            _ => Exit::Failed,
+        }
     }
 }
 
-/// Prints an error and what to do next; gives the exit code.
-pub fn explain(error: &anyhow::Error) -> ExitCode {
-    anstream::eprintln!("malle: {error:#}");
-    if let Some(advice) = advice(error) {
-        anstream::eprintln!("  {advice}");
-    }
-    ExitCode::from(code(error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{FAILED, NOT_FOUND, REFUSED, UNREACHABLE, code};
-    use malle_client::Error;
-
-    #[test]
-    fn every_class_of_error_has_its_code() {
-        let code_of = |error: Error| code(&anyhow::Error::from(error).context("while testing"));
-        assert_eq!(code_of(Error::Unavailable("x".into())), UNREACHABLE);
-        assert_eq!(code_of(Error::NotFound("x".into())), NOT_FOUND);
-        assert_eq!(code_of(Error::Exists("x".into())), REFUSED);
-        assert_eq!(code_of(Error::Internal("x".into())), FAILED);
-        assert_eq!(code(&anyhow::anyhow!("x")), FAILED);
-    }
+/// Says what to do next, where that is known.
+pub fn advise(error: &anyhow::Error) {
+    let advice = match error.downcast_ref::<Error>() {
+        Some(Error::Unavailable(_)) => {
+            "Are the nodes running, and are these their addresses? `malle cluster status` shows who answers; \
+             a new cluster has to be made once with `malle cluster init`."
+        }
+        Some(Error::Busy(_)) => "The cluster has more to do than it takes at once: try again in a while.",
+        Some(Error::NotFound(_)) => "Look it up with `malle account show`, `malle node list` or `malle shard list`.",
+        Some(Error::Denied(_)) => {
+            "This needs an operator's certificate of the cluster: make one with `malle cert operator NAME --ca-dir DIR`."
+        }
+        Some(Error::Config(_)) => "Check --ca, --cert and --key, or the context file that names them.",
+        Some(Error::Internal(_) | Error::Corrupt(_)) => {
+            "The nodes' logs say more; `malle cluster status` shows which node."
+        }
+        _ => return,
+    };
+    anstream::eprintln!("{advice}");
 }

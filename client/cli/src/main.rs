@@ -1,7 +1,9 @@
-//! `malle`: what operators and newcomers type.
+//! `malle`: what an operator asks of a cluster, one file per noun.
 //!
-//! One file per noun. Data goes to standard output, as a table or as JSON; talk goes to standard error. The exit code says how it
-//! ended (`exit.rs`), so that a script need not read either.
+//! Standard output carries data and nothing else, as a table or, with `--output json`, as one JSON object with `"v": 1`; what is said
+//! to a person goes to standard error. The exit code tells what happened: see [`exit`]. This program knows the cluster only through the
+//! client crate, with an operator's certificate, which reads nobody's mail. What is absent: prompts, so that every verb can stand in a
+//! script, and any change of a cluster that is not a call that the nodes check themselves.
 
 mod account;
 mod address;
@@ -12,92 +14,79 @@ mod demo;
 mod exit;
 mod node;
 mod output;
+mod password;
 mod shard;
-
-use std::process::ExitCode;
+mod status;
 
 use clap::{Parser, Subcommand};
 
-use context::Connection;
-use output::Format;
+use crate::context::Global;
+use crate::exit::Exit;
 
 /// Operates a malle cluster.
 #[derive(Debug, Parser)]
-#[command(name = "malle", version, max_term_width = 120)]
-struct Arguments {
+#[command(name = "malle", version, max_term_width = 120, after_help = exit::HELP)]
+struct Cli {
     #[command(flatten)]
-    connection: Connection,
-    /// How data is printed.
-    #[arg(long, value_enum, default_value = "table", global = true)]
-    output: Format,
+    global: Global,
     #[command(subcommand)]
     noun: Noun,
 }
 
 #[derive(Debug, Subcommand)]
 enum Noun {
-    /// The cluster as a whole.
+    /// The cluster as a whole: make it, look at it.
     #[command(subcommand)]
     Cluster(cluster::Verb),
-    /// Machines.
+    /// The machines.
     #[command(subcommand)]
     Node(node::Verb),
-    /// Raft groups and their replicas.
+    /// The raft groups that hold accounts.
     #[command(subcommand)]
     Shard(shard::Verb),
-    /// People's and functions' stores.
+    /// Accounts.
     #[command(subcommand)]
     Account(account::Verb),
-    /// What leads to an account.
+    /// Addresses of accounts.
     #[command(subcommand)]
     Address(address::Verb),
-    /// Certificates for development and tests; a ministry has its own authority.
+    /// Certificates: an authority, and identities signed by it. Works on files, asks no cluster.
     #[command(subcommand)]
     Cert(cert::Verb),
-    /// A whole cluster of three regions on this machine.
+    /// A whole cluster on this machine, to look around and to check.
     Demo(demo::Arguments),
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    // Only a second provider could be there before, and there is none.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("malle: cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
+    if cli.global.no_color {
+        anstream::ColorChoice::Never.write_global();
+    }
+    let done = match cli.noun {
+        Noun::Cluster(verb) => cluster::run(&cli.global, verb).await,
+        Noun::Node(verb) => node::run(&cli.global, verb).await,
+        Noun::Shard(verb) => shard::run(&cli.global, verb).await,
+        Noun::Account(verb) => account::run(&cli.global, verb).await,
+        Noun::Address(verb) => address::run(&cli.global, verb).await,
+        Noun::Cert(verb) => cert::run(&cli.global, verb),
+        // The demo speaks for itself, and ends with codes of its own.
+        Noun::Demo(args) => match demo::run(args).await {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
-    match runtime.block_on(run(arguments)) {
-        Ok(code) => code,
-        Err(error) => exit::explain(&error),
-    }
-}
-
-async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments {
-        connection,
-        output,
-        noun,
-    } = arguments;
-    match noun {
-        Noun::Cert(verb) => cert::run(verb),
-        Noun::Demo(arguments) => demo::run(arguments).await,
-        Noun::Cluster(verb) => cluster::run(verb, &connection.connect().await?, output).await,
-        Noun::Node(verb) => node::run(verb, &connection.connect().await?, output).await,
-        Noun::Shard(verb) => shard::run(verb, &connection.connect().await?, output).await,
-        Noun::Account(verb) => account::run(verb, &connection.connect().await?, output).await,
-        Noun::Address(verb) => address::run(verb, &connection.connect().await?, output).await,
-    }
+    let exit = done.unwrap_or_else(|error| {
+        anstream::eprintln!("\x1b[31merror\x1b[0m: {error:#}");
+        exit::advise(&error);
+        Exit::of(&error)
+    });
+    exit.into()
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_grammar_holds_together() {
-        super::Arguments::command().debug_assert();
-    }
-}
+mod tests;

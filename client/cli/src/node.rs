@@ -1,154 +1,201 @@
-//! `malle node`.
+//! `malle node`: the machines of a cluster.
 
-use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::bail;
 use clap::Subcommand;
-use malle_client::{Client, Node, NodeId};
+use malle_client::{Client, Error, Node, NodeId, Topology};
 use serde::Serialize;
 
-use crate::output::{self, Format};
+use crate::context::Global;
+use crate::exit::{Exit, Refusal, guarded};
+use crate::output;
 
+/// A node that is up answers within this; then it is not taken for lost.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+
+/// `malle node ...`
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Every node that the directory knows.
+    /// Lists every node that the directory knows, retired ones too.
     List,
-    /// Makes a node known; it holds no shard yet.
+    /// Tells the directory of a running node. It holds no shard yet.
     Add {
-        /// ID,REGION,ZONE,CLIENT_HOST:PORT,PEER_HOST:PORT
-        #[arg(value_parser = parse_node)]
-        node: Node,
+        /// Its id; an id that was ever used is refused.
+        id: u64,
+        /// Its region.
+        #[arg(long)]
+        region: String,
+        /// Its zone in the region.
+        #[arg(long, default_value = "a")]
+        zone: String,
+        /// HOST:PORT where clients reach it.
+        #[arg(long, value_name = "HOST:PORT")]
+        client_address: String,
+        /// HOST:PORT where other nodes reach it.
+        #[arg(long, value_name = "HOST:PORT")]
+        peer_address: String,
     },
-    /// Gives every replica of a lost node to another and retires the lost one. May be run again to go on.
+    /// Puts a new node into the place of a lost one: it learns all its groups, then the lost one is retired. Give it a --timeout
+    /// that fits the amount of data.
     Replace {
-        /// The node whose disk is gone; its id never comes back.
+        /// The lost node.
         lost: u64,
-        /// The new one, already running: ID,REGION,ZONE,CLIENT_HOST:PORT,PEER_HOST:PORT
-        #[arg(value_parser = parse_node)]
-        with: Node,
+        /// The new node, running, with an id that was never used.
+        new: u64,
+        /// The new node's region; the lost one's by default.
+        #[arg(long)]
+        region: Option<String>,
+        /// The new node's zone; the lost one's by default.
+        #[arg(long)]
+        zone: Option<String>,
+        /// HOST:PORT where clients reach the new node.
+        #[arg(long, value_name = "HOST:PORT")]
+        client_address: String,
+        /// HOST:PORT where other nodes reach the new node.
+        #[arg(long, value_name = "HOST:PORT")]
+        peer_address: String,
     },
-}
-
-/// Reads `ID,REGION,ZONE,CLIENT,PEER`.
-///
-/// # Errors
-/// What is missing.
-pub fn parse_node(text: &str) -> Result<Node, String> {
-    let parts: Vec<&str> = text.split(',').collect();
-    let &[id, region, zone, client, peer] = &parts[..] else {
-        return Err("five parts: ID,REGION,ZONE,CLIENT_HOST:PORT,PEER_HOST:PORT".into());
-    };
-    let id: u64 = id.parse().map_err(|_| format!("{id:?} is no node id"))?;
-    for address in [client, peer] {
-        if !address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        {
-            return Err(format!("{address:?} is not HOST:PORT"));
-        }
-    }
-    if id == 0 || region.is_empty() || zone.is_empty() {
-        return Err("an id from 1, a region and a zone".into());
-    }
-    Ok(Node {
-        id: NodeId(id),
-        region: region.into(),
-        zone: zone.into(),
-        client_address: client.into(),
-        peer_address: peer.into(),
-        retired: false,
-    })
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
+pub struct List {
+    nodes: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
     id: u64,
     region: String,
     zone: String,
+    state: &'static str,
     client_address: String,
     peer_address: String,
-    retired: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct List {
-    nodes: Vec<Line>,
+struct Added {
+    node: u64,
 }
 
-/// Carries the verb out.
+#[derive(Debug, Serialize)]
+struct Replaced {
+    lost: u64,
+    new: u64,
+    groups_moved: u32,
+}
+
+/// Runs a verb.
 ///
 /// # Errors
-/// What the cluster says.
-pub async fn run(verb: Verb, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
+/// What the cluster says; [`Refusal`] to replace a node that is alive.
+pub async fn run(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
+    let client = global.connect().await?;
     match verb {
         Verb::List => {
-            let topology = client.directory().topology().await?;
-            let nodes = topology
-                .nodes
-                .into_iter()
-                .map(|node| Line {
-                    id: node.id.0,
-                    region: node.region,
-                    zone: node.zone,
-                    client_address: node.client_address,
-                    peer_address: node.peer_address,
-                    retired: node.retired,
-                })
-                .collect();
-            output::print(format, &List { nodes }, table)?;
+            let list = list(client.directory().topology().await?);
+            output::print(global.output, &list, text)?;
         }
-        Verb::Add { node } => {
-            let id = node.id;
-            client.cluster().node_add(node).await?;
-            eprintln!("node {id} is known now and follows the directory");
+        Verb::Add {
+            id,
+            region,
+            zone,
+            client_address,
+            peer_address,
+        } => {
+            let node = Node {
+                id: NodeId(id),
+                region,
+                zone,
+                client_address,
+                peer_address,
+                retired: false,
+            };
+            client.cluster().node_add(node).await.map_err(guarded)?;
+            output::print(global.output, &Added { node: id }, |added| {
+                format!("node {} is known", added.node)
+            })?;
         }
-        Verb::Replace { lost, with } => {
-            let (id, lost) = (with.id, NodeId(lost));
-            if id == lost {
-                bail!("a lost node comes back under a new id: its old log may lack what it acknowledged");
-            }
-            let moved = client.cluster().node_replace(with, lost).await?;
-            eprintln!("node {id} has taken {moved} groups over from node {lost}, which is retired");
+        Verb::Replace {
+            lost,
+            new,
+            region,
+            zone,
+            client_address,
+            peer_address,
+        } => {
+            let known = lost_node(&client, NodeId(lost)).await?;
+            let node = Node {
+                id: NodeId(new),
+                region: region.unwrap_or(known.region),
+                zone: zone.unwrap_or(known.zone),
+                client_address,
+                peer_address,
+                retired: false,
+            };
+            let moved = client.cluster().node_replace(node, known.id).await;
+            let groups_moved = moved.map_err(guarded)?;
+            let done = Replaced {
+                lost,
+                new,
+                groups_moved,
+            };
+            output::print(global.output, &done, |done| {
+                let Replaced {
+                    lost,
+                    new,
+                    groups_moved,
+                } = done;
+                format!("node {new} holds the {groups_moved} groups of node {lost}, which is retired")
+            })?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
-fn table(list: &List) -> String {
+/// What the directory knows of a node that is said to be lost, once it has shown no sign of life.
+async fn lost_node(client: &Client, lost: NodeId) -> anyhow::Result<Node> {
+    let topology = client.directory().topology().await?;
+    let known = topology.nodes.into_iter().find(|node| node.id == lost);
+    let known = known.ok_or_else(|| Error::NotFound(format!("node {lost}")))?;
+    let cluster = client.with_deadline(SIGN_OF_LIFE).cluster();
+    if !known.retired && cluster.node_status(lost, false).await.is_ok() {
+        let text = format!("node {lost} is alive: stop it for good first, for its place cannot be taken by two");
+        return Err(Refusal(text).into());
+    }
+    Ok(known)
+}
+
+/// Nodes as they are printed.
+pub fn list(topology: Topology) -> List {
+    let row = |node: Node| Row {
+        id: node.id.0,
+        region: node.region,
+        zone: node.zone,
+        state: if node.retired { "retired" } else { "active" },
+        client_address: node.client_address,
+        peer_address: node.peer_address,
+    };
+    List {
+        nodes: topology.nodes.into_iter().map(row).collect(),
+    }
+}
+
+/// The same for people.
+pub fn text(list: &List) -> String {
+    let row = |row: &Row| {
+        let id = row.id.to_string();
+        let state = row.state.to_owned();
+        [
+            id,
+            row.region.clone(),
+            row.zone.clone(),
+            state,
+            row.client_address.clone(),
+            row.peer_address.clone(),
+        ]
+    };
     output::table(
-        ["NODE", "REGION", "ZONE", "STATE", "CLIENTS", "PEERS"],
-        list.nodes.iter().map(|node| {
-            [
-                node.id.to_string(),
-                node.region.clone(),
-                node.zone.clone(),
-                if node.retired { "retired" } else { "active" }.to_owned(),
-                node.client_address.clone(),
-                node.peer_address.clone(),
-            ]
-        }),
+        ["ID", "REGION", "ZONE", "STATE", "CLIENTS", "PEERS"],
+        list.nodes.iter().map(row),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_node;
-
-    #[test]
-    fn a_node_is_five_parts_and_bad_ones_are_told_apart() {
-        let node = parse_node("4,nord,b,h:1,h:2").unwrap();
-        assert_eq!(
-            (node.id.0, node.zone.as_str(), node.peer_address.as_str()),
-            (4, "b", "h:2")
-        );
-        for bad in [
-            "4,nord,b,h:1",
-            "x,nord,b,h:1,h:2",
-            "0,nord,b,h:1,h:2",
-            "4,nord,b,h,h:2",
-            "4,,b,h:1,h:2",
-        ] {
-            assert!(parse_node(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -31,6 +31,6 @@ mod view;
 mod tests;
 
 pub use access::{BodyMemory, Context, Ended, SessionSettings};
-pub use connection::{BoxedIo, Io};
+pub use connection::BoxedIo;
 pub use session::serve;
-pub use store::{Account, ClientStore, Store, Watch};
+pub use store::ClientStore;

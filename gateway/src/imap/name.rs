@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn names_are_encoded_as_the_rfc_shows() {
         for (name, wire) in [
-            ("~peter/mail/台北/日本語", "~peter/mail/&U,BTFw-/&ZeVnLGqe-"),
+            ("~peter/mail/台北/日本語", "~peter/mail/&U,BTFw-/&ZeVnLIqe-"),
             ("Envoyés", "Envoy&AOk-s"),
             ("R&D", "R&-D"),
             ("😀", "&2D3eAA-"),

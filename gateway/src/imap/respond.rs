@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::Write as _;
 
-use malle_client::{Error, Flags, Uid, UidRange};
+use malle_client::{Error, Flags};
 use malle_proto::limits;
 
 use super::connection::Gone;
@@ -279,20 +279,6 @@ pub(super) fn number_set(numbers: impl IntoIterator<Item = u32>) -> String {
             _ => runs.push((number, number)),
         }
     }
-    range_set(runs)
-}
-
-/// Ranges of UIDs as `1:3,7`.
-pub(super) fn uid_set(ranges: &[UidRange]) -> String {
-    range_set(ranges.iter().map(
-        |&UidRange {
-             first: Uid(first),
-             last: Uid(last),
-         }| (first, last),
-    ))
-}
-
-fn range_set(ranges: impl IntoIterator<Item = (u32, u32)>) -> String {
     let one = |(first, last)| {
         if first == last {
             format!("{first}")
@@ -300,7 +286,7 @@ fn range_set(ranges: impl IntoIterator<Item = (u32, u32)>) -> String {
             format!("{first}:{last}")
         }
     };
-    ranges.into_iter().map(one).collect::<Vec<_>>().join(",")
+    runs.into_iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 /// The largest message, as CAPABILITY and STATUS tell it (RFC 7889).

@@ -105,7 +105,7 @@ pub(super) fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
         for line in rest.split_inclusive(|&byte| byte == b'\n') {
             let continues = matches!(line.first(), Some(b' ' | b'\t'));
             let empty = line.trim_ascii().is_empty();
-            if length > 0 && !(continues && !empty) {
+            if length > 0 && (empty || !continues) {
                 break;
             }
             if length == 0 && empty {

@@ -8,7 +8,7 @@ use malle_proto::limits;
 use super::access::{Context, Ended};
 use super::command;
 use super::connection::{BoxedIo, Connection, FrameBounds, FrameError, Gone, Piece};
-use super::parse::{self, Body, Command};
+use super::parse::{self, Command};
 use super::respond::{Answer, Failure, Status, store_failure};
 use super::state::{self, State};
 use super::store::Account;

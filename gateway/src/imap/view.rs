@@ -206,10 +206,6 @@ impl Picked {
         Picked(merged)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn contains(&self, index: usize) -> bool {
         let after = self.0.partition_point(|range| range.start <= index);
         after > 0 && index < self.0[after - 1].end

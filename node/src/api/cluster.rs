@@ -18,8 +18,7 @@ use tonic::{Request, Response, Status};
 use super::error::{self, Refused};
 use crate::bodies::Bodies;
 use crate::env::Env;
-use crate::peers::{PeerAddresses, Transport};
-use crate::placement::{ReplaceError, register, replace_node};
+use crate::placement::{ReplaceError, Replacements, register};
 use crate::raft::{Barrier, Group, GroupError, Groups};
 use crate::security::Call;
 
@@ -48,8 +47,7 @@ pub struct NodeFacts {
 pub struct ClusterApi {
     groups: Arc<Groups>,
     bodies: Arc<Bodies>,
-    transport: Arc<dyn Transport>,
-    addresses: Arc<PeerAddresses>,
+    replacements: Replacements,
     env: Env,
     facts: NodeFacts,
 }
@@ -59,16 +57,14 @@ impl ClusterApi {
     pub fn new(
         groups: Arc<Groups>,
         bodies: Arc<Bodies>,
-        transport: Arc<dyn Transport>,
-        addresses: Arc<PeerAddresses>,
+        replacements: Replacements,
         env: Env,
         facts: NodeFacts,
     ) -> Self {
         ClusterApi {
             groups,
             bodies,
-            transport,
-            addresses,
+            replacements,
             env,
             facts,
         }
@@ -177,7 +173,7 @@ impl ClusterApi {
             ));
         }
         let deadline = malle_rt::now() + REPLACE;
-        let moved = replace_node(&self.groups, &self.transport, &self.addresses, node, lost, deadline).await?;
+        let moved = self.replacements.replace(node, lost, deadline).await?;
         Ok(NodeReplaceReply { groups_moved: moved })
     }
 

@@ -13,6 +13,8 @@ mod mail;
 mod reads;
 mod room;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod writes;
 

@@ -235,41 +235,11 @@ impl Transport for GrpcTransport {
         hash: BodyHash,
         deadline: Instant,
     ) -> Result<StoredBody, PeerError> {
-        let mut client = self.client(to, Lane::Bodies)?;
-        let request = GetBodyRequest {
-            shard: shard.0,
-            hash: hash.to_vec().into(),
-        };
-        within(to, deadline, async move {
-            let mut chunks = client.get_body(request).await?.into_inner();
-            let first = chunks
-                .message()
-                .await?
-                .ok_or_else(|| tonic::Status::not_found("an empty answer"))?;
-            let expected = usize::try_from(first.stored_size).unwrap_or(usize::MAX);
-            if expected > limits::MESSAGE_MAX_BYTES * 2 {
-                return Err(tonic::Status::out_of_range("a body larger than any that is stored"));
-            }
-            let mut stored = BytesMut::with_capacity(expected);
-            stored.extend_from_slice(&first.data);
-            while let Some(chunk) = chunks.message().await? {
-                if stored.len() + chunk.data.len() > expected {
-                    return Err(tonic::Status::out_of_range("more bytes than announced"));
-                }
-                stored.extend_from_slice(&chunk.data);
-            }
-            if stored.len() != expected {
-                return Err(tonic::Status::aborted("the body broke off"));
-            }
-            Ok(StoredBody {
-                shard,
-                hash,
-                size: first.size,
-                encoding: first.encoding,
-                stored: stored.freeze(),
-            })
-        })
-        .await
+        let client = self.client(to, Lane::Bodies)?;
+        match malle_rt::timeout_at(deadline, receive_body(client, to, shard, hash)).await {
+            Ok(body) => body,
+            Err(_) => Err(PeerError::Deadline(to)),
+        }
     }
 
     async fn replica(&self, to: NodeId, shard: ShardId, deadline: Instant) -> Result<GroupStatus, PeerError> {
@@ -280,4 +250,49 @@ impl Transport for GrpcTransport {
         .await?;
         Ok(reply.into_inner())
     }
+}
+
+async fn receive_body(
+    mut client: PeerClient<Channel>,
+    node: NodeId,
+    shard: ShardId,
+    hash: BodyHash,
+) -> Result<StoredBody, PeerError> {
+    let failed = |status: tonic::Status| status_error(node, &status);
+    let refused = |reason: &str| PeerError::Refused {
+        node,
+        reason: reason.to_owned(),
+    };
+    let request = GetBodyRequest {
+        shard: shard.0,
+        hash: hash.to_vec().into(),
+    };
+    let mut chunks = client.get_body(request).await.map_err(failed)?.into_inner();
+    let first = chunks
+        .message()
+        .await
+        .map_err(failed)?
+        .ok_or_else(|| refused("an empty answer"))?;
+    let expected = usize::try_from(first.stored_size).unwrap_or(usize::MAX);
+    if expected > limits::MESSAGE_MAX_BYTES * 2 {
+        return Err(refused("a body larger than any that is stored"));
+    }
+    let mut stored = BytesMut::with_capacity(expected);
+    stored.extend_from_slice(&first.data);
+    while let Some(chunk) = chunks.message().await.map_err(failed)? {
+        if stored.len() + chunk.data.len() > expected {
+            return Err(refused("more bytes than announced"));
+        }
+        stored.extend_from_slice(&chunk.data);
+    }
+    if stored.len() != expected {
+        return Err(refused("the body broke off"));
+    }
+    Ok(StoredBody {
+        shard,
+        hash,
+        size: first.size,
+        encoding: first.encoding,
+        stored: stored.freeze(),
+    })
 }

@@ -15,4 +15,4 @@ mod leaders;
 mod replace;
 
 pub use assign::Placement;
-pub use replace::{ReplaceError, register, replace_node};
+pub use replace::{ReplaceError, Replacements, register};

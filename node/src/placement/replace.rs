@@ -35,12 +35,39 @@ pub enum ReplaceError {
     },
 }
 
+/// Gives the replicas of lost nodes to others.
+#[derive(Clone)]
+pub struct Replacements {
+    groups: Arc<Groups>,
+    transport: Arc<dyn Transport>,
+    addresses: Arc<PeerAddresses>,
+}
+
+impl Replacements {
+    /// In these groups.
+    pub fn new(groups: Arc<Groups>, transport: Arc<dyn Transport>, addresses: Arc<PeerAddresses>) -> Self {
+        Replacements {
+            groups,
+            transport,
+            addresses,
+        }
+    }
+
+    /// See [`replace_node`].
+    ///
+    /// # Errors
+    /// See [`ReplaceError`].
+    pub async fn replace(&self, node: directory::Node, lost: NodeId, deadline: Instant) -> Result<u32, ReplaceError> {
+        replace_node(&self.groups, &self.transport, &self.addresses, node, lost, deadline).await
+    }
+}
+
 /// Registers `node` and moves the replicas that `lost` had to it, in every group that this node leads; retires `lost` once no shard
 /// names it. Returns how many groups it moved. Every step may be repeated, and every leader must be asked.
 ///
 /// # Errors
 /// See [`ReplaceError`].
-pub async fn replace_node(
+async fn replace_node(
     groups: &Arc<Groups>,
     transport: &Arc<dyn Transport>,
     addresses: &Arc<PeerAddresses>,

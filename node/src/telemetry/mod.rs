@@ -7,12 +7,23 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+/// Why logging does not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter does not parse.
+    #[error("log.level: {0}")]
+    Filter(String),
+    /// Something else in this process logs already.
+    #[error("logging: {0}")]
+    Started(String),
+}
+
 /// Starts logging as the configuration says.
 ///
 /// # Errors
 /// When the filter does not parse, or logging was started before.
-pub fn init(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level)?;
+pub fn init(log: &Log) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|error| TelemetryError::Filter(error.to_string()))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -20,5 +31,5 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().try_init(),
     };
-    started.map_err(|error| anyhow::anyhow!("logging: {error}"))
+    started.map_err(|error| TelemetryError::Started(error.to_string()))
 }

@@ -4,7 +4,7 @@ use malle_client::{Copied, Error, FlagsStored, ModSeq, Uid, UidRange};
 use malle_proto::limits;
 
 use super::super::parse::{SequenceSet, StoreCommand, Target};
-use super::super::respond::{Answer, Failure, number_set, uid_set};
+use super::super::respond::{Answer, Failure, number_set};
 use super::super::session::{Selected, Session};
 use super::super::view::{Picked, expanded};
 use super::{find_selectable, mailbox};
@@ -88,7 +88,7 @@ pub(super) async fn store(session: &mut Session, target: &Target, command: Store
     let mut answer = Answer::ok("Stored");
     if !modified.is_empty() {
         let set = if target.by_uid {
-            uid_set(&modified)
+            uids(&modified)
         } else {
             numbers(selected, &modified)
         };
@@ -102,6 +102,10 @@ pub(super) async fn store(session: &mut Session, target: &Target, command: Store
 /// RFC 5530 EXPUNGEISSUED: the command was done for those that are there.
 pub(super) fn some_are_gone() -> Answer {
     Answer::ok("Some of the messages are gone").with_code("EXPUNGEISSUED")
+}
+
+fn uids(uids: &[UidRange]) -> String {
+    number_set(expanded(uids).map(|uid| uid.0))
 }
 
 fn numbers(selected: &Selected, uids: &[UidRange]) -> String {

@@ -51,7 +51,7 @@ fn key(cursor: &mut Cursor) -> Result<SearchKey, Refusal> {
     if let Some(key) = plain_key(&name) {
         return Ok(key);
     }
-    cursor.space()?;
+    cursor.expect(b' ', "unknown search key, or its argument is missing")?;
     match name.as_str() {
         "NOT" => Ok(SearchKey::Not(Box::new(cursor.nested(key)?))),
         "OR" => {

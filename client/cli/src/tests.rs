@@ -1,0 +1,162 @@
+//! The command line as a whole: what parses, what does not, which code a script sees.
+
+use clap::{CommandFactory as _, Parser as _};
+use malle_client::{AccountId, AccountRecord, AddressEvent, AddressRecord, Error, ShardId};
+
+use super::{Cli, account, address, node, output, shard, status};
+use crate::exit::{Exit, Refusal, Usage, guarded};
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_verb_parses() {
+    for line in [
+        "cluster init --name mail.example --node id=1,region=nord,client=a:1,peer=a:2 --shards 8 --replicas 3",
+        "cluster status --no-digests --output json --timeout 5s",
+        "--context /tmp/c.toml node list",
+        "node add 4 --region sud --client-address a:1 --peer-address a:2",
+        "node replace 3 4 --client-address a:1 --peer-address a:2",
+        "shard list --no-color",
+        "shard leader move 3 2",
+        "shard checkpoint 3 --node 1",
+        "account create u1@example.org --password-stdin --quota 20G --region nord",
+        "account create u1@example.org --no-password --shard 3",
+        "account show u1@example.org",
+        "account locate u1@example.org",
+        "account set u1@example.org --suspend",
+        "account set u1@example.org --new-password --quota 1G",
+        "address add u1@example.org first.last@example.org --primary",
+        "address remove first.last@example.org",
+        "address history u1@example.org",
+        "cert ca --cluster mail.example --out ca",
+        "cert node 1 --ca-dir ca --out node-1",
+        "cert gateway gw1 --role lmtp --role imap --ca-dir ca --out gw1",
+        "cert operator anne",
+        "demo",
+    ] {
+        let parsed = Cli::try_parse_from(["malle"].into_iter().chain(line.split(' ')));
+        assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_code_2() {
+    for line in [
+        "",
+        "cluster",
+        "account create",
+        "account create u1@example.org --password secret",
+        "account create u1@example.org --password-stdin --no-password",
+        "account set u1@example.org",
+        "account set u1@example.org --suspend --resume",
+        "account create u1@example.org --quota 20X",
+        "cluster init --name x",
+        "cluster status --timeout 5h",
+        "cert gateway gw1",
+        "cert gateway gw1 --role admin",
+        "shard leader move 3",
+        "node list --output yaml",
+    ] {
+        let error = Cli::try_parse_from(
+            ["malle"]
+                .into_iter()
+                .chain(line.split(' ').filter(|word| !word.is_empty())),
+        );
+        assert_eq!(error.expect_err(line).exit_code(), Exit::Usage as i32, "{line}");
+    }
+}
+
+#[test]
+fn the_exit_code_tells_what_happened() {
+    let code = |error: Error| Exit::of(&error.into());
+    assert_eq!(code(Error::Unavailable("no leader".into())), Exit::Unreachable);
+    assert_eq!(code(Error::Busy(std::time::Duration::ZERO)), Exit::Unreachable);
+    assert_eq!(code(Error::NotFound("u1".into())), Exit::NotFound);
+    assert_eq!(code(Error::Config("ca".into())), Exit::Usage);
+    assert_eq!(code(Error::Exists("u1".into())), Exit::Failed);
+    assert_eq!(code(Error::Denied("role".into())), Exit::Failed);
+    assert_eq!(Exit::of(&Usage("x".into()).into()), Exit::Usage);
+    assert_eq!(Exit::of(&Refusal("x".into()).into()), Exit::Refused);
+    assert_eq!(
+        Exit::of(&guarded(Error::Invalid("it would lose the quorum".into()))),
+        Exit::Refused
+    );
+    assert_eq!(Exit::of(&guarded(Error::NotFound("node 9".into()))), Exit::NotFound);
+    // A sentence around an error does not change its code.
+    let error = anyhow::Error::from(Error::NotFound("u1".into())).context("showing u1");
+    assert_eq!(Exit::of(&error), Exit::NotFound);
+}
+
+fn record() -> AccountRecord {
+    let address = |address: &str, primary| AddressRecord {
+        address: address.into(),
+        primary,
+        since_ms: 1_700_000_000_000,
+    };
+    AccountRecord {
+        id: AccountId([0x1f; 16]),
+        shard: ShardId(3),
+        placement_epoch: 1,
+        suspended: false,
+        quota_bytes: 20 << 30,
+        created_ms: 1_700_000_000_000,
+        addresses: vec![
+            address("u1@example.org", true),
+            address("first.last@example.org", false),
+        ],
+        history: Vec::new(),
+        has_password: true,
+    }
+}
+
+#[test]
+fn a_made_password_is_shown_once_and_a_given_one_never() {
+    let made = account::shown(record(), Some("abcdefgh".into()));
+    insta::assert_snapshot!(account::text(&made), @r"
+    account          1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f
+    primary address  u1@example.org (since 2023-11-14 22:13:20Z)
+    address          first.last@example.org (since 2023-11-14 22:13:20Z)
+    state            active
+    shard            3
+    quota            20 GiB
+    created          2023-11-14 22:13:20Z
+    password         abcdefgh (shown this once)
+    ");
+    let given = account::shown(record(), None);
+    assert!(!account::text(&given).contains("password"));
+    assert!(!output::json(&given).contains("\"password\""));
+    assert!(output::json(&made).contains("\"password\": \"abcdefgh\""));
+}
+
+#[test]
+fn lists_are_tables() {
+    let topology = status::tests::topology;
+    insta::assert_snapshot!(node::text(&node::list(topology())), @r"
+    ID  REGION  ZONE  STATE    CLIENTS         PEERS
+    1   nord    a     active   127.0.0.1:7421  127.0.0.1:7431
+    2   centre  a     active   127.0.0.1:7422  127.0.0.1:7432
+    3   sud     a     active   127.0.0.1:7423  127.0.0.1:7433
+    4   sud     a     retired  127.0.0.1:7424  127.0.0.1:7434
+    ");
+    insta::assert_snapshot!(shard::text(&shard::list(topology())), @r"
+    SHARD  HOME  LEADER  REPLICAS  ACCOUNTS
+    1      nord  1       1,2,3     10
+    ");
+    let event = |event: &str, address: &str| AddressEvent {
+        time_ms: 1_700_000_000_000,
+        address: address.into(),
+        event: event.into(),
+    };
+    let events = vec![
+        event("added", "u1@example.org"),
+        event("made primary", "u1@example.org"),
+    ];
+    insta::assert_snapshot!(address::text(&address::history("1f".into(), events)), @r"
+    TIME                  EVENT         ADDRESS
+    2023-11-14 22:13:20Z  added         u1@example.org
+    2023-11-14 22:13:20Z  made primary  u1@example.org
+    ");
+}

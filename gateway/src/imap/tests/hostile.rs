@@ -1,0 +1,117 @@
+//! What no well-meaning client does, and what a busy one does.
+
+use proptest::prelude::{any, prop_assert, proptest};
+
+use super::super::SessionSettings;
+use super::dialogue::{Client, trusted};
+
+async fn logged_in() -> Client {
+    let mut client = Client::connect(trusted());
+    client.line().await.unwrap();
+    assert!(client.command("a LOGIN u1@example.org secret").await[0].starts_with("a OK"));
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn pipelined_commands_are_answered_in_order() {
+    let mut client = logged_in().await;
+    client
+        .send(b"b SELECT INBOX\r\nc FETCH 1 UID\r\nd STORE 1 +FLAGS (\\Deleted)\r\ne EXPUNGE\r\nf FETCH 1 UID\r\n")
+        .await;
+    client.until("b").await;
+    assert_eq!(client.until("c").await, ["* 1 FETCH (UID 1)", "c OK Fetched"]);
+    client.until("d").await;
+    assert_eq!(client.until("e").await, ["* 1 EXPUNGE", "e OK Expunged"]);
+    assert_eq!(client.until("f").await, ["* 1 FETCH (UID 2)", "f OK Fetched"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_put_before_a_handshake_are_not_taken_into_it() {
+    let settings = SessionSettings {
+        tls: false,
+        starttls_offered: true,
+        ..trusted()
+    };
+    let mut client = Client::connect(settings);
+    client.line().await.unwrap();
+    client.send(b"a STARTTLS\r\nb LOGIN u1@example.org secret\r\n").await;
+    assert!(client.line().await.unwrap().unwrap().starts_with("* BYE"));
+    assert_eq!(client.line().await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_without_an_end_ends_the_session() {
+    let mut client = logged_in().await;
+    client.send(&vec![b'x'; 100_000]).await;
+    assert_eq!(
+        client.line().await.unwrap().as_deref(),
+        Some("* BYE the line is too long")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_a_megabyte_comes_back_byte_for_byte() {
+    let mut client = logged_in().await;
+    let line = b"0123456789 \xe9\xff \x80 and some more of the same\r\n";
+    let mut message = b"Subject: large\r\n\r\n".to_vec();
+    while message.len() < 1024 * 1024 {
+        message.extend_from_slice(line);
+    }
+    client
+        .send(format!("b APPEND INBOX {{{}+}}\r\n", message.len()).as_bytes())
+        .await;
+    client.send(&message).await;
+    client.send(b"\r\n").await;
+    assert!(client.until("b").await[0].starts_with("b OK [APPENDUID"));
+    client.command("c SELECT INBOX").await;
+    client.send(b"d FETCH 4 BODY.PEEK[]\r\n").await;
+    let head = client.line().await.unwrap().unwrap();
+    assert_eq!(head, format!("* 4 FETCH (BODY[] {{{}}}", message.len()));
+    assert_eq!(client.bytes(message.len()).await, message);
+    assert_eq!(client.until("d").await, [")", "d OK Fetched"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_in_the_middle_of_an_append_leaves_nothing() {
+    let mut client = logged_in().await;
+    client.send(b"b APPEND INBOX {1000+}\r\nSubject: half").await;
+    let store = client.hang_up().await;
+    let account = super::super::store::Store::login(&*store, "u1@example.org", "secret")
+        .await
+        .unwrap();
+    let mailboxes = account.mailboxes().await.unwrap();
+    assert_eq!(
+        mailboxes
+            .iter()
+            .find(|mailbox| mailbox.name == "INBOX")
+            .unwrap()
+            .messages,
+        3
+    );
+}
+
+proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever comes, the session answers or says BYE, and its task does not die on it.
+    #[test]
+    fn rubbish_gets_an_answer_or_a_bye(rubbish in any::<Vec<u8>>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let lines = runtime.block_on(async {
+            let mut client = logged_in().await;
+            client.send(&rubbish).await;
+            client.send(b"\r\nz LOGOUT\r\n").await;
+            let mut lines = Vec::new();
+            for _ in 0..1000 {
+                match client.line().await {
+                    Ok(Some(line)) => lines.push(line),
+                    // It waits for a literal that will not come.
+                    Err(_) | Ok(None) => break,
+                }
+            }
+            lines
+        });
+        let waits_for_a_literal = rubbish.contains(&b'}');
+        prop_assert!(waits_for_a_literal || lines.iter().any(|line| line.starts_with("* BYE")), "{lines:?}");
+    }
+}

@@ -1,0 +1,656 @@
+//! One account in memory, with the semantics that the client crate promises. Pages are tiny, so that every loop over pages is walked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use malle_client::{
+    Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message, MessageFlags, ModSeq, NewMessage,
+    Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange, UidValidity, WatchEvent,
+};
+use tokio::sync::watch;
+
+use super::super::store::{Account, Store, Watch};
+use super::summary::summary_of;
+
+const PAGE_ROWS: usize = 2;
+/// 2024-05-01 10:00:00 +0200.
+const DELIVERED_MS: u64 = 1_714_550_400_000;
+const DELIVERED_ZONE: i16 = 120;
+
+#[derive(Clone)]
+struct MemoryMessage {
+    row: Message,
+    body: Bytes,
+}
+
+#[derive(Clone, Default)]
+struct MemoryMailbox {
+    id: u8,
+    uid_next: u32,
+    highest_modseq: u64,
+    messages: BTreeMap<u32, MemoryMessage>,
+    tombstones: Vec<(u64, u32)>,
+    tombstones_from: u64,
+    keywords: Vec<String>,
+    special_use: SpecialUse,
+    subscribed: bool,
+    no_select: bool,
+}
+
+struct World {
+    modseq: u64,
+    next_id: u8,
+    next_email: u8,
+    mailboxes: BTreeMap<String, MemoryMailbox>,
+    /// The next call fails with this.
+    fail: Option<Error>,
+    damaged: Option<u32>,
+}
+
+/// A store with the account `u1@example.org`, password `secret`.
+pub(super) struct MemoryStore {
+    world: Arc<Mutex<World>>,
+    changed: Arc<watch::Sender<u64>>,
+}
+
+struct MemoryAccount {
+    world: Arc<Mutex<World>>,
+    changed: Arc<watch::Sender<u64>>,
+}
+
+struct MemoryWatch {
+    changed: watch::Receiver<u64>,
+    first: bool,
+}
+
+fn mailbox_id(id: u8) -> MailboxId {
+    MailboxId([id; 16])
+}
+
+impl World {
+    fn check(&mut self) -> Result<(), Error> {
+        match self.fail.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn next_modseq(&mut self) -> u64 {
+        self.modseq += 1;
+        self.modseq
+    }
+
+    fn make(&mut self, name: &str, special_use: SpecialUse) -> MailboxId {
+        self.next_id += 1;
+        let id = self.next_id;
+        let mailbox = MemoryMailbox {
+            id,
+            uid_next: 1,
+            highest_modseq: 1,
+            special_use,
+            ..MemoryMailbox::default()
+        };
+        self.mailboxes.insert(name.to_owned(), mailbox);
+        mailbox_id(id)
+    }
+
+    fn by_id(&mut self, id: MailboxId) -> Result<&mut MemoryMailbox, Error> {
+        let found = self.mailboxes.values_mut().find(|mailbox| mailbox_id(mailbox.id) == id);
+        found.ok_or_else(|| Error::NotFound("mailbox".into()))
+    }
+
+    fn shown(&self, id: MailboxId) -> Result<Mailbox, Error> {
+        let found = self.mailboxes.iter().find(|(_, mailbox)| mailbox_id(mailbox.id) == id);
+        found
+            .map(|(name, mailbox)| mailbox.shown(name))
+            .ok_or_else(|| Error::NotFound("mailbox".into()))
+    }
+
+    fn add(&mut self, id: MailboxId, message: NewMessage, email_id: Option<u8>) -> Result<Stored, Error> {
+        let modseq = ModSeq(self.next_modseq());
+        let email = email_id.unwrap_or_else(|| {
+            self.next_email += 1;
+            self.next_email
+        });
+        let (internal_date_ms, internal_date_zone_minutes) =
+            message.internal_date.unwrap_or((DELIVERED_MS, DELIVERED_ZONE));
+        let mailbox = self.by_id(id)?;
+        let uid = Uid(mailbox.uid_next);
+        mailbox.uid_next += 1;
+        mailbox.highest_modseq = modseq.0;
+        mailbox.learn(&message.flags.keywords);
+        let row = Message {
+            uid,
+            modseq,
+            flags: message.flags,
+            size_bytes: message.body.len() as u64,
+            internal_date_ms,
+            internal_date_zone_minutes,
+            save_date_ms: DELIVERED_MS,
+            email_id: EmailId([email; 16]),
+            thread_id: ThreadId([email; 16]),
+            summary: Some(summary_of(&message.body)),
+        };
+        mailbox.messages.insert(
+            uid.0,
+            MemoryMessage {
+                row,
+                body: message.body,
+            },
+        );
+        Ok(Stored {
+            mailbox: id,
+            uid_validity: mailbox.uid_validity(),
+            uid,
+            modseq,
+            repeated: false,
+        })
+    }
+
+    fn remove(&mut self, id: MailboxId, uids: &[Uid]) -> Result<(), Error> {
+        let modseq = self.next_modseq();
+        let mailbox = self.by_id(id)?;
+        for uid in uids {
+            mailbox.messages.remove(&uid.0);
+            mailbox.tombstones.push((modseq, uid.0));
+            mailbox.highest_modseq = modseq;
+        }
+        Ok(())
+    }
+}
+
+impl MemoryMailbox {
+    fn uid_validity(&self) -> UidValidity {
+        UidValidity(1000 + u32::from(self.id))
+    }
+
+    fn learn(&mut self, keywords: &[String]) {
+        for keyword in keywords {
+            if !self.keywords.contains(keyword) {
+                self.keywords.push(keyword.clone());
+            }
+        }
+    }
+
+    fn count(&self, flag: u8) -> u32 {
+        self.messages
+            .values()
+            .filter(|message| message.row.flags.system & flag != 0)
+            .count() as u32
+    }
+
+    fn shown(&self, name: &str) -> Mailbox {
+        let messages = self.messages.len() as u32;
+        Mailbox {
+            id: mailbox_id(self.id),
+            name: name.to_owned(),
+            uid_validity: self.uid_validity(),
+            uid_next: Uid(self.uid_next),
+            highest_modseq: ModSeq(self.highest_modseq),
+            messages,
+            unseen: messages - self.count(Flags::SEEN),
+            deleted: self.count(Flags::DELETED),
+            size_bytes: self.messages.values().map(|message| message.row.size_bytes).sum(),
+            special_use: self.special_use,
+            subscribed: self.subscribed,
+            no_select: self.no_select,
+        }
+    }
+
+    fn within(&self, uids: &[UidRange]) -> Vec<Uid> {
+        let holds = |uid: u32| uids.iter().any(|range| range.first.0 <= uid && uid <= range.last.0);
+        self.messages
+            .keys()
+            .copied()
+            .filter(|&uid| holds(uid))
+            .map(Uid)
+            .collect()
+    }
+}
+
+fn as_ranges(uids: &[Uid]) -> Vec<UidRange> {
+    uids.iter().map(|&uid| UidRange { first: uid, last: uid }).collect()
+}
+
+impl MemoryStore {
+    pub(super) fn new() -> MemoryStore {
+        let mut world = World {
+            modseq: 10,
+            next_id: 0,
+            next_email: 0,
+            mailboxes: BTreeMap::new(),
+            fail: None,
+            damaged: None,
+        };
+        world.make("INBOX", SpecialUse::Inbox);
+        for (name, special_use) in [
+            ("Sent", SpecialUse::Sent),
+            ("Drafts", SpecialUse::Drafts),
+            ("Trash", SpecialUse::Trash),
+            ("Junk", SpecialUse::Junk),
+            ("Archive", SpecialUse::Archive),
+        ] {
+            world.make(name, special_use);
+        }
+        for name in ["INBOX", "Sent", "Archive"] {
+            world.mailboxes.get_mut(name).unwrap().subscribed = true;
+        }
+        MemoryStore {
+            world: Arc::new(Mutex::new(world)),
+            changed: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    fn tell(&self) {
+        let modseq = self.world().modseq;
+        self.changed.send_replace(modseq);
+    }
+
+    /// Another session's doings, as a script writes them.
+    pub(super) fn event(&self, line: &str, mail: impl Fn(&str) -> Bytes) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut world = self.world();
+        let id = |world: &World, name: &str| mailbox_id(world.mailboxes[name].id);
+        match words.as_slice() {
+            ["deliver", mailbox, sample, flags @ ..] => {
+                let id = id(&world, mailbox);
+                let message = NewMessage {
+                    flags: flags_of(flags),
+                    internal_date: None,
+                    body: mail(sample),
+                };
+                world.add(id, message, None).unwrap();
+            }
+            ["flags", mailbox, uid, flags @ ..] => {
+                let modseq = world.next_modseq();
+                let mailbox = world.mailboxes.get_mut(*mailbox).unwrap();
+                let flags = flags_of(flags);
+                mailbox.learn(&flags.keywords);
+                mailbox.highest_modseq = modseq;
+                let row = &mut mailbox.messages.get_mut(&uid.parse().unwrap()).unwrap().row;
+                row.flags = flags;
+                row.modseq = ModSeq(modseq);
+            }
+            ["expunge", mailbox, uid] => {
+                let id = id(&world, mailbox);
+                world.remove(id, &[Uid(uid.parse().unwrap())]).unwrap();
+            }
+            ["forget-tombstones", mailbox] => {
+                let modseq = world.modseq;
+                let mailbox = world.mailboxes.get_mut(*mailbox).unwrap();
+                mailbox.tombstones.clear();
+                mailbox.tombstones_from = modseq;
+            }
+            ["drop", mailbox] => {
+                world.mailboxes.remove(*mailbox).unwrap();
+            }
+            ["fail", "unavailable"] => world.fail = Some(Error::Unavailable("no leader".into())),
+            ["fail", "overquota"] => world.fail = Some(Error::OverQuota { limit_bytes: 1000 }),
+            ["fail", "expired"] => world.fail = Some(Error::TokenExpired),
+            ["fail", "limit"] => world.fail = Some(Error::Limit("too many keywords\r\n* BYE".into())),
+            ["damage", uid] => world.damaged = Some(uid.parse().unwrap()),
+            other => panic!("unknown event {other:?}"),
+        }
+        drop(world);
+        self.tell();
+    }
+}
+
+fn flags_of(words: &[&str]) -> Flags {
+    let mut flags = Flags::default();
+    for word in words {
+        match *word {
+            "\\Seen" => flags.system |= Flags::SEEN,
+            "\\Answered" => flags.system |= Flags::ANSWERED,
+            "\\Flagged" => flags.system |= Flags::FLAGGED,
+            "\\Deleted" => flags.system |= Flags::DELETED,
+            "\\Draft" => flags.system |= Flags::DRAFT,
+            keyword => flags.keywords.push(keyword.to_owned()),
+        }
+    }
+    flags
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn login(&self, name: &str, password: &str) -> Result<Arc<dyn Account>, Error> {
+        self.world().check()?;
+        match (name, password) {
+            ("u1@example.org", "secret") => Ok(Arc::new(MemoryAccount {
+                world: Arc::clone(&self.world),
+                changed: Arc::clone(&self.changed),
+            })),
+            ("suspended@example.org", _) => Err(Error::Suspended),
+            _ => Err(Error::BadCredentials),
+        }
+    }
+}
+
+#[async_trait]
+impl Watch for MemoryWatch {
+    async fn next(&mut self) -> Result<WatchEvent, Error> {
+        if !std::mem::take(&mut self.first) {
+            self.changed
+                .changed()
+                .await
+                .map_err(|_| Error::Unavailable("gone".into()))?;
+        }
+        let modseq = ModSeq(*self.changed.borrow_and_update());
+        Ok(WatchEvent {
+            modseq,
+            mailboxes: vec![mailbox_id(1)],
+            overflow: false,
+            tree_changed: false,
+        })
+    }
+}
+
+impl MemoryAccount {
+    fn world(&self) -> Result<MutexGuard<'_, World>, Error> {
+        let mut world = self.world.lock().unwrap();
+        world.check()?;
+        Ok(world)
+    }
+
+    fn tell(&self) {
+        let modseq = self.world.lock().unwrap().modseq;
+        self.changed.send_replace(modseq);
+    }
+}
+
+#[async_trait]
+impl Account for MemoryAccount {
+    async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {
+        let world = self.world()?;
+        Ok(world
+            .mailboxes
+            .iter()
+            .map(|(name, mailbox)| mailbox.shown(name))
+            .collect())
+    }
+
+    async fn create_mailbox(&self, name: &str, special_use: SpecialUse) -> Result<MailboxId, Error> {
+        let mut world = self.world()?;
+        if world.mailboxes.contains_key(name) {
+            return Err(Error::Exists(name.to_owned()));
+        }
+        for (at, _) in name.match_indices('/') {
+            if !world.mailboxes.contains_key(&name[..at]) {
+                world.make(&name[..at], SpecialUse::None);
+            }
+        }
+        Ok(world.make(name, special_use))
+    }
+
+    async fn rename_mailbox(&self, from: &str, to: &str) -> Result<(), Error> {
+        let mut world = self.world()?;
+        if world.mailboxes.contains_key(to) {
+            return Err(Error::Exists(to.to_owned()));
+        }
+        let mailbox = world
+            .mailboxes
+            .remove(from)
+            .ok_or_else(|| Error::NotFound(from.to_owned()))?;
+        world.mailboxes.insert(to.to_owned(), mailbox);
+        Ok(())
+    }
+
+    async fn delete_mailbox(&self, name: &str) -> Result<(), Error> {
+        let mut world = self.world()?;
+        let children = format!("{name}/");
+        if world.mailboxes.keys().any(|other| other.starts_with(&children)) {
+            let mailbox = world
+                .mailboxes
+                .get_mut(name)
+                .ok_or_else(|| Error::NotFound(name.to_owned()))?;
+            mailbox.no_select = true;
+            mailbox.messages.clear();
+            return Ok(());
+        }
+        world
+            .mailboxes
+            .remove(name)
+            .map(|_| ())
+            .ok_or_else(|| Error::NotFound(name.to_owned()))
+    }
+
+    async fn subscribe(&self, name: &str, subscribed: bool) -> Result<(), Error> {
+        let mut world = self.world()?;
+        let mailbox = world
+            .mailboxes
+            .get_mut(name)
+            .ok_or_else(|| Error::NotFound(name.to_owned()))?;
+        mailbox.subscribed = subscribed;
+        Ok(())
+    }
+
+    async fn open(&self, id: MailboxId) -> Result<Opened, Error> {
+        let mut world = self.world()?;
+        let shown = world.shown(id)?;
+        let mailbox = world.by_id(id)?;
+        let uids: Vec<Uid> = mailbox.messages.keys().copied().map(Uid).collect();
+        let first_unseen = mailbox
+            .messages
+            .values()
+            .find(|message| message.row.flags.system & Flags::SEEN == 0)
+            .map(|found| found.row.uid);
+        Ok(Opened {
+            mailbox: shown,
+            uids: as_ranges(&uids),
+            keywords: mailbox.keywords.clone(),
+            first_unseen,
+        })
+    }
+
+    async fn fetch(
+        &self,
+        id: MailboxId,
+        uids: &[UidRange],
+        changed_since: ModSeq,
+        with_summary: bool,
+    ) -> Result<Page, Error> {
+        let mut world = self.world()?;
+        let mailbox = world.by_id(id)?;
+        let mut page = Page::default();
+        for uid in mailbox.within(uids) {
+            let row = &mailbox.messages[&uid.0].row;
+            if row.modseq <= changed_since {
+                continue;
+            }
+            if page.messages.len() == PAGE_ROWS {
+                page.resume_from = Some(uid);
+                break;
+            }
+            let summary = row.summary.clone().filter(|_| with_summary);
+            page.messages.push(Message { summary, ..row.clone() });
+        }
+        Ok(page)
+    }
+
+    async fn changes(&self, id: MailboxId, since: ModSeq) -> Result<Changes, Error> {
+        let mut world = self.world()?;
+        let shown = world.shown(id)?;
+        let mailbox = world.by_id(id)?;
+        let mut changed: Vec<MessageFlags> = mailbox
+            .messages
+            .values()
+            .filter(|message| message.row.modseq > since)
+            .map(|message| &message.row)
+            .map(|row| MessageFlags {
+                uid: row.uid,
+                modseq: row.modseq,
+                flags: row.flags.clone(),
+            })
+            .collect();
+        changed.sort_by_key(|message| message.modseq);
+        let mut through = shown.highest_modseq.max(since);
+        if changed.len() > PAGE_ROWS {
+            changed.truncate(PAGE_ROWS);
+            through = changed[PAGE_ROWS - 1].modseq;
+        }
+        let gone = mailbox
+            .tombstones
+            .iter()
+            .filter(|(modseq, _)| *modseq > since.0 && *modseq <= through.0);
+        let vanished: Vec<Uid> = gone.map(|&(_, uid)| Uid(uid)).collect();
+        Ok(Changes {
+            changed,
+            vanished: as_ranges(&vanished),
+            through,
+            cannot_calculate: since.0 < mailbox.tombstones_from,
+            keywords: mailbox.keywords.clone(),
+            mailbox: shown,
+        })
+    }
+
+    async fn read_body(&self, id: MailboxId, uid: Uid) -> Result<Bytes, Error> {
+        let mut world = self.world()?;
+        if world.damaged == Some(uid.0) {
+            return Err(Error::Corrupt("hash".into()));
+        }
+        let mailbox = world.by_id(id)?;
+        let message = mailbox.messages.get(&uid.0);
+        message
+            .map(|message| message.body.clone())
+            .ok_or_else(|| Error::NotFound("message".into()))
+    }
+
+    async fn read_body_range(&self, id: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error> {
+        let body = self.read_body(id, uid).await?;
+        let end = ((offset + length) as usize).min(body.len());
+        Ok(body.slice((offset as usize).min(end)..end))
+    }
+
+    async fn append(&self, id: MailboxId, message: NewMessage) -> Result<Stored, Error> {
+        let stored = self.world()?.add(id, message, None)?;
+        self.tell();
+        Ok(stored)
+    }
+
+    async fn store(
+        &self,
+        id: MailboxId,
+        uids: &[UidRange],
+        mode: StoreMode,
+        flags: Flags,
+        unchanged_since: Option<ModSeq>,
+    ) -> Result<FlagsStored, Error> {
+        let mut done = FlagsStored::default();
+        {
+            let mut world = self.world()?;
+            let next = world.modseq + 1;
+            let mailbox = world.by_id(id)?;
+            mailbox.learn(&flags.keywords);
+            let mut any_changed = false;
+            for uid in mailbox.within(uids) {
+                let row = &mut mailbox.messages.get_mut(&uid.0).unwrap().row;
+                if unchanged_since.is_some_and(|since| row.modseq > since) {
+                    done.modified.push(UidRange { first: uid, last: uid });
+                    continue;
+                }
+                let now = applied(&row.flags, mode, &flags);
+                if now != row.flags {
+                    row.flags = now;
+                    row.modseq = ModSeq(next);
+                    any_changed = true;
+                }
+                done.stored.push(MessageFlags {
+                    uid,
+                    modseq: row.modseq,
+                    flags: row.flags.clone(),
+                });
+            }
+            if any_changed {
+                mailbox.highest_modseq = next;
+                world.modseq = next;
+            }
+        }
+        self.tell();
+        Ok(done)
+    }
+
+    async fn copy(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
+        let mut world = self.world()?;
+        let source = world.by_id(from)?;
+        let chosen: Vec<MemoryMessage> = source
+            .within(uids)
+            .iter()
+            .map(|uid| source.messages[&uid.0].clone())
+            .collect();
+        let mut copied = Copied {
+            uid_validity: world.by_id(to)?.uid_validity(),
+            pairs: Vec::new(),
+        };
+        for MemoryMessage { row, body } in chosen {
+            let date = Some((row.internal_date_ms, row.internal_date_zone_minutes));
+            let message = NewMessage {
+                flags: row.flags,
+                internal_date: date,
+                body,
+            };
+            let stored = world.add(to, message, Some(row.email_id.as_bytes()[0]))?;
+            copied.pairs.push((row.uid, stored.uid));
+        }
+        Ok(copied)
+    }
+
+    async fn move_messages(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
+        let copied = self.copy(from, uids, to).await?;
+        let moved: Vec<Uid> = copied.pairs.iter().map(|&(uid, _)| uid).collect();
+        self.world()?.remove(from, &moved)?;
+        Ok(copied)
+    }
+
+    async fn expunge(&self, id: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error> {
+        let mut world = self.world()?;
+        let mailbox = world.by_id(id)?;
+        let all = [UidRange {
+            first: Uid(1),
+            last: Uid(u32::MAX),
+        }];
+        let named = mailbox.within(if uids.is_empty() { &all } else { uids });
+        let is_deleted = |uid: &Uid| mailbox.messages[&uid.0].row.flags.system & Flags::DELETED != 0;
+        let vanished: Vec<Uid> = named.into_iter().filter(is_deleted).collect();
+        if !vanished.is_empty() {
+            world.remove(id, &vanished)?;
+        }
+        Ok(as_ranges(&vanished))
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch>, Error> {
+        drop(self.world()?);
+        Ok(Box::new(MemoryWatch {
+            changed: self.changed.subscribe(),
+            first: true,
+        }))
+    }
+}
+
+fn applied(old: &Flags, mode: StoreMode, flags: &Flags) -> Flags {
+    let mut now = old.clone();
+    match mode {
+        StoreMode::Replace => now = flags.clone(),
+        StoreMode::Add => {
+            now.system |= flags.system;
+            now.keywords.extend(
+                flags
+                    .keywords
+                    .iter()
+                    .filter(|keyword| !old.keywords.contains(keyword))
+                    .cloned(),
+            );
+        }
+        StoreMode::Remove => {
+            now.system &= !flags.system;
+            now.keywords.retain(|keyword| !flags.keywords.contains(keyword));
+        }
+    }
+    now.keywords.sort();
+    now
+}
