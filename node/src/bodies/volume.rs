@@ -330,3 +330,29 @@ impl Volumes {
         self.inner.journal.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use malle_journal::MemoryDisk;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_late_report_about_an_old_copy_spares_the_new_one() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        let volumes = Volumes::open(disk, Path::new("/bodies"), NodeId(1), 64 * 1024).unwrap();
+        let body = Bytes::from_static(b"a body");
+        let stored = encoding::encode(ShardId(1), encoding::hash_of(&body), &body);
+        let key = (stored.shard, stored.hash);
+        volumes.put(stored.clone()).await.unwrap();
+        let Some(&Slot::At(old)) = volumes.slots().get(&key) else {
+            panic!("the body was put");
+        };
+        volumes.forget(key, old);
+        assert!(!volumes.has(key.0, key.1));
+        volumes.put(stored).await.unwrap();
+        // Two readers found the same damage; the second says so after the first has had it replaced.
+        volumes.forget(key, old);
+        assert!(volumes.has(key.0, key.1));
+    }
+}
