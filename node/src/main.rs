@@ -60,7 +60,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .thread_name("malled")
         .build()?;
-    runtime.block_on(serve(&config, arguments.stop_when_stdin_closes))
+    let code = runtime.block_on(serve(&config, arguments.stop_when_stdin_closes));
+    // A read of standard input cannot be called off: everything that matters is stopped and synced by now.
+    runtime.shutdown_background();
+    code
 }
 
 async fn serve(config: &Config, stop_when_stdin_closes: bool) -> anyhow::Result<ExitCode> {

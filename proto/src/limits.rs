@@ -131,6 +131,8 @@ pub const JOURNAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub const VOLUME_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
 /// Segments of the journal made at the first start, so that none is made under load.
 pub const JOURNAL_POOL_SEGMENTS: usize = 2;
+/// Live segments above this make the group that holds the oldest one let go of it: 1 GiB of log on a disk.
+pub const JOURNAL_SEGMENTS_AIM: usize = 16;
 /// Bytes that wait for the journal's writer; more wait outside it.
 pub const JOURNAL_IN_FLIGHT_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes that wait for the volumes' writer; a few of the largest bodies.

@@ -291,7 +291,7 @@ impl Cluster for ClusterApi {
         let request = request.into_inner();
         error::reply(
             async {
-                let index = self.group(request.shard)?.checkpoint().await?;
+                let index = self.group(request.shard)?.checkpoint(limits::LOG_KEPT_ENTRIES).await?;
                 Ok(CheckpointReply { index })
             }
             .await,

@@ -396,6 +396,25 @@ impl GroupLog {
             .sum();
     }
 
+    /// Writes the head anew, so that the oldest segments need not be kept for it.
+    ///
+    /// # Errors
+    /// When the journal failed.
+    pub async fn move_head(&self) -> io::Result<()> {
+        self.write_head(|_| {}).await
+    }
+
+    /// Whether this group is why the journal cannot use its oldest segments again, while it has more than `segments` of them.
+    pub fn pins_the_journal(&self, segments: usize) -> bool {
+        let journal = &self.shared.journal;
+        journal.live_segments() > segments
+            && journal
+                .pinned_by()
+                .iter()
+                .min_by_key(|(_, segment)| *segment)
+                .is_some_and(|(group, _)| *group == self.group())
+    }
+
     /// Tells the journal which segments this group still needs.
     fn release(&self) {
         let oldest = {
@@ -410,15 +429,5 @@ impl GroupLog {
     /// The group's number in the journal.
     pub(super) fn group(&self) -> u64 {
         u64::from(self.shared.shard.0)
-    }
-
-    /// Gives every segment back: the group left this node.
-    pub fn drop_group(&self) {
-        {
-            let mut contents = self.contents();
-            let slots = std::mem::take(&mut contents.slots);
-            self.forget(slots.into_iter());
-        }
-        self.shared.journal.release(self.group(), u64::MAX);
     }
 }

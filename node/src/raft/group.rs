@@ -311,11 +311,11 @@ impl Group {
         Ok(())
     }
 
-    /// Makes a checkpoint now and purges the log behind it, but for what a follower may still want.
+    /// Makes a checkpoint now and purges the log behind it, but for the last `kept` entries, which a follower may still want.
     ///
     /// # Errors
     /// When the disk fails, or nothing was applied yet.
-    pub async fn checkpoint(&self) -> Result<u64, GroupError> {
+    pub async fn checkpoint(&self, kept: u64) -> Result<u64, GroupError> {
         let applied = self.state.applied_index();
         self.raft.trigger().snapshot().await?;
         self.raft
@@ -327,7 +327,7 @@ impl Group {
             .await
             .map_err(|error| GroupError::Unavailable(error.to_string()))?;
         let index = self.state.checkpoint_index();
-        if let Some(upto) = index.checked_sub(limits::LOG_KEPT_ENTRIES) {
+        if let Some(upto) = index.checked_sub(kept) {
             self.raft.trigger().purge_log(upto).await?;
         }
         Ok(index)

@@ -344,14 +344,26 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
     let _ = groups.clone().start(shard, log, rebuilt + 1).await;
 }
 
-/// Makes a checkpoint whenever enough log has gathered behind the last one.
+/// Makes a checkpoint whenever enough log has gathered behind the last one, and when a quiet group holds up the whole journal.
 async fn keep_log_short(group: std::sync::Weak<Group>, log: GroupLog) {
     loop {
         malle_rt::sleep(CHECKPOINT_LOOK).await;
         let Some(group) = group.upgrade() else { return };
-        if log.status().bytes_since_checkpoint >= limits::CHECKPOINT_LOG_BYTES
-            && let Err(error) = group.checkpoint().await
-        {
+        let made = if log.pins_the_journal(limits::JOURNAL_SEGMENTS_AIM) {
+            // A follower that is behind gets a snapshot: rare, and better than a disk full of log.
+            match group.checkpoint(0).await {
+                Ok(_) => log
+                    .move_head()
+                    .await
+                    .map_err(|error| GroupError::Stopped(error.to_string())),
+                Err(error) => Err(error),
+            }
+        } else if log.status().bytes_since_checkpoint >= limits::CHECKPOINT_LOG_BYTES {
+            group.checkpoint(limits::LOG_KEPT_ENTRIES).await.map(drop)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = made {
             tracing::warn!(shard = %group.shard(), %error, "no checkpoint was made; the log stays");
         }
     }
