@@ -12,6 +12,7 @@ mod lmtp;
 mod tls;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +51,18 @@ struct Flags {
     overrides: Overrides,
 }
 
-fn main() -> anyhow::Result<()> {
-    let flags = Flags::parse();
+fn main() -> ExitCode {
+    match start(&Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("malle-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the configuration and serves until asked to stop.
+fn start(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(&flags.config, &flags.overrides)?;
     start_log(&config.log)?;
     let tls = config
