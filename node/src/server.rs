@@ -139,7 +139,7 @@ impl Node {
             transport: transport.clone(),
             addresses: addresses.clone(),
         });
-        let raft = RaftServer::new(groups.clone(), disk, config.data_dir.join("incoming"));
+        let raft = RaftServer::new(groups.clone(), disk.clone(), config.data_dir.join("incoming"));
         // Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
         groups.open(ShardId::DIRECTORY).await.context("directory")?;
         for shard in logs.found() {
@@ -158,7 +158,7 @@ impl Node {
         };
         node.serve_peers(config, raft, &stopped).await?;
         let replacements = Replacements::new(node.groups.clone(), transport, addresses.clone());
-        node.serve_clients(config, &env, replacements, &stopped).await?;
+        node.serve_clients(config, &env, replacements, disk, &stopped).await?;
         let placement = Placement::new(node.groups.clone(), addresses, env);
         node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
         node.tasks
@@ -199,6 +199,7 @@ impl Node {
         config: &Config,
         env: &Env,
         replacements: Replacements,
+        disk: Arc<dyn Disk>,
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let listener = listen(config.client_listen).await?;
@@ -207,6 +208,7 @@ impl Node {
         let facts = NodeFacts {
             node: config.node,
             region: config.region.clone(),
+            disk,
             data_dir: config.data_dir.clone(),
             started: malle_rt::now(),
         };

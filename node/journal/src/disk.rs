@@ -56,6 +56,8 @@ pub trait Disk: Send + Sync {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that this process may still write on the disk of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Bytes that the disk of `path` has, used or not.
+    fn total_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Takes the lock file `path` for this process; `WouldBlock` when another has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
 }
@@ -200,6 +202,11 @@ impl Disk for RealDisk {
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let answer = rustix::fs::statvfs(path)?;
         Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+    }
+
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        let answer = rustix::fs::statvfs(path)?;
+        Ok(answer.f_blocks.saturating_mul(answer.f_frsize))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {

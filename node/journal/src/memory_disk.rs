@@ -471,6 +471,10 @@ impl Disk for MemoryDisk {
         Ok(self.state().free.unwrap_or(u64::MAX))
     }
 
+    fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
         let mut state = self.state();
         if !state.locks.insert(path.to_owned()) {

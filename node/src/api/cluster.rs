@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use malle_journal::{Disk, RealDisk};
+use malle_journal::Disk;
 use malle_machine::directory;
 use malle_proto::v1::cluster_server::Cluster;
 use malle_proto::v1::{
@@ -30,12 +30,14 @@ const REPLACE: Duration = Duration::from_secs(120);
 const FIRST_LEADER: Duration = Duration::from_secs(20);
 
 /// What a node says of itself.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NodeFacts {
     /// Its id.
     pub node: NodeId,
     /// Its region.
     pub region: String,
+    /// Its disk.
+    pub disk: Arc<dyn Disk>,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// Since when it runs.
@@ -141,10 +143,10 @@ impl ClusterApi {
                 ..v1::GroupStatus::default()
             });
         }
-        let data_dir = self.facts.data_dir.clone();
-        let disk_free_bytes = malle_rt::blocking(move || RealDisk.free_bytes(&data_dir))
-            .await
-            .unwrap_or_default();
+        let (disk, data_dir) = (self.facts.disk.clone(), self.facts.data_dir.clone());
+        let space = malle_rt::blocking(move || Ok((disk.free_bytes(&data_dir)?, disk.total_bytes(&data_dir)?))).await;
+        let (disk_free_bytes, disk_total_bytes) =
+            space.map_err(|error: std::io::Error| Refused::internal(format!("the data directory: {error}")))?;
         let (bodies, body_bytes) = self.bodies.counts();
         Ok(NodeStatusReply {
             node: self.facts.node.0,
@@ -154,7 +156,7 @@ impl ClusterApi {
             groups,
             failed: self.groups.journal_failure().unwrap_or_default(),
             disk_free_bytes,
-            disk_total_bytes: 0,
+            disk_total_bytes,
             bodies,
             body_bytes,
         })

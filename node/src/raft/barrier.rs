@@ -18,6 +18,7 @@ pub enum Barrier {
     },
     /// This replica heard from its leader at most this long ago.
     Stale(Duration),
-    /// Whatever this replica has: for its own housekeeping, never for a client's answer.
+    /// Whatever this replica has: for its own housekeeping, for hints that the caller proves elsewhere, and for what never changes once
+    /// it is there (a message's body). Never a "no" to a client.
     Local,
 }

@@ -69,3 +69,15 @@ fn a_lock_is_held_by_one_and_given_back() {
     drop(held);
     RealDisk.lock(&path).unwrap();
 }
+
+#[test]
+fn a_disk_has_no_more_free_than_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let (free, total) = (
+        RealDisk.free_bytes(dir.path()).unwrap(),
+        RealDisk.total_bytes(dir.path()).unwrap(),
+    );
+    assert!(0 < free && free <= total, "{free} of {total}");
+    let nowhere = dir.path().join("nowhere");
+    assert!(RealDisk.total_bytes(&nowhere).is_err());
+}
