@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use malle_machine::view::{Change, Fault, View};
+use malle_machine::view::Change;
 use malle_machine::{directory, format, shard};
 use malle_proto::v1::GroupStatus;
 use malle_proto::{NodeId, ShardId, limits};
 use malle_rt::Instant;
+use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use super::{Barrier, GroupError};
+use super::GroupError;
+use super::read::ReadRounds;
 use crate::bodies::{GroupBodies, Members};
 use crate::env::Env;
 use crate::log::types::{Member, Proposal, Reply, TypeConfig};
@@ -36,6 +37,7 @@ pub struct Group {
     bodies: Arc<GroupBodies>,
     /// Proposals under way.
     proposals: Semaphore,
+    rounds: ReadRounds,
 }
 
 impl Group {
@@ -56,6 +58,7 @@ impl Group {
             state,
             bodies,
             proposals,
+            rounds: ReadRounds::default(),
         }
     }
 
@@ -66,6 +69,10 @@ impl Group {
 
     pub(super) fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    pub(super) fn rounds(&self) -> &ReadRounds {
+        &self.rounds
     }
 
     /// Its state, for status and housekeeping; clients read through [`Group::read`].
@@ -129,74 +136,6 @@ impl Group {
             Ok(written) => Ok(written?.data),
             Err(_) => Err(GroupError::Deadline),
         }
-    }
-
-    /// Looks at the rows once the barrier holds.
-    ///
-    /// # Errors
-    /// See [`GroupError`]; a fault of the view is `Stopped`.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        barrier: Barrier,
-        deadline: Instant,
-        look: impl FnOnce(&dyn View) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, GroupError> {
-        match malle_rt::timeout_at(deadline, self.wait_for(barrier)).await {
-            Ok(ready) => ready?,
-            Err(_) => return Err(GroupError::Deadline),
-        }
-        self.state.read(look).await.map_err(|fault| match fault {
-            Fault::Storage(reason) => {
-                tracing::error!(shard = %self.shard, reason, "a read failed");
-                GroupError::Rebuilding
-            }
-            other => GroupError::Stopped(other.to_string()),
-        })
-    }
-
-    async fn wait_for(&self, barrier: Barrier) -> Result<(), GroupError> {
-        match barrier {
-            Barrier::Linearizable => {
-                let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await?;
-                linearizer.await_ready(&self.raft).await?;
-                Ok(())
-            }
-            Barrier::AtLeast { account, modseq } => {
-                let mut applied = self.state.applied();
-                loop {
-                    applied.borrow_and_update();
-                    let found = self.state.read(move |view| shard::read::account(view, account)).await;
-                    match found {
-                        Ok(Some(account)) if account.modseq >= modseq => return Ok(()),
-                        Ok(_) => {}
-                        Err(fault) => return Err(GroupError::Stopped(fault.to_string())),
-                    }
-                    if applied.changed().await.is_err() {
-                        return Err(GroupError::Stopped("the group closed".into()));
-                    }
-                }
-            }
-            Barrier::Stale(age) => self.heard_within(age).await,
-            Barrier::Local => Ok(()),
-        }
-    }
-
-    /// A leader's word renews a follower's lease on its vote: the time of that is when it was last heard.
-    async fn heard_within(&self, age: Duration) -> Result<(), GroupError> {
-        if self.is_leader() {
-            return self.wait_leader_lease().await;
-        }
-        let heard = self.raft.with_raft_state(|state| state.vote_last_modified()).await?;
-        match heard {
-            Some(heard) if malle_rt::now() - heard <= age => Ok(()),
-            _ => Err(GroupError::NotLeader { leader: self.leader() }),
-        }
-    }
-
-    async fn wait_leader_lease(&self) -> Result<(), GroupError> {
-        let linearizer = self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await?;
-        linearizer.await_ready(&self.raft).await?;
-        Ok(())
     }
 
     /// This node leads, as far as it knows.

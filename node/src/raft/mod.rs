@@ -12,6 +12,7 @@ mod error;
 mod group;
 mod groups;
 mod network;
+mod read;
 mod serve;
 mod timing;
 
