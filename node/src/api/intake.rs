@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use malle_machine::shard::{BodyPut, NewMail, Op, Outcome, Refusal, Summary, read};
+use malle_machine::shard::{BodyPut, NewMail, Op, Outcome, Refusal, Summary};
 use malle_proto::v1::{self, body};
 use malle_proto::{AccountId, BodyHash, ShardId, limits};
 use malle_rt::Instant;
@@ -16,7 +16,7 @@ use super::mail::{Asked, MailApi};
 use super::room::Taken;
 use crate::bodies::{Bodies, Members};
 use crate::mime;
-use crate::raft::{Barrier, Group, GroupError};
+use crate::raft::{Group, GroupError};
 use crate::security::{Identity, Peer};
 
 /// Times a body is put again because the membership changed or collection was quicker.
@@ -254,7 +254,7 @@ impl MailApi {
             return Ok((put, members));
         }
         // Read before the put begins: collection after this point makes the command stale instead of losing the body.
-        let epoch = group.read(Barrier::Local, deadline, read::body_epoch).await?;
+        let epoch = group.body_epoch()?;
         self.bodies
             .put(group.shard(), &members, hash, bytes.clone(), deadline)
             .await?;

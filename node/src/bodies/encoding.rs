@@ -1,7 +1,10 @@
 //! The stored form of a body: compressed where that pays, checked whenever it is opened.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use malle_proto::{BodyHash, ShardId, limits};
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::BodiesError;
 use crate::peers::StoredBody;
@@ -29,6 +32,32 @@ pub(super) fn hash_of(body: &[u8]) -> BodyHash {
     BodyHash(*blake3::hash(body).as_bytes())
 }
 
+thread_local! {
+    /// Working memory of zstd is large and costs more to make than a small mail costs to compress: each thread keeps its own.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compressed(bytes: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            None => kept.insert(Compressor::new(LEVEL).ok()?),
+        };
+        compressor.compress(bytes).ok()
+    })
+}
+
+fn decompressed(bytes: &[u8], size: usize) -> std::io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(Decompressor::new()?),
+        };
+        decompressor.decompress(bytes, size)
+    })
+}
+
 fn pays(raw: usize, compressed: usize) -> bool {
     compressed < raw - raw / 10
 }
@@ -42,11 +71,7 @@ pub(super) fn encode(shard: ShardId, hash: BodyHash, body: &Bytes) -> StoredBody
         encoding: RAW,
         stored: body.clone(),
     };
-    let compress = |bytes: &[u8]| {
-        zstd::bulk::compress(bytes, LEVEL)
-            .ok()
-            .filter(|small| pays(bytes.len(), small.len()))
-    };
+    let compress = |bytes: &[u8]| compressed(bytes).filter(|small| pays(bytes.len(), small.len()));
     if body.len() > PROBE_BYTES && compress(&body[..PROBE_BYTES]).is_none() {
         return raw();
     }
@@ -87,7 +112,7 @@ fn open(stored: &StoredBody) -> Result<Bytes, BodiesError> {
     let body = match stored.encoding {
         RAW => stored.stored.clone(),
         // `size` bounds what is allocated, whatever the compressed bytes claim.
-        ZSTD => zstd::bulk::decompress(&stored.stored, size)
+        ZSTD => decompressed(&stored.stored, size)
             .map_err(|error| BodiesError::Corrupt(format!("zstd: {error}")))?
             .into(),
         other => return Err(BodiesError::Corrupt(format!("encoding {other} is unknown here"))),

@@ -92,13 +92,26 @@ impl Group {
             Ok(ready) => ready?,
             Err(_) => return Err(GroupError::Deadline),
         }
-        self.state().read(look).await.map_err(|fault| match fault {
+        self.state().read(look).await.map_err(|fault| self.read_failed(fault))
+    }
+
+    /// The epoch that a put which begins now belongs to, as far as this replica has applied.
+    ///
+    /// # Errors
+    /// A fault of the view is `Stopped`.
+    pub fn body_epoch(&self) -> Result<u64, GroupError> {
+        let epoch = self.state().glance(shard::read::body_epoch);
+        epoch.map_err(|fault| self.read_failed(fault))
+    }
+
+    fn read_failed(&self, fault: Fault) -> GroupError {
+        match fault {
             Fault::Storage(reason) => {
                 tracing::error!(shard = %self.shard(), reason, "a read failed");
                 GroupError::Rebuilding
             }
             other => GroupError::Stopped(other.to_string()),
-        })
+        }
     }
 
     async fn wait_for(&self, barrier: Barrier) -> Result<(), GroupError> {

@@ -1,15 +1,53 @@
 //! Entries become rows.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 
 use malle_machine::Digest;
-use malle_machine::view::{Change, Fault, View, Writes};
+use malle_machine::view::{Change, Fault, RowVisitor, View, Writes};
 use malle_proto::limits;
 
 use super::open::GroupState;
 use super::overlay::ReadView;
 use crate::log::types::{Entry, Reply, StoredMembership};
+
+/// A view that reads each key once: what a command looked up is what the digest asks for again.
+struct Remembering<'a> {
+    below: ReadView<'a>,
+    seen: RefCell<BTreeMap<Vec<u8>, Option<Bytes>>>,
+}
+
+impl<'a> Remembering<'a> {
+    fn over(below: ReadView<'a>) -> Self {
+        Remembering {
+            below,
+            seen: RefCell::default(),
+        }
+    }
+}
+
+impl View for Remembering<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if let Some(value) = self.seen.borrow().get(key) {
+            return Ok(value.clone());
+        }
+        let value = self.below.get(key)?;
+        self.seen.borrow_mut().insert(key.to_vec(), value.clone());
+        Ok(value)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
+        self.below.scan(from, to, visit)
+    }
+
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
+        self.below.scan_back(from, to, visit)
+    }
+}
 
 /// What one entry did.
 struct Effect {
@@ -66,10 +104,10 @@ impl GroupState {
     /// Only apply and install change the rows, and never at the same time: what this reads still holds when it is written.
     fn effect(&self, entry: &Entry) -> Result<Effect, Fault> {
         let live = self.live();
-        let view = ReadView {
+        let view = Remembering::over(ReadView {
             overlay: &live.overlay,
             index: live.index.as_ref(),
-        };
+        });
         let (reply, writes) = match &entry.payload {
             EntryPayload::Blank | EntryPayload::Membership(_) => (Reply::None, Writes::default()),
             EntryPayload::Normal(proposal) => self.inner.kind.apply(&view, proposal)?,

@@ -50,6 +50,7 @@ impl GroupState {
     async fn flush_locked(&self, flushed: &mut Flushed) -> Result<(), IndexError> {
         let (index, rows, position) = {
             if !self.live().overlay.dirty {
+                self.forget_flushed();
                 return Ok(());
             }
             let mut live = self.live_mut();
@@ -68,12 +69,18 @@ impl GroupState {
             index.apply_batch(&batch)
         })
         .await?;
-        self.live_mut().overlay.flushing = Arc::default();
         if let Some(tee) = &mut flushed.tee {
             tee.push(rows);
         }
         flushed.position = position;
         Ok(())
+    }
+
+    /// A quiet group keeps no rows in memory that the index has.
+    fn forget_flushed(&self) {
+        if !self.live().overlay.flushing.is_empty() {
+            self.live_mut().overlay.flushing = Arc::default();
+        }
     }
 
     /// Writes a checkpoint of everything applied so far, while writes go on. Returns the current one when nothing is newer.

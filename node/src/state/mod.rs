@@ -8,7 +8,7 @@
 //! ```text
 //! read:   overlay.active -> overlay.flushing -> index
 //! apply:  machine::apply over that view -> overlay.active, digest, news for bodies and watchers
-//! flush:  active becomes flushing, goes to the index with the state row, and is dropped
+//! flush:  active becomes flushing and goes to the index with the state row; the next flush takes its place
 //! ```
 //!
 //! What this room must never do: serve a view that has not been proved (floor and digest after an unclean stop), answer from a fault,

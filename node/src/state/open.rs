@@ -243,17 +243,22 @@ impl GroupState {
         look: impl FnOnce(&dyn View) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let state = self.clone();
-        malle_rt::blocking(move || {
-            let live = state.live();
-            if !live.ready {
-                return Err(Fault::Storage("the view is being replaced by a snapshot".into()));
-            }
-            look(&ReadView {
-                overlay: &live.overlay,
-                index: live.index.as_ref(),
-            })
+        malle_rt::blocking(move || state.glance(look)).await
+    }
+
+    /// Looks at a row or two where it is called: rows that every command writes, which the overlay holds.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn glance<T>(&self, look: impl FnOnce(&dyn View) -> Result<T, Fault>) -> Result<T, Fault> {
+        let live = self.live();
+        if !live.ready {
+            return Err(Fault::Storage("the view is being replaced by a snapshot".into()));
+        }
+        look(&ReadView {
+            overlay: &live.overlay,
+            index: live.index.as_ref(),
         })
-        .await
     }
 
     /// Index of the last applied entry.

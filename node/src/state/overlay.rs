@@ -32,7 +32,8 @@ pub(super) struct Position {
 pub(super) struct Overlay {
     /// Newest writes.
     pub active: Rows,
-    /// On their way into the index.
+    /// On their way into the index, or there since the last flush: the counters of every command are among them, and are read here
+    /// instead of in the index.
     pub flushing: Arc<Rows>,
     /// Position with all of the above.
     pub position: Position,
