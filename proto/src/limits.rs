@@ -123,6 +123,9 @@ pub const APPEND_SILENCE_MS: u64 = 2_000;
 pub const PROPOSALS_PER_SHARD_MAX: usize = 1_024;
 /// Body bytes that one node holds in memory for requests in flight; beyond it callers wait, then get Busy.
 pub const BODY_BYTES_IN_FLIGHT_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of mail on the way into one shard: two of the largest and some, a quarter of a node's room, so that one shard under load leaves
+/// the others theirs.
+pub const BODY_BYTES_PER_SHARD_MAX: usize = 128 * 1024 * 1024;
 /// A request waits this long for room in memory, then it is answered Busy.
 pub const ROOM_WAIT_MS: u64 = 2_000;
 /// One journal segment.

@@ -180,6 +180,7 @@ impl MailApi {
             return Err(GroupError::NotLeader { leader: group.leader() }.into());
         }
         let (bytes, _room) = self.bytes_of(asked, incoming).await?;
+        let _share = group.take_in(bytes.len())?;
         let summarized = if bytes.len() <= SUMMARY_INLINE_BYTES {
             mime::summarize(&bytes)
         } else {

@@ -646,3 +646,21 @@ async fn a_watch_tells_where_the_account_stands_then_each_change_and_ends_with_i
     );
     assert!(events.recv().await.is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_with_too_much_under_way_says_when_to_come_again_and_the_room_comes_back() {
+    let world = World::new().await;
+    let all = world
+        .group
+        .take_in(malle_proto::limits::BODY_BYTES_PER_SHARD_MAX)
+        .unwrap();
+    let delivery = || deliver(&[(ALICE, 1)], inline(MAIL));
+    let reply = world.ask(&lmtp(), Bytes::new(), delivery()).await;
+    let Some(Reply::Error(error)) = reply.result else {
+        panic!("a full shard took more")
+    };
+    assert_eq!(error.code(), ErrorCode::Busy);
+    assert!(error.retry_after_ms > 0);
+    drop(all);
+    world.deliver(1, MAIL).await;
+}

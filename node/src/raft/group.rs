@@ -11,7 +11,7 @@ use malle_proto::{NodeId, ShardId, limits};
 use malle_rt::Instant;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::GroupError;
 use super::read::ReadRounds;
@@ -37,6 +37,8 @@ pub struct Group {
     bodies: Arc<GroupBodies>,
     /// Proposals under way.
     proposals: Semaphore,
+    /// KiB of mail on the way in.
+    intake: Arc<Semaphore>,
     rounds: ReadRounds,
 }
 
@@ -58,6 +60,7 @@ impl Group {
             state,
             bodies,
             proposals,
+            intake: Arc::new(Semaphore::new(limits::BODY_BYTES_PER_SHARD_MAX / 1024)),
             rounds: ReadRounds::default(),
         }
     }
@@ -117,6 +120,19 @@ impl Group {
             Reply::Directory(outcome) => Ok(outcome),
             other => Err(GroupError::Invalid(format!("the directory answered {other}"))),
         }
+    }
+
+    /// Takes this shard's room for a mail on its way in; dropping it gives it back. Nobody waits here: what one shard cannot take must
+    /// not use up the node's room for the others.
+    ///
+    /// # Errors
+    /// `Busy` when the shard has too much under way.
+    pub fn take_in(&self, bytes: usize) -> Result<OwnedSemaphorePermit, GroupError> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let taken = self.intake.clone().try_acquire_many_owned(kib);
+        taken.map_err(|_| GroupError::Busy {
+            retry_after: BUSY_RETRY,
+        })
     }
 
     async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Reply, GroupError> {
