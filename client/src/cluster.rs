@@ -88,6 +88,37 @@ pub struct NodeStatus {
     pub bodies: u64,
     /// Their bytes on disk.
     pub body_bytes: u64,
+    /// What its scrub has done.
+    pub scrub: ScrubStatus,
+}
+
+/// What the scrub of a node has done since the node's process started. A node of an older version says nothing: all is zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScrubStatus {
+    /// A round is under way.
+    pub running: bool,
+    /// When the last round began; 0: none did.
+    pub started_ms: u64,
+    /// Bodies that it has read.
+    pub bodies: u64,
+    /// Their bytes on disk.
+    pub bytes: u64,
+    /// Whole rounds.
+    pub rounds: u64,
+    /// When the last whole round ended; 0: none did.
+    pub finished_ms: u64,
+    /// How long it took.
+    pub took_ms: u64,
+    /// Copies that do not match their checksums.
+    pub rotten: u64,
+    /// Copies that the disk does not give back.
+    pub unreadable: u64,
+    /// Bodies that rows name and that were not there.
+    pub absent: u64,
+    /// Of all these, those that are there again.
+    pub repaired: u64,
+    /// Of all these, those that rows name and that no peer has given yet.
+    pub open: u64,
 }
 
 /// Calls on the machines, for operators.

@@ -5,7 +5,7 @@ use malle_proto::ids::BadId;
 use malle_proto::{ClusterId, ModSeq, NodeId, OpId, ShardId, Uid, UidValidity, v1};
 use prost::Message as _;
 
-use crate::cluster::{GroupStatus, NodeStatus};
+use crate::cluster::{GroupStatus, NodeStatus, ScrubStatus};
 use crate::directory::{AccountRecord, AddressEvent, AddressRecord, Node, Shard, Topology};
 use crate::error::Error;
 use crate::types::{
@@ -310,7 +310,25 @@ pub(crate) fn node_status(wire: v1::NodeStatusReply) -> Result<NodeStatus, Error
         disk_total_bytes: wire.disk_total_bytes,
         bodies: wire.bodies,
         body_bytes: wire.body_bytes,
+        scrub: scrub(wire.scrub.unwrap_or_default()),
     })
+}
+
+fn scrub(wire: v1::ScrubStatus) -> ScrubStatus {
+    ScrubStatus {
+        running: wire.running,
+        started_ms: wire.started_ms,
+        bodies: wire.bodies,
+        bytes: wire.bytes,
+        rounds: wire.rounds,
+        finished_ms: wire.finished_ms,
+        took_ms: wire.took_ms,
+        rotten: wire.rotten,
+        unreadable: wire.unreadable,
+        absent: wire.absent,
+        repaired: wire.repaired,
+        open: wire.open,
+    }
 }
 
 fn group_status(wire: v1::GroupStatus) -> Result<GroupStatus, Error> {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use malle_proto::NodeId;
+use malle_proto::{NodeId, limits};
 use serde::Deserialize;
 
 /// What `malled --config FILE` reads.
@@ -44,6 +44,9 @@ pub struct Config {
     /// Memory for the caches of all indexes of this node together, in bytes.
     #[serde(default = "default_index_cache_bytes")]
     pub index_cache_bytes: u64,
+    /// Every body on this node is read and checked again within so many days. 30 by default, from 1 to 365.
+    #[serde(default = "default_scrub_days")]
+    pub scrub_days: u32,
 }
 
 /// PEM files. They are read again on SIGHUP and when they change.
@@ -114,6 +117,10 @@ const INDEX_CACHE_MIN_BYTES: u64 = 16 * 1024 * 1024;
 
 fn default_index_cache_bytes() -> u64 {
     256 * 1024 * 1024
+}
+
+fn default_scrub_days() -> u32 {
+    limits::SCRUB_DAYS
 }
 
 /// Why a configuration does not stand.
@@ -219,6 +226,15 @@ impl Config {
                 self.index_cache_bytes
             ),
         );
+        demand(
+            (1..=limits::SCRUB_DAYS_MAX).contains(&self.scrub_days),
+            format!(
+                "scrub_days = {}: give 1 to {} days, {} when in doubt",
+                self.scrub_days,
+                limits::SCRUB_DAYS_MAX,
+                limits::SCRUB_DAYS
+            ),
+        );
         if problems.is_empty() {
             Ok(())
         } else {
@@ -301,6 +317,7 @@ mod tests {
         peer_address = "[fd00::1]:7421"
         timing = "local"
         index_cache_bytes = 1073741824
+        scrub_days = 14
         [tls]
         ca = "/etc/malle/ca.pem"
         cert = "/etc/malle/node.pem"
@@ -330,6 +347,8 @@ mod tests {
         assert_eq!(config.log.level, "info,openraft=error");
         let config = Config::parse(&without("index_cache_bytes")).unwrap();
         assert_eq!(config.index_cache_bytes, 268_435_456);
+        let config = Config::parse(&without("scrub_days")).unwrap();
+        assert_eq!(config.scrub_days, 30);
     }
 
     #[test]
@@ -363,7 +382,8 @@ mod tests {
             .replace("n1.example.org:7420", "0.0.0.0:7420")
             .replace("[fd00::1]:7421", "n1:0")
             .replace("[::]:7421", "0.0.0.0:7420")
-            .replace("1073741824", "5");
+            .replace("1073741824", "5")
+            .replace("scrub_days = 14", "scrub_days = 0");
         let Err(ConfigError::Invalid(problems)) = Config::parse(&text) else {
             panic!("taken")
         };
@@ -378,7 +398,8 @@ mod tests {
                 "peer_address",
                 "peer_listen",
                 "data_dir",
-                "index_cache_bytes"
+                "index_cache_bytes",
+                "scrub_days"
             ]
         );
     }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 
 use crate::api::{ClusterApi, DirectoryApi, MailApi, NodeFacts};
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, Scrub};
 use crate::config::{Config, Timing as TimingName};
 use crate::env::Env;
 use crate::log::Logs;
@@ -44,6 +44,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Node {
     groups: Arc<Groups>,
     bodies: Arc<Bodies>,
+    scrub: Arc<Scrub>,
     logs: Arc<Logs>,
     tls: Arc<Tls>,
     stop: watch::Sender<bool>,
@@ -148,9 +149,11 @@ impl Node {
             }
         }
         let (stop, stopped) = watch::channel(false);
+        let scrub = Scrub::new(bodies.clone(), groups.clone(), env.clone(), config.scrub_days);
         let mut node = Node {
             groups,
             bodies,
+            scrub,
             logs,
             tls,
             stop,
@@ -161,6 +164,8 @@ impl Node {
         node.serve_clients(config, &env, replacements, disk, &stopped).await?;
         let placement = Placement::new(node.groups.clone(), addresses, env);
         node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
+        node.tasks
+            .push(malle_rt::spawn(node.scrub.clone().run(stopped.clone())));
         node.tasks
             .push(malle_rt::spawn(follow_certificates(node.tls.clone(), stopped)));
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
@@ -215,6 +220,7 @@ impl Node {
         let cluster = ClusterApi::new(
             self.groups.clone(),
             self.bodies.clone(),
+            self.scrub.clone(),
             replacements,
             env.clone(),
             facts,

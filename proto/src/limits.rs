@@ -132,6 +132,25 @@ pub const ROOM_WAIT_MS: u64 = 2_000;
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// One volume segment.
 pub const VOLUME_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+/// Every body is read again within this many days unless the configuration says otherwise: rot must be found while the peers' copies are
+/// still good, and a month is what scrubs of file systems are used to.
+pub const SCRUB_DAYS: u32 = 30;
+/// The longest round that a configuration may ask for: a year in which a body is not looked at is no scrub.
+pub const SCRUB_DAYS_MAX: u32 = 365;
+/// The scrub is not slower than this: a small node is read in an hour, and a disk does not feel it.
+pub const SCRUB_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
+/// The scrub is not faster than this, even if a round then takes longer than its days: a quarter of what one rotating disk reads in order.
+pub const SCRUB_BYTES_PER_SECOND_MAX: u64 = 32 * 1024 * 1024;
+/// What reading one body costs beside its bytes: small bodies cost a seek, not their length.
+pub const SCRUB_BYTES_PER_READ: u64 = 4 * 1024;
+/// Names that the scrub holds at a time, and rows that it looks at in one go: apply waits for so many at most.
+pub const SCRUB_PAGE: usize = 256;
+/// Bodies that seem to be absent are gathered up to this many, looked at again together, and then fetched.
+pub const SCRUB_ABSENT_MAX: usize = 4_096;
+/// The scrub adds no more to what a group misses beyond this, until peers have given some of it: 10,000 names are a megabyte.
+pub const SCRUB_MISSING_MAX: usize = 10_000;
+/// Bodies whose repair the scrub follows; of more it knows only that the group misses them.
+pub const SCRUB_REPAIRS_FOLLOWED_MAX: usize = 100_000;
 /// Segments of the journal made at the first start, so that none is made under load.
 pub const JOURNAL_POOL_SEGMENTS: usize = 2;
 /// Live segments above this make the group that holds the oldest one let go of it: 1 GiB of log on a disk.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use malle_client::{GroupStatus, NodeId, NodeStatus, ShardId, Topology};
+use malle_client::{GroupStatus, NodeId, NodeStatus, ScrubStatus, ShardId, Topology};
 use serde::Serialize;
 
 use crate::output;
@@ -44,6 +44,27 @@ struct NodeRow {
     disk_total_bytes: Option<u64>,
     bodies: Option<u64>,
     body_bytes: Option<u64>,
+    scrub: Option<ScrubRow>,
+}
+
+/// What the scrub has done since the node's start; times are milliseconds since 1970, 0 for never.
+#[derive(Debug, Serialize)]
+struct ScrubRow {
+    running: bool,
+    started_ms: u64,
+    /// Read in the last round.
+    bodies: u64,
+    bytes: u64,
+    rounds: u64,
+    finished_ms: u64,
+    took_ms: u64,
+    /// Found: damaged, not given back by the disk, not there.
+    rotten: u64,
+    unreadable: u64,
+    absent: u64,
+    /// Of those: there again; not given by any peer yet.
+    repaired: u64,
+    open: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,6 +150,12 @@ fn node_row(
         problems.push(format!("node {} is {state}: {why}", node.id));
     }
     let status = answer.and_then(|answer| answer.as_ref().ok());
+    if let Some(open) = status.map(|status| status.scrub.open).filter(|open| *open > 0) {
+        problems.push(format!(
+            "node {}: {open} bodies are damaged or missing there and no peer gave them yet; see its log, and docs/operations/scrub.md",
+            node.id
+        ));
+    }
     NodeRow {
         id: node.id.0,
         region: node.region.clone(),
@@ -142,6 +169,37 @@ fn node_row(
         disk_total_bytes: status.map(|status| status.disk_total_bytes),
         bodies: status.map(|status| status.bodies),
         body_bytes: status.map(|status| status.body_bytes),
+        scrub: status.map(|status| scrub_row(&status.scrub)),
+    }
+}
+
+fn scrub_row(scrub: &ScrubStatus) -> ScrubRow {
+    ScrubRow {
+        running: scrub.running,
+        started_ms: scrub.started_ms,
+        bodies: scrub.bodies,
+        bytes: scrub.bytes,
+        rounds: scrub.rounds,
+        finished_ms: scrub.finished_ms,
+        took_ms: scrub.took_ms,
+        rotten: scrub.rotten,
+        unreadable: scrub.unreadable,
+        absent: scrub.absent,
+        repaired: scrub.repaired,
+        open: scrub.open,
+    }
+}
+
+/// What the scrub found, in few words: whole rounds first, for nothing found says little before the first.
+fn scrub_cell(scrub: &ScrubRow) -> String {
+    let found = scrub.rotten + scrub.unreadable + scrub.absent;
+    let rounds = match scrub.rounds {
+        1 => "1 round".to_owned(),
+        rounds => format!("{rounds} rounds"),
+    };
+    match found {
+        0 => format!("{rounds}, clean"),
+        found => format!("{rounds}, {found} found, {} repaired", scrub.repaired),
     }
 }
 
@@ -263,7 +321,9 @@ pub fn text(report: &Report) -> String {
         text.push_str(&format!("  - {problem}\n"));
     }
     text.push_str(&format!("\ncluster {} ({})\n\n", report.cluster, report.cluster_id));
-    let header = ["NODE", "REGION", "STATE", "UPTIME", "VERSION", "DISK", "ADDRESS"];
+    let header = [
+        "NODE", "REGION", "STATE", "UPTIME", "VERSION", "DISK", "SCRUB", "ADDRESS",
+    ];
     text.push_str(&output::table(header, report.nodes.iter().map(node_cells)));
     text.push_str("\n\n");
     let header = [
@@ -284,7 +344,7 @@ fn or_dash(value: Option<String>) -> String {
     value.unwrap_or_else(|| "-".to_owned())
 }
 
-fn node_cells(node: &NodeRow) -> [String; 7] {
+fn node_cells(node: &NodeRow) -> [String; 8] {
     let disk = node.disk_free_bytes.zip(node.disk_total_bytes);
     [
         node.id.to_string(),
@@ -293,6 +353,7 @@ fn node_cells(node: &NodeRow) -> [String; 7] {
         or_dash(node.uptime_ms.map(output::span)),
         or_dash(node.version.clone()),
         or_dash(disk.map(|(free, total)| format!("{} of {} free", output::size(free), output::size(total)))),
+        or_dash(node.scrub.as_ref().map(scrub_cell)),
         node.address.clone(),
     ]
 }

@@ -59,6 +59,11 @@ pub trait Replay {
     fn damaged(&mut self, _segment: u64, _offset: u32) -> bool {
         false
     }
+
+    /// Segments are there before and after this one, and its file is gone. True: go on without it. False: refuse to start.
+    fn lost(&mut self, _segment: u64) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut(ReplayedRecord<'_>) -> Result<(), ReplayRefusal>> Replay for F {
@@ -83,7 +88,7 @@ pub(crate) fn recover(
     replay: &mut dyn Replay,
 ) -> Result<Recovered, JournalError> {
     let mut found = read_headers(disk, dir, options)?;
-    let chain = chain_of(&found)?;
+    let chain = chain_of(&found, replay)?;
     for (number, (slot, _)) in &found.live {
         if chain.first().is_none_or(|first| number < &first.header.segment) {
             found.segments.free.push_back(*slot);
@@ -94,7 +99,15 @@ pub(crate) fn recover(
         let header = link.header;
         let path = slot_path(dir, link.slot);
         let file = disk.open(&path).map_err(JournalError::io("open", &path))?;
-        let sealed_end = chain.get(place + 1).map(|next| next.header.previous_end);
+        let sealed_end = match chain.get(place + 1) {
+            Some(next) if next.header.segment == header.segment + 1 => Some(next.header.previous_end),
+            // Who knew where this one ends is lost; beyond the file there is nothing.
+            Some(_) => {
+                let bytes = file.len().map_err(JournalError::io("read", &path))?;
+                Some(u32::try_from(bytes).unwrap_or(u32::MAX))
+            }
+            None => None,
+        };
         let sealed = sealed_end.map(|end| SealedSegment {
             segment: header.segment,
             generation: header.generation,
@@ -198,8 +211,8 @@ struct Link {
 }
 
 /// The live segments without a gap, oldest first. Segments are given up oldest first, so each number from the one that the newest
-/// header calls the oldest must be accounted for: first those given up, then live ones.
-fn chain_of(found: &Found) -> Result<Vec<Link>, JournalError> {
+/// header calls the oldest must be accounted for: first those given up, then live ones. The owner of the records may do without some.
+fn chain_of(found: &Found, replay: &mut dyn Replay) -> Result<Vec<Link>, JournalError> {
     let Some((&newest, (_, newest_header))) = found.live.last_key_value() else {
         // The newest segment is never given up.
         return match found.given_up.iter().max() {
@@ -214,6 +227,7 @@ fn chain_of(found: &Found) -> Result<Vec<Link>, JournalError> {
         match found.live.get(&number) {
             Some(&(slot, header)) => chain.push(Link { slot, header }),
             None if chain.is_empty() && found.given_up.contains(&number) => {}
+            None if replay.lost(number) => {}
             None => return Err(JournalError::Missing { segment: number }),
         }
     }

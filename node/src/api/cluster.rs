@@ -16,7 +16,7 @@ use malle_rt::Instant;
 use tonic::{Request, Response, Status};
 
 use super::error::{self, Refused};
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, Scrub};
 use crate::env::Env;
 use crate::placement::{ReplaceError, Replacements, register};
 use crate::raft::{Barrier, Group, GroupError, Groups};
@@ -49,6 +49,7 @@ pub struct NodeFacts {
 pub struct ClusterApi {
     groups: Arc<Groups>,
     bodies: Arc<Bodies>,
+    scrub: Arc<Scrub>,
     replacements: Replacements,
     env: Env,
     facts: NodeFacts,
@@ -59,6 +60,7 @@ impl ClusterApi {
     pub fn new(
         groups: Arc<Groups>,
         bodies: Arc<Bodies>,
+        scrub: Arc<Scrub>,
         replacements: Replacements,
         env: Env,
         facts: NodeFacts,
@@ -66,6 +68,7 @@ impl ClusterApi {
         ClusterApi {
             groups,
             bodies,
+            scrub,
             replacements,
             env,
             facts,
@@ -159,6 +162,7 @@ impl ClusterApi {
             disk_total_bytes,
             bodies,
             body_bytes,
+            scrub: Some(super::convert::scrub(self.scrub.report())),
         })
     }
 

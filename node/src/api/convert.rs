@@ -7,6 +7,7 @@ use malle_proto::v1;
 use malle_proto::{AccountId, MailboxId, ModSeq, OpId, Uid, limits};
 
 use super::error::Refused;
+use crate::bodies::ScrubReport;
 use crate::raft::Barrier;
 
 /// Wire form of an id.
@@ -256,6 +257,24 @@ pub(super) fn recipient_outcome(outcome: Result<shard::Stored, shard::Refusal>) 
         Err(refusal) => Outcome::Error(Refused::from(refusal).0),
     };
     v1::RecipientOutcome { outcome: Some(outcome) }
+}
+
+/// What the scrub has done, for the wire.
+pub(super) fn scrub(report: ScrubReport) -> v1::ScrubStatus {
+    v1::ScrubStatus {
+        running: report.running,
+        started_ms: report.started_ms,
+        bodies: report.bodies,
+        bytes: report.bytes,
+        rounds: report.rounds,
+        finished_ms: report.finished_ms,
+        took_ms: report.took_ms,
+        rotten: report.rotten,
+        unreadable: report.unreadable,
+        absent: report.absent,
+        repaired: report.repaired,
+        open: report.open,
+    }
 }
 
 #[cfg(test)]

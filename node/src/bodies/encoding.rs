@@ -122,3 +122,46 @@ fn open(stored: &StoredBody) -> Result<Bytes, BodiesError> {
     }
     Ok(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut out = vec![0; bytes];
+        blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut out);
+        out
+    }
+
+    fn stored(body: Vec<u8>) -> StoredBody {
+        let body = Bytes::from(body);
+        encode(ShardId(1), hash_of(&body), &body)
+    }
+
+    #[test]
+    fn a_large_body_is_judged_by_its_beginning() {
+        let text = b"a line that repeats\r\n".repeat(20_000);
+        // What follows would compress; the probe stands for the whole, so that an archive is not compressed in vain.
+        let raw = stored([noise(PROBE_BYTES), text.clone()].concat());
+        assert_eq!((raw.encoding, raw.stored.len()), (RAW, PROBE_BYTES + text.len()));
+        assert_eq!(stored([text, noise(PROBE_BYTES)].concat()).encoding, ZSTD);
+    }
+
+    #[test]
+    fn a_beginning_that_compresses_does_not_make_a_longer_stored_form() {
+        let text = b"a line that repeats\r\n".repeat(PROBE_BYTES / 21 + 1);
+        let body = [text, noise(20 * PROBE_BYTES)].concat();
+        assert_eq!(stored(body).encoding, RAW, "it gains less than a tenth as a whole");
+    }
+
+    #[test]
+    fn a_gain_of_less_than_a_tenth_is_none() {
+        assert!(pays(1000, 899));
+        assert!(!pays(1000, 900));
+        assert!(!pays(0, 0));
+        for small in [Vec::new(), b"x".to_vec(), noise(200)] {
+            let stored = stored(small.clone());
+            assert_eq!((stored.encoding, &stored.stored[..]), (RAW, &small[..]));
+        }
+    }
+}

@@ -70,7 +70,7 @@ impl Bodies {
 
     /// Asks the sources one after the other, from a random one on. Each gets its share of the time that is left, so that a silent
     /// one does not use up the others'.
-    async fn fetch(
+    pub(super) async fn fetch(
         &self,
         shard: ShardId,
         hash: BodyHash,
@@ -179,7 +179,21 @@ impl GroupBodies {
         }
     }
 
-    fn take_off(&self, hash: BodyHash) {
+    /// Whether this body is named and not here.
+    pub(super) fn misses(&self, hash: BodyHash) -> bool {
+        self.missing_now().contains_key(&hash)
+    }
+
+    /// Up to `most` missing bodies behind `after`, in order.
+    pub(super) fn missing_behind(&self, after: Option<BodyHash>, most: usize) -> Vec<BodyHash> {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let missing = self.missing_now();
+        let names = missing.range((behind, Bound::Unbounded)).map(|(name, _)| *name);
+        names.take(most).collect()
+    }
+
+    /// This body is here, or nothing names it any more.
+    pub(super) fn take_off(&self, hash: BodyHash) {
         self.missing_now().remove(&hash);
     }
 
@@ -187,12 +201,7 @@ impl GroupBodies {
     /// How many came; `None` at the end, where `last` begins anew.
     async fn round(&self, last: &mut Option<BodyHash>) -> Option<usize> {
         let sources = self.sources();
-        let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let wanted: Vec<BodyHash> = {
-            let missing = self.missing_now();
-            let names = missing.range((behind, Bound::Unbounded)).map(|(name, _)| *name);
-            names.take(ROUND).collect()
-        };
+        let wanted = self.missing_behind(*last, ROUND);
         *last = wanted.last().copied();
         (*last)?;
         let rounds = futures::stream::iter(wanted.into_iter().map(|hash| {

@@ -5,6 +5,7 @@
 //! not here.
 //!
 //! * A put is done when the body is durable on a majority of every voter set of the membership that it was made under.
+//! * [`Scrub`] reads every body again and again, so that rot is found while peers still have good copies.
 //! * BLAKE3 is checked whenever a body is read or received. What does not match is never served; a peer's copy replaces it.
 //! * One copy per shard and hash. A body is found by account and message; nobody is given one for knowing its hash.
 //!
@@ -15,6 +16,7 @@ mod encoding;
 mod fetch;
 mod footer;
 mod replicate;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -32,6 +34,7 @@ use crate::peers::{PeerError, StoredBody, Transport};
 use encoding::Checked;
 pub use fetch::GroupBodies;
 pub use replicate::Members;
+pub use scrub::{BodyRows, Scrub, ScrubReport};
 use volume::Volumes;
 
 /// Why a body was not stored or not found.

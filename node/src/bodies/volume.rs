@@ -1,6 +1,7 @@
 //! Volumes: a journal that keeps its segments, and a locator that finds a body in them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,7 +35,7 @@ struct BodyHead {
 }
 first_version!(BodyHead, 51);
 
-type Key = (ShardId, BodyHash);
+pub(super) type Key = (ShardId, BodyHash);
 
 /// Where a body is.
 enum Slot {
@@ -43,8 +44,8 @@ enum Slot {
     At(Location),
 }
 
-/// Looked up by key and never iterated but for counting: order does not matter.
-type Slots = HashMap<Key, Slot>;
+/// In order, so that the scrub goes through them in pages, however many there are.
+type Slots = BTreeMap<Key, Slot>;
 
 /// Volumes on this node's disk.
 #[derive(Clone)]
@@ -108,6 +109,14 @@ impl Replay for Found {
             self.slots.insert((entry.shard, entry.hash), Slot::At(at));
         }
         false
+    }
+
+    fn lost(&mut self, segment: u64) -> bool {
+        tracing::error!(
+            segment,
+            "the file of a volume is gone; its bodies come back from the peers"
+        );
+        true
     }
 
     fn damaged(&mut self, segment: u64, offset: u32) -> bool {
@@ -292,6 +301,40 @@ impl Volumes {
         if matches!(slots.get(&key), Some(Slot::At(now)) if *now == at) {
             slots.remove(&key);
         }
+    }
+
+    /// Up to `most` bodies behind `after`, in order, with the bytes that each takes on disk.
+    pub fn stored_behind(&self, after: Option<Key>, most: usize) -> Vec<(Key, u32)> {
+        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let slots = self.slots();
+        let stored = slots
+            .range((behind, Bound::Unbounded))
+            .filter_map(|(key, slot)| match slot {
+                Slot::At(at) => Some((*key, at.payload_bytes)),
+                Slot::Writing(_) => None,
+            });
+        stored.take(most).collect()
+    }
+
+    /// Puts a good copy into the place of one that the disk does not give back. The old place is forgotten only while the new copy is
+    /// written, and stands again when that fails: a disk that answers nothing loses nothing by this.
+    ///
+    /// # Errors
+    /// `Volumes`.
+    pub async fn replace(&self, body: StoredBody) -> Result<(), BodiesError> {
+        let key = (body.shard, body.hash);
+        let old = match self.slots().get(&key) {
+            Some(Slot::At(at)) => Some(*at),
+            _ => None,
+        };
+        if let Some(old) = old {
+            self.forget(key, old);
+        }
+        let outcome = self.put(body).await;
+        if let (Err(_), Some(old)) = (&outcome, old) {
+            self.slots().entry(key).or_insert(Slot::At(old));
+        }
+        outcome
     }
 
     fn write_footer(&self, (segment, generation): (u64, u64), entries: Vec<FooterEntry>) {

@@ -8,6 +8,7 @@
 //! records, or use a node id again.
 
 mod barrier;
+mod body_rows;
 mod error;
 mod group;
 mod groups;

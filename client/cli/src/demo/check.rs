@@ -401,6 +401,7 @@ mod tests {
             disk_total_bytes: 0,
             bodies: 0,
             body_bytes: 0,
+            scrub: Default::default(),
         }
     }
 

@@ -60,6 +60,7 @@ fn status(node: u64, groups: Vec<GroupStatus>) -> (NodeId, Result<NodeStatus, St
         disk_total_bytes: 4 << 30,
         bodies: 12,
         body_bytes: 99_000,
+        scrub: Default::default(),
     };
     (NodeId(node), Ok(status))
 }
@@ -87,11 +88,11 @@ fn all_well() {
 
     cluster mail.example (abababababababababababababababab)
 
-    NODE  REGION  STATE    UPTIME  VERSION  DISK                 ADDRESS
-    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7421
-    2     centre  up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7422
-    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7423
-    4     sud     retired  -       -        -                    127.0.0.1:7424
+    NODE  REGION  STATE    UPTIME  VERSION  DISK                 SCRUB            ADDRESS
+    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7421
+    2     centre  up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7422
+    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7423
+    4     sud     retired  -       -        -                    -                127.0.0.1:7424
 
     GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
     0 (directory)  1       1,2,3     500        0,0,0  equal    complete  10
@@ -111,11 +112,11 @@ fn a_dead_node_degrades_and_is_named() {
 
     cluster mail.example (abababababababababababababababab)
 
-    NODE  REGION  STATE    UPTIME  VERSION  DISK                 ADDRESS
-    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7421
-    2     centre  down     -       -        -                    127.0.0.1:7422
-    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  127.0.0.1:7423
-    4     sud     retired  -       -        -                    127.0.0.1:7424
+    NODE  REGION  STATE    UPTIME  VERSION  DISK                 SCRUB            ADDRESS
+    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7421
+    2     centre  down     -       -        -                    -                127.0.0.1:7422
+    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7423
+    4     sud     retired  -       -        -                    -                127.0.0.1:7424
 
     GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
     0 (directory)  1       1,2,3     500        0,-,0  equal    complete  10
@@ -181,6 +182,36 @@ fn a_node_that_takes_no_writes_is_named_with_its_reason() {
     assert_eq!(
         report(&topology(), answers).problems,
         ["node 1 is failed: sync failed: disk full"]
+    );
+}
+
+#[test]
+fn what_the_scrub_found_is_shown_and_what_no_peer_gave_is_a_problem() {
+    let mut answers = healthy();
+    let scrub = &mut answers[0].1.as_mut().unwrap().scrub;
+    (
+        scrub.rounds,
+        scrub.rotten,
+        scrub.unreadable,
+        scrub.absent,
+        scrub.repaired,
+    ) = (1, 3, 1, 2, 6);
+    let mended = report(&topology(), answers.clone());
+    assert!(mended.healthy);
+    assert_eq!(node_cells(&mended.nodes[0])[6], "1 round, 6 found, 6 repaired");
+    assert_eq!(node_cells(&mended.nodes[3])[6], "-");
+    let scrub = &mut answers[0].1.as_mut().unwrap().scrub;
+    (scrub.repaired, scrub.open) = (4, 2);
+    let open = report(&topology(), answers);
+    let said = "node 1: 2 bodies are damaged or missing there and no peer gave them yet; see its log, and docs/operations/scrub.md";
+    assert_eq!(open.problems, [said]);
+    let value: serde_json::Value = serde_json::from_str(&output::json(&open)).unwrap();
+    assert_eq!(
+        (
+            &value["nodes"][0]["scrub"]["rotten"],
+            &value["nodes"][0]["scrub"]["open"]
+        ),
+        (&3.into(), &2.into())
     );
 }
 

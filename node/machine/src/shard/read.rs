@@ -207,6 +207,33 @@ pub fn released_bodies(
     })
 }
 
+/// Up to `most` bodies behind `after`, in order, that messages name: a page of [`bodies`] for whoever must not hold the view long. `most` counts
+/// rows, so that a page ends even where messages name nothing; the second part is where the next page begins, `None` at the end.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn bodies_behind(
+    view: &dyn View,
+    after: Option<BodyHash>,
+    most: usize,
+) -> Result<(Vec<BodyHash>, Option<BodyHash>), Fault> {
+    let range = keys::bodies();
+    // The key that follows directly.
+    let from = after.map_or(range.from, |after| [&keys::body(after)[..], &[0]].concat());
+    let (mut named, mut rows_seen, mut last) = (Vec::new(), 0, None);
+    view.scan(&from, &range.to, &mut |key, value| {
+        let hash = keys::hash_of(key).ok_or_else(rows::bad_key)?;
+        let body: rows::Body = rows::read(value, "body")?;
+        if body.references > 0 {
+            named.push(hash);
+        }
+        rows_seen += 1;
+        last = Some(hash);
+        Ok(if rows_seen < most { Flow::More } else { Flow::Stop })
+    })?;
+    Ok((named, last.filter(|_| rows_seen >= most)))
+}
+
 fn every_body(view: &dyn View, visit: &mut dyn FnMut(BodyHash, rows::Body) -> Result<(), Fault>) -> Result<(), Fault> {
     let range = keys::bodies();
     view.scan(&range.from, &range.to, &mut |key, value| {

@@ -162,7 +162,11 @@ impl ShardPlayer {
 
     pub fn show_bodies(&self) -> Result<String, String> {
         let mut lines = Vec::new();
+        let mut named = Vec::new();
         read::bodies(&self.view, &mut |hash, references, since| {
+            if references > 0 {
+                named.push(hash);
+            }
             let waits = if references == 0 {
                 format!(" waits since {since}")
             } else {
@@ -172,6 +176,21 @@ impl ShardPlayer {
             Ok(())
         })
         .map_err(fault)?;
+        // In pages it is the same, whatever their size.
+        for most in 1..4 {
+            let (mut paged, mut behind) = (Vec::new(), None);
+            loop {
+                let (page, next) = read::bodies_behind(&self.view, behind, most).map_err(fault)?;
+                paged.extend(page);
+                behind = next;
+                if behind.is_none() {
+                    break;
+                }
+            }
+            if paged != named {
+                return Err(format!("in pages of {most}: {paged:?}, whole: {named:?}"));
+            }
+        }
         read::released_bodies(&self.view, &mut |hash, epoch| {
             lines.push(format!("{} released in epoch {epoch}", names::body_name(hash)));
             Ok(())

@@ -3,6 +3,7 @@
 mod group;
 mod majority;
 mod rot;
+mod scrub;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
