@@ -36,6 +36,9 @@ impl Timing {
             election_timeout_min: self.election_min_ms,
             election_timeout_max: self.election_max_ms,
             enable_pre_vote: Some(true),
+            // A leader sends entries to its followers while it still syncs them itself, so they may be committed without its disk. If its
+            // power is cut then, it comes back without them: leading on in the same term it would give their indexes to other entries.
+            enable_leader_restore: Some(false),
             // Checkpoints are made by bytes of log, which raft does not count.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: malle_proto::limits::LOG_KEPT_ENTRIES,
