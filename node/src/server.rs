@@ -321,3 +321,6 @@ async fn follow_certificates(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) 
         }
     }
 }
+
+#[cfg(test)]
+mod power_cut;

@@ -194,7 +194,7 @@ impl MailApi {
     }
 
     /// One request of a client stream: an answer in any case, and one that the stream can carry.
-    pub(super) async fn answer(&self, peer: &Peer, request: MailRequest) -> MailReply {
+    pub(crate) async fn answer(&self, peer: &Peer, request: MailRequest) -> MailReply {
         let id = request.id;
         let wanted = match request.deadline_ms {
             0 => limits::DEFAULT_DEADLINE_MS,

@@ -94,7 +94,21 @@ impl Bodies {
         node: NodeId,
         transport: Arc<dyn Transport>,
     ) -> Result<Arc<Bodies>, BodiesError> {
-        let volumes = Volumes::open(disk, dir, node, limits::VOLUME_SEGMENT_BYTES)?;
+        Bodies::open_with(disk, dir, node, transport, limits::VOLUME_SEGMENT_BYTES)
+    }
+
+    /// As [`Bodies::open`], with volumes of this length.
+    ///
+    /// # Errors
+    /// See [`Bodies::open`].
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        node: NodeId,
+        transport: Arc<dyn Transport>,
+        volume_bytes: u64,
+    ) -> Result<Arc<Bodies>, BodiesError> {
+        let volumes = Volumes::open(disk, dir, node, volume_bytes)?;
         Ok(Bodies::over(volumes, node, transport))
     }
 

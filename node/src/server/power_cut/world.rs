@@ -1,0 +1,469 @@
+//! A cluster of three in one process: the node's own rooms on disks that lose what was not synced, joined by calls instead of sockets.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use malle_journal::{Disk, MemoryDisk};
+use malle_machine::shard;
+use malle_machine::view::Flow;
+use malle_proto::v1::{GroupStatus, RaftFrame};
+use malle_proto::{AccountId, BodyHash, MailboxId, NodeId, ShardId, limits};
+use malle_rt::Instant;
+use tokio::sync::mpsc;
+
+use super::super::PeerRooms;
+use super::plug::Plug;
+use crate::api::MailApi;
+use crate::bodies::Bodies;
+use crate::env::Env;
+use crate::index::{IndexError, IndexStore, MemoryIndex, Row};
+use crate::log::Logs;
+use crate::peers::{AppendStream, PeerError, PeerHandler, RaftCall, StoredBody, Transport};
+use crate::raft::{Group, Groups, GroupsSettings, RaftServer, Timing};
+use crate::state::{Indexes, OpenedIndex};
+
+pub(super) const SHARD: ShardId = ShardId(3);
+/// Small segments: every run recycles some.
+const LOG_SEGMENT_BYTES: u64 = 1 << 20;
+const VOLUME_SEGMENT_BYTES: u64 = 512 << 10;
+/// Leaders are missed for a fifth of a second, not for seconds: hundreds of cuts are waited for.
+const TIMING: Timing = Timing {
+    heartbeat_ms: 25,
+    election_min_ms: 150,
+    election_max_ms: 200,
+};
+
+pub(super) fn soon() -> Instant {
+    malle_rt::now() + Duration::from_secs(30)
+}
+
+/// Numbers that follow from a seed (splitmix64).
+#[derive(Clone)]
+pub(super) struct Chance(pub u64);
+
+impl Chance {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.next() % below
+    }
+}
+
+/// Who is switched on.
+#[derive(Default)]
+pub(super) struct Net {
+    on: RwLock<BTreeMap<NodeId, Life>>,
+}
+
+/// What answers for a node, from one start to the next cut.
+#[derive(Clone)]
+struct Life {
+    rooms: Arc<PeerRooms>,
+    alive: Arc<AtomicBool>,
+}
+
+impl Life {
+    fn is_on(&self) -> bool {
+        self.alive.load(Ordering::SeqCst)
+    }
+}
+
+/// One life of a node on the net: what it says after its power was cut is heard by nobody.
+struct Wire {
+    net: Arc<Net>,
+    alive: Arc<AtomicBool>,
+}
+
+impl Wire {
+    fn gone(node: NodeId) -> PeerError {
+        PeerError::Unreachable {
+            node,
+            reason: "no power".into(),
+        }
+    }
+
+    fn to(&self, node: NodeId) -> Result<Life, PeerError> {
+        let there = self.net.on.read().unwrap_or_else(PoisonError::into_inner);
+        let life = there.get(&node).filter(|life| life.is_on()).cloned();
+        life.filter(|_| self.alive.load(Ordering::SeqCst))
+            .ok_or(Wire::gone(node))
+    }
+
+    /// An answer that comes after the end of its asker or of its giver, or after the deadline, is none.
+    async fn within<T: Send>(
+        &self,
+        node: NodeId,
+        peer: &Life,
+        deadline: Instant,
+        answer: impl Future<Output = T> + Send,
+    ) -> Result<T, PeerError> {
+        let answer = malle_rt::timeout_at(deadline, answer).await;
+        if !peer.is_on() || !self.alive.load(Ordering::SeqCst) {
+            return Err(Wire::gone(node));
+        }
+        answer.map_err(|_| PeerError::Deadline(node))
+    }
+}
+
+#[async_trait]
+impl Transport for Wire {
+    async fn call(
+        &self,
+        to: NodeId,
+        call: RaftCall,
+        frame: RaftFrame,
+        deadline: Instant,
+    ) -> Result<RaftFrame, PeerError> {
+        let peer = self.to(to)?;
+        let from = NodeId(frame.from);
+        self.within(to, &peer, deadline, peer.rooms.call(from, call, frame))
+            .await
+    }
+
+    async fn append(&self, to: NodeId, _: Instant) -> Result<AppendStream, PeerError> {
+        let peer = self.to(to)?;
+        let (out, mut sent) = mpsc::channel::<RaftFrame>(limits::APPEND_WINDOW_REQUESTS);
+        let (deliver, frames) = mpsc::channel(limits::APPEND_WINDOW_REQUESTS);
+        let (answer, mut answered) = mpsc::channel(limits::APPEND_WINDOW_REQUESTS);
+        let (tell, answers) = mpsc::channel(limits::APPEND_WINDOW_REQUESTS);
+        let asker = self.alive.clone();
+        let both_on = {
+            let peer = peer.clone();
+            move || peer.is_on() && asker.load(Ordering::SeqCst)
+        };
+        let on = both_on.clone();
+        malle_rt::spawn(async move {
+            let Some(first) = sent.recv().await else { return };
+            let from = NodeId(first.from);
+            malle_rt::spawn(async move { peer.rooms.append(from, frames, answer).await });
+            let mut next = Some(first);
+            while let Some(frame) = next {
+                if !on() || deliver.send(frame).await.is_err() {
+                    return;
+                }
+                next = sent.recv().await;
+            }
+        });
+        malle_rt::spawn(async move {
+            while let Some(frame) = answered.recv().await {
+                if !both_on() || tell.send(Ok(frame)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(AppendStream { out, answers })
+    }
+
+    async fn snapshot(
+        &self,
+        to: NodeId,
+        head: RaftFrame,
+        size: u64,
+        chunks: mpsc::Receiver<Bytes>,
+        deadline: Instant,
+    ) -> Result<RaftFrame, PeerError> {
+        let peer = self.to(to)?;
+        let from = NodeId(head.from);
+        self.within(to, &peer, deadline, peer.rooms.snapshot(from, head, size, chunks))
+            .await
+    }
+
+    async fn put_body(&self, to: NodeId, body: StoredBody, deadline: Instant) -> Result<(), PeerError> {
+        let peer = self.to(to)?;
+        let put = self.within(to, &peer, deadline, peer.rooms.put_body(body)).await?;
+        put.map_err(|reason| PeerError::Refused { node: to, reason })
+    }
+
+    async fn get_body(
+        &self,
+        to: NodeId,
+        shard: ShardId,
+        hash: BodyHash,
+        deadline: Instant,
+    ) -> Result<StoredBody, PeerError> {
+        let peer = self.to(to)?;
+        let got = self
+            .within(to, &peer, deadline, peer.rooms.get_body(shard, hash))
+            .await?;
+        let refused = |reason| PeerError::Refused { node: to, reason };
+        got.map_err(refused)?.ok_or_else(|| refused("not here".into()))
+    }
+
+    async fn replica(&self, to: NodeId, shard: ShardId, deadline: Instant) -> Result<GroupStatus, PeerError> {
+        let peer = self.to(to)?;
+        let status = self.within(to, &peer, deadline, peer.rooms.replica(shard)).await?;
+        status.ok_or(PeerError::Refused {
+            node: to,
+            reason: "no replica".into(),
+        })
+    }
+}
+
+/// The view of one node's group. What a cut leaves of it is decided by [`View::cut`].
+#[derive(Default)]
+pub(super) struct View {
+    kept: Mutex<Option<(Arc<MemoryIndex>, [u8; 16])>>,
+}
+
+impl View {
+    /// The view after a cut: gone, as it is, an image of it that lacks some rows, or one with a row that is not what was written.
+    pub fn cut(&self, chance: &mut Chance) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((store, uuid)) = kept.take() else { return };
+        let fate = chance.below(4);
+        if fate == 0 {
+            return;
+        }
+        let mut rows: Vec<Row> = Vec::new();
+        store
+            .scan(&[], &[0xFF; 64], &mut |key, value| {
+                rows.push((key.to_vec(), Some(Bytes::copy_from_slice(value))));
+                Ok(Flow::More)
+            })
+            .expect("memory does not fail");
+        if fate == 2 && !rows.is_empty() {
+            let keep = chance.below(rows.len() as u64) as usize;
+            rows.truncate(keep);
+        }
+        if fate == 3 && !rows.is_empty() {
+            let changed = chance.below(rows.len() as u64) as usize;
+            rows[changed].1 = Some(Bytes::from_static(b"not what was written"));
+        }
+        let copy = MemoryIndex::new();
+        for some in rows.chunks(1024) {
+            copy.apply_batch(some).expect("memory does not fail");
+        }
+        *kept = Some((Arc::new(copy), uuid));
+    }
+}
+
+struct Views(Arc<View>);
+
+#[async_trait]
+impl Indexes for Views {
+    async fn open(&self, _: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+        let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let created = kept.is_none();
+        let (store, uuid) = kept.get_or_insert_with(|| (Arc::new(MemoryIndex::new()), fresh_uuid));
+        Ok(OpenedIndex {
+            store: store.clone(),
+            uuid: *uuid,
+            created,
+        })
+    }
+
+    async fn set_aside(&self, _: ShardId, _: u64) -> std::io::Result<()> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(())
+    }
+}
+
+/// A node while its power is on.
+pub(super) struct Running {
+    pub group: Arc<Group>,
+    pub api: MailApi,
+    pub bodies: Arc<Bodies>,
+    groups: Arc<Groups>,
+    alive: Arc<AtomicBool>,
+}
+
+/// A node's disk and view, and the node while it is on.
+pub(super) struct Machine {
+    id: NodeId,
+    pub disk: MemoryDisk,
+    /// Its disk answers syncs without making them.
+    lies: bool,
+    view: Arc<View>,
+    running: RwLock<Option<Arc<Running>>>,
+    pub rebuilds: std::sync::atomic::AtomicU64,
+}
+
+/// Three machines.
+pub(super) struct World {
+    net: Arc<Net>,
+    env: Env,
+    pub machines: Vec<Machine>,
+    pub accounts: Vec<(AccountId, MailboxId)>,
+}
+
+impl World {
+    /// Starts three nodes with this many accounts; on disks that lie about syncs when asked for.
+    pub async fn start(accounts: usize, seed: u64, lies: bool) -> Arc<World> {
+        let env = Env::manual(1_800_000_000_000, seed).0;
+        let machine = |id| Machine {
+            id: NodeId(id),
+            disk: MemoryDisk::new(),
+            lies,
+            view: Arc::default(),
+            running: RwLock::default(),
+            rebuilds: Default::default(),
+        };
+        let mut world = World {
+            net: Arc::default(),
+            env: env.clone(),
+            machines: (1..=3).map(machine).collect(),
+            accounts: Vec::new(),
+        };
+        for machine in &world.machines {
+            world.power_on(machine).await;
+        }
+        let members: BTreeMap<NodeId, String> = (1..=3).map(|id| (NodeId(id), format!("node-{id}"))).collect();
+        let first = world.machines[0].running().expect("it was started");
+        first.group.initialize(members).await.expect("a fresh group");
+        let grants: Vec<shard::AccountGrant> = (0..accounts)
+            .map(|_| shard::AccountGrant {
+                account: env.account_id(),
+                quota_bytes: limits::DEFAULT_QUOTA_BYTES,
+                suspended: false,
+                mailboxes: std::array::from_fn(|_| env.mailbox_id()),
+            })
+            .collect();
+        world.accounts = grants.iter().map(|grant| (grant.account, grant.mailboxes[0])).collect();
+        let world = Arc::new(world);
+        let open = shard::Op::OpenAccounts {
+            accounts: grants,
+            through: 1,
+        };
+        loop {
+            let leader = world.leader().await;
+            if leader.group.propose_shard(open.clone(), soon()).await.is_ok() {
+                return world;
+            }
+        }
+    }
+
+    pub async fn power_on(&self, machine: &Machine) {
+        let alive = Arc::new(AtomicBool::new(true));
+        let disk: Arc<dyn Disk> = Arc::new(Plug {
+            disk: machine.disk.clone(),
+            alive: alive.clone(),
+            lies: machine.lies,
+        });
+        let wire: Arc<dyn Transport> = Arc::new(Wire {
+            net: self.net.clone(),
+            alive: alive.clone(),
+        });
+        let at = |name: &str| PathBuf::from("/node").join(name);
+        for name in ["log", "volumes", "checkpoints", "snapshots"] {
+            disk.create_dir_all(&at(name)).expect("a directory");
+        }
+        let bodies = Bodies::open_with(
+            disk.clone(),
+            &at("volumes"),
+            machine.id,
+            wire.clone(),
+            VOLUME_SEGMENT_BYTES,
+        );
+        let bodies = bodies.expect("volumes open after any cut");
+        let logs = Logs::open_with(disk.clone(), &at("log"), machine.id, LOG_SEGMENT_BYTES);
+        let groups = Groups::new(GroupsSettings {
+            node: machine.id,
+            cluster: "test".into(),
+            timing: TIMING,
+            env: self.env.clone(),
+            disk: disk.clone(),
+            dir: at("checkpoints"),
+            logs: Arc::new(logs.expect("the log opens after any cut")),
+            indexes: Arc::new(Views(machine.view.clone())),
+            bodies: bodies.clone(),
+            transport: wire,
+            addresses: Arc::default(),
+        });
+        let group = groups.open(SHARD).await.expect("the group opens after any cut");
+        machine.rebuilds.fetch_add(group.state().rebuilds(), Ordering::SeqCst);
+        let rooms = PeerRooms {
+            raft: RaftServer::new(groups.clone(), disk, at("snapshots")),
+            groups: groups.clone(),
+            bodies: bodies.clone(),
+        };
+        self.net.on.write().unwrap_or_else(PoisonError::into_inner).insert(
+            machine.id,
+            Life {
+                rooms: Arc::new(rooms),
+                alive: alive.clone(),
+            },
+        );
+        let running = Running {
+            api: MailApi::new(groups.clone(), bodies.clone(), self.env.clone()),
+            group,
+            bodies,
+            groups,
+            alive,
+        };
+        *machine.running.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(running));
+    }
+
+    /// Cuts the power of these machines at one moment, some of them between a write and its sync.
+    pub async fn cut(&self, machines: &[&Machine], chance: &mut Chance) {
+        let seed = chance.next();
+        if chance.below(2) == 0 {
+            for machine in machines {
+                machine.disk.crash_at_sync(chance.below(4) as u32, seed);
+            }
+            // Under load a sync comes soon; when none does, the cut below is the one that counts.
+            let until = malle_rt::now() + Duration::from_millis(50);
+            while malle_rt::now() < until && machines.iter().all(|machine| machine.still_syncs()) {
+                malle_rt::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let ended: Vec<Arc<Running>> = machines.iter().filter_map(|machine| self.switch_off(machine)).collect();
+        for machine in machines {
+            machine.disk.crash(chance.next());
+            machine.view.cut(chance);
+        }
+        for running in ended {
+            // The dead process's tasks end by themselves; whatever they still do reaches neither disk nor net.
+            malle_rt::spawn(async move { running.groups.close().await });
+        }
+    }
+
+    fn switch_off(&self, machine: &Machine) -> Option<Arc<Running>> {
+        self.net
+            .on
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&machine.id);
+        let running = machine.running.write().unwrap_or_else(PoisonError::into_inner).take()?;
+        running.alive.store(false, Ordering::SeqCst);
+        Some(running)
+    }
+
+    /// Waits for a node that leads.
+    pub async fn leader(&self) -> Arc<Running> {
+        let until = soon();
+        loop {
+            let leads = self
+                .machines
+                .iter()
+                .filter_map(Machine::running)
+                .find(|running| running.group.is_leader());
+            if let Some(running) = leads {
+                return running;
+            }
+            assert!(malle_rt::now() < until, "no leader within 30 s");
+            malle_rt::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Machine {
+    pub fn running(&self) -> Option<Arc<Running>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn still_syncs(&self) -> bool {
+        let Some(running) = self.running() else { return false };
+        running.groups.journal_failure().is_none() && running.bodies.failed().borrow().is_none()
+    }
+}
