@@ -12,7 +12,6 @@ mod plug;
 mod world;
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use load::Load;
 use world::{Chance, Machine, World};
@@ -49,7 +48,7 @@ async fn cut_under_load(cut: Cut, cuts: u64, seed: u64, lies: bool) -> Vec<Strin
         let until = world::soon();
         while load.acknowledged.load(Ordering::SeqCst) < enough {
             assert!(malle_rt::now() < until, "seed {seed}: the load stands still");
-            malle_rt::sleep(Duration::from_millis(1)).await;
+            world::pause().await;
         }
         let victims: Vec<&Machine> = match cut {
             Cut::One => vec![&world.machines[chance.below(3) as usize]],
@@ -75,8 +74,7 @@ async fn cut_under_load(cut: Cut, cuts: u64, seed: u64, lies: bool) -> Vec<Strin
         load.acknowledged.load(Ordering::SeqCst),
         load.reads.load(Ordering::SeqCst),
     );
-    let broken = load.broken.lock().expect("the clients have ended").clone();
-    broken
+    load.broken_so_far()
 }
 
 async fn nothing_is_lost(cut: Cut, cuts: u64, seed: u64) {

@@ -12,7 +12,7 @@ use malle_proto::v1::mail_request::Call;
 use malle_proto::v1::{self, MailRequest};
 use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, OpId, Uid};
 
-use super::world::{Chance, SHARD, World, soon};
+use super::world::{Chance, SHARD, World, pause, soon};
 use crate::bodies::Bodies;
 use crate::raft::Barrier;
 use crate::security::{GatewayRoles, Identity, Peer};
@@ -64,6 +64,10 @@ impl Load {
 
     pub fn report(&self, broken: String) {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).push(broken);
+    }
+
+    pub fn broken_so_far(&self) -> Vec<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn stopped(&self) -> bool {
@@ -125,7 +129,7 @@ impl Load {
             {
                 break stored.uid;
             }
-            malle_rt::sleep(Duration::from_millis(5)).await;
+            pause().await;
         };
         let promised = Promised {
             hash: Bodies::hash_of(&mail),
@@ -144,7 +148,7 @@ impl Load {
             let deadline = malle_rt::now() + Duration::from_secs(2);
             match leader.group.propose_shard(op.clone(), deadline).await {
                 Ok(outcome) => return outcome,
-                Err(_) => malle_rt::sleep(Duration::from_millis(5)).await,
+                Err(_) => pause().await,
             }
         }
     }
@@ -228,7 +232,7 @@ impl Load {
                     }
                 }
             }
-            malle_rt::sleep(Duration::from_millis(5)).await;
+            pause().await;
         }
     }
 
@@ -294,7 +298,7 @@ impl Load {
             if malle_rt::now() >= until {
                 return self.report(format!("replicas do not agree: {digests:?}"));
             }
-            malle_rt::sleep(Duration::from_millis(10)).await;
+            pause().await;
         }
     }
 }

@@ -42,6 +42,11 @@ pub(super) fn soon() -> Instant {
     malle_rt::now() + Duration::from_secs(30)
 }
 
+/// Between two looks at a condition, and before a client asks again.
+pub(super) async fn pause() {
+    malle_rt::sleep(Duration::from_millis(2)).await;
+}
+
 /// Numbers that follow from a seed (splitmix64).
 #[derive(Clone)]
 pub(super) struct Chance(pub u64);
@@ -414,7 +419,7 @@ impl World {
             // Under load a sync comes soon; when none does, the cut below is the one that counts.
             let until = malle_rt::now() + Duration::from_millis(50);
             while malle_rt::now() < until && machines.iter().all(|machine| machine.still_syncs()) {
-                malle_rt::sleep(Duration::from_millis(1)).await;
+                pause().await;
             }
         }
         let ended: Vec<Arc<Running>> = machines.iter().filter_map(|machine| self.switch_off(machine)).collect();
@@ -452,7 +457,7 @@ impl World {
                 return running;
             }
             assert!(malle_rt::now() < until, "no leader within 30 s");
-            malle_rt::sleep(Duration::from_millis(5)).await;
+            pause().await;
         }
     }
 }
