@@ -52,6 +52,10 @@ pub trait View {
 
     /// Visits the rows with `from <= key < to` in descending order.
     fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault>;
+
+    /// The machine knows that this key has no row, because a counter that never falls is part of it. A view that would have to look for
+    /// the row later need not.
+    fn has_none(&self, _key: &[u8]) {}
 }
 
 /// What a command changes: rows for the batch, and news for the rooms around the machine.
@@ -101,6 +105,12 @@ impl<'v> Draft<'v> {
         self.writes.rows.insert(key, Some(value.into()));
     }
 
+    /// Writes a row under a key that was never used: a counter that never falls is part of it.
+    pub fn put_new(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        self.has_none(&key);
+        self.put(key, value);
+    }
+
     /// Removes a row.
     pub fn remove(&mut self, key: Vec<u8>) {
         self.writes.rows.insert(key, None);
@@ -146,6 +156,10 @@ impl View for Draft<'_> {
 
     fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), Fault> {
         self.merged(from, to, true, visit)
+    }
+
+    fn has_none(&self, key: &[u8]) {
+        self.base.has_none(key);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing else writes a row of a message, so nothing else can give a UID or forget a counter. A UID is one above all that the mailbox
 //! ever gave; UIDNEXT never falls, whatever is expunged.
 
+use bytes::Bytes;
 use malle_proto::{MailboxId, ModSeq, Uid};
 
 use super::apply::Step;
@@ -34,13 +35,15 @@ pub(super) fn insert(
     if flags.system & Flags::DELETED != 0 {
         rows::mark(edit.draft, keys::deleted(edit.id, mailbox.id, uid));
     }
-    rows::mark(edit.draft, keys::change(edit.id, mailbox.id, modseq, uid));
-    rows::put(edit.draft, keys::content(edit.id, mailbox.id, uid), content);
+    // UIDNEXT and the MODSEQ never fall: nothing stands under these keys.
+    edit.draft
+        .put_new(keys::change(edit.id, mailbox.id, modseq, uid), Bytes::new());
+    rows::put_new(edit.draft, keys::content(edit.id, mailbox.id, uid), content);
     let state = rows::State {
         modseq: modseq.0,
         flags,
     };
-    rows::put(edit.draft, keys::state(edit.id, mailbox.id, uid), &state);
+    rows::put_new(edit.draft, keys::state(edit.id, mailbox.id, uid), &state);
     edit.note_change(mailbox.id, false);
     Ok((uid, modseq))
 }

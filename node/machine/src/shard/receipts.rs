@@ -47,7 +47,7 @@ pub(super) fn keep(edit: &mut Edit<'_, '_>, class: Class, op_id: OpId, outcome: 
     edit.row.receipts_due_ms = edit.row.receipts_due_ms.min(turn.expires_ms);
     let number = edit.row.receipts_written;
     edit.row.receipts_written += 1;
-    rows::put(edit.draft, keys::turn(edit.id, class as u8, number), &turn);
+    rows::put_new(edit.draft, keys::turn(edit.id, class as u8, number), &turn);
     rows::put(edit.draft, keys::receipt(edit.id, op_id), &receipt);
     if class == Class::Interactive {
         edit.row.interactive_receipts += 1;

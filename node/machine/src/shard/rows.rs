@@ -204,12 +204,21 @@ pub(super) fn read<T: Record>(value: &[u8], what: &'static str) -> Result<T, Fau
 
 /// Writes a row.
 pub(super) fn put<T: Record>(draft: &mut Draft<'_>, key: Vec<u8>, row: &T) {
+    draft.put(key, bounded(row));
+}
+
+/// As [`put`], under a key that was never used.
+pub(super) fn put_new<T: Record>(draft: &mut Draft<'_>, key: Vec<u8>, row: &T) {
+    draft.put_new(key, bounded(row));
+}
+
+fn bounded<T: Record>(row: &T) -> Bytes {
     let value = encode(row);
     debug_assert!(
         value.len() <= limits::ROW_VALUE_MAX_BYTES,
         "every field of a row is bounded"
     );
-    draft.put(key, value);
+    value
 }
 
 /// Writes a row of an index.
