@@ -111,9 +111,15 @@ pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
 
 // --- raft, journal, index --------------------------------------------------------------------------------------------
 
+/// A body up to this rides to the followers with the entry that names it; a larger one goes ahead of its entry, so that the entries
+/// behind it do not wait for it.
+pub const RIDER_MAX_BYTES: usize = 64 * 1024;
+/// Riders of applied entries that a leader keeps in memory for followers that lag: a few append requests of them. A follower that is
+/// further behind fetches the bodies.
+pub const RIDERS_KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// A raft entry stays below this, so that a heartbeat never waits behind one (decision 4).
 pub const RAFT_ENTRY_MAX_BYTES: usize = 64 * 1024;
-/// Entries of one append request, in bytes.
+/// Entries of one append request with their riders, in bytes.
 pub const APPEND_REQUEST_MAX_BYTES: usize = 1024 * 1024;
 /// Append requests in flight to one follower of one group.
 pub const APPEND_WINDOW_REQUESTS: usize = 32;

@@ -1,4 +1,5 @@
-//! A mail comes in: its body durable on a majority, then the command that names it.
+//! A mail comes in: a small body rides to the followers with the command that names it, a large one goes ahead. Either way the command
+//! is committed only with the body durable on a majority.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use prost::Message;
 use super::error::Refused;
 use super::mail::{Asked, MailApi};
 use super::room::Taken;
-use crate::bodies::{Bodies, Members};
+use crate::bodies::{Bodies, Members, StoredBody};
 use crate::mime;
 use crate::raft::{Group, GroupError};
 use crate::security::{Identity, Peer};
@@ -167,6 +168,56 @@ pub(super) fn body(body: Option<v1::Body>) -> Result<Incoming, Refused> {
     }
 }
 
+/// How a body comes to the followers.
+enum Way {
+    /// With the entry that names it.
+    Rides(StoredBody),
+    /// It is on a majority of these.
+    Ahead(Members),
+}
+
+impl Way {
+    /// The members changed since: the body must be put again.
+    fn is_void(&self, group: &Group) -> bool {
+        match self {
+            Way::Rides(_) => false,
+            Way::Ahead(members) => *members != group.members(),
+        }
+    }
+
+    fn rider(self) -> Option<StoredBody> {
+        match self {
+            Way::Rides(stored) => Some(stored),
+            Way::Ahead(_) => None,
+        }
+    }
+}
+
+/// A body that a command may name.
+struct Carried {
+    put: BodyPut,
+    way: Way,
+}
+
+/// What is kept of a mail beside its body.
+struct Summarized {
+    summary: Bytes,
+    thread_keys: Vec<[u8; 16]>,
+}
+
+async fn summarize(bytes: &Bytes) -> Summarized {
+    let summarized = if bytes.len() <= SUMMARY_INLINE_BYTES {
+        mime::summarize(bytes)
+    } else {
+        let bytes = bytes.clone();
+        malle_rt::blocking(move || mime::summarize(&bytes)).await
+    };
+    Summarized {
+        summary: summarized.summary.encode_to_vec().into(),
+        thread_keys: summarized.thread_keys,
+    }
+}
+
 impl MailApi {
     /// Proposes the command that `op` makes of the mail; puts the body again where that is needed.
     pub(super) async fn take_in(
@@ -181,33 +232,30 @@ impl MailApi {
         }
         let (bytes, _room) = self.bytes_of(asked, incoming).await?;
         let _share = group.take_in(bytes.len())?;
-        let summarized = if bytes.len() <= SUMMARY_INLINE_BYTES {
-            mime::summarize(&bytes)
-        } else {
-            let bytes = bytes.clone();
-            malle_rt::blocking(move || mime::summarize(&bytes)).await
-        };
-        let summary = Bytes::from(summarized.summary.encode_to_vec());
         let mut outcome = Outcome::Refused(Refusal::StaleBody);
+        let Summarized { summary, thread_keys } = summarize(&bytes).await;
         for _ in 0..PUTS_MAX {
-            let (body, members) = self.put_or_known(group, &bytes, deadline).await?;
-            let summary = if summary.len() <= limits::INLINE_SUMMARY_MAX_BYTES {
-                Summary::Inline(summary.clone())
-            } else {
-                Summary::Beside(self.put_or_known(group, &summary, deadline).await?.0)
-            };
-            // A put counts for the membership it was made under: a change since then asks for another.
-            if group.members() != members {
+            let mut carried = vec![self.carry(group, &bytes, deadline).await?];
+            if summary.len() > limits::INLINE_SUMMARY_MAX_BYTES {
+                carried.push(self.carry(group, &summary, deadline).await?);
+            }
+            // A put ahead counts for the membership it was made under: a change since then asks for another.
+            if carried.iter().any(|body| body.way.is_void(group)) {
                 continue;
             }
+            let body = carried[0].put;
             let mail = NewMail {
                 body,
-                summary,
+                summary: match carried.get(1) {
+                    Some(beside) => Summary::Beside(beside.put),
+                    None => Summary::Inline(summary.clone()),
+                },
                 email_id: self.env.email_id(),
                 fresh_thread: self.env.thread_id(),
-                thread_keys: summarized.thread_keys.clone(),
+                thread_keys: thread_keys.clone(),
             };
-            outcome = group.propose_shard(op(mail), deadline).await?;
+            let riders: Vec<StoredBody> = carried.into_iter().filter_map(|body| body.way.rider()).collect();
+            outcome = group.propose_mail(op(mail), riders, deadline).await?;
             if !is_stale(&outcome) {
                 return Ok(outcome);
             }
@@ -241,6 +289,25 @@ impl MailApi {
         }
         let bytes = bytes?;
         Ok((bytes, Some(room)))
+    }
+
+    /// Makes a body durable where it must be before a command names it.
+    async fn carry(&self, group: &Group, bytes: &Bytes, deadline: Instant) -> Result<Carried, Refused> {
+        if bytes.len() > limits::RIDER_MAX_BYTES {
+            let (put, members) = self.put_or_known(group, bytes, deadline).await?;
+            let way = Way::Ahead(members);
+            return Ok(Carried { put, way });
+        }
+        // Read before the body is kept anywhere: collection after this point makes the command stale instead of losing the body.
+        let epoch = group.body_epoch()?;
+        let stored = Bodies::stored_form(group.shard(), bytes.clone()).await;
+        let put = BodyPut {
+            hash: stored.hash,
+            size: stored.size,
+            epoch,
+        };
+        let way = Way::Rides(stored);
+        Ok(Carried { put, way })
     }
 
     async fn put_or_known(

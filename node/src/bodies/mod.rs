@@ -4,7 +4,10 @@
 //! fetches what is missing. [`GroupBodies`] follows one group: it hears which bodies applied entries name and fetches those that are
 //! not here.
 //!
-//! * A put is done when the body is durable on a majority of every voter set of the membership that it was made under.
+//! * A small body rides with the entry that names it: on every node the entry goes into the log only once the body is durable there
+//!   ([`Bodies::keep`] on the leader, [`Bodies::receive`] on a follower; `raft` carries it).
+//! * A larger one goes ahead: a put is done when the body is durable on a majority of every voter set of the membership that it was
+//!   made under.
 //! * [`Scrub`] reads every body again and again, so that rot is found while peers still have good copies.
 //! * BLAKE3 is checked whenever a body is read or received. What does not match is never served; a peer's copy replaces it.
 //! * One copy per shard and hash. A body is found by account and message; nobody is given one for knowing its hash.
@@ -25,11 +28,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use bytes::Bytes;
 use malle_journal::{Disk, JournalError};
 use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use tokio::sync::Semaphore;
 
-use crate::peers::{PeerError, StoredBody, Transport};
+pub use crate::peers::StoredBody;
+use crate::peers::{PeerError, Transport};
 
 use encoding::Checked;
 pub use fetch::GroupBodies;
@@ -126,6 +131,21 @@ impl Bodies {
     /// Whether a durable copy is here.
     pub fn has(&self, shard: ShardId, hash: BodyHash) -> bool {
         self.volumes.has(shard, hash)
+    }
+
+    /// The stored form of a body, under its name.
+    pub async fn stored_form(shard: ShardId, body: Bytes) -> StoredBody {
+        let size = body.len() as u64;
+        let stored = move || encoding::encode(shard, encoding::hash_of(&body), &body);
+        encoding::off_the_way(size, stored).await
+    }
+
+    /// Makes a body durable here that rides to the other replicas with the entry that names it. Its name was made or checked by the caller.
+    ///
+    /// # Errors
+    /// `Volumes`.
+    pub async fn keep(&self, stored: StoredBody) -> Result<(), BodiesError> {
+        self.volumes.put(stored).await
     }
 
     /// Takes a body from a peer: checked, then durable.

@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use malle_journal::{Durability, Journal, JournalError, Location, Record};
 use malle_machine::format;
+use malle_proto::v1::Rider;
 use malle_proto::{ShardId, limits};
+use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use tokio::sync::watch;
 
+use super::hand_over::{Batch, HandOver};
 use super::records::{EntryRecord, FloorRecord, HeadRecord, LogIdRecord, TruncateRecord};
 use super::types::{Entry, LogId};
 
@@ -31,6 +34,14 @@ pub(super) struct Slot {
     pub cached: Option<Bytes>,
     /// Bytes of the encoded entry.
     pub length: usize,
+    /// Bodies that go with the entry, while this node proposed it and followers may still want them.
+    pub riders: Vec<Rider>,
+}
+
+impl Slot {
+    fn riding_bytes(&self) -> usize {
+        self.riders.iter().map(|rider| rider.stored.len()).sum()
+    }
 }
 
 /// What the log of a group holds.
@@ -47,6 +58,10 @@ pub(super) struct Contents {
     pub bytes_since_checkpoint: u64,
     /// Entries below this index are no longer cached: eviction goes on from here.
     pub cached_from: u64,
+    /// Entries below this index have no riders any more.
+    pub riding_from: u64,
+    /// Bytes of all riders.
+    pub riding_bytes: usize,
 }
 
 impl Contents {
@@ -85,6 +100,7 @@ pub(super) struct Shared {
     pub synced: watch::Sender<u64>,
     /// Bytes of cached entries of all groups of the node.
     pub cache_bytes: Arc<AtomicUsize>,
+    pub hand_over: HandOver,
 }
 
 /// The log of one group. Cheap to clone; all clones are one log.
@@ -113,6 +129,7 @@ impl GroupLog {
                 contents: Mutex::new(contents),
                 synced,
                 cache_bytes,
+                hand_over: HandOver::default(),
             }),
         }
     }
@@ -177,42 +194,60 @@ impl GroupLog {
         }
     }
 
-    /// Puts entries in and hands them to the journal; `done` is called once, after the last one is synced or the journal failed.
+    /// Puts entries in and hands them to the journal, each behind the bodies that ride with it; `done` is called once, after the last one
+    /// is synced or will never be.
     pub(super) async fn append_entries(
         &self,
         entries: Vec<Entry>,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
     ) -> io::Result<()> {
-        let encoded: Vec<(LogId, Bytes)> = entries
-            .iter()
-            .map(|entry| (entry.log_id(), format::encode(&EntryRecord::from(entry))))
-            .collect();
-        let Some(last) = encoded.last().map(|(id, _)| *id) else {
-            done(Ok(()));
-            return Ok(());
+        let mut batch = Batch {
+            entries: Vec::with_capacity(entries.len()),
+            riders: Vec::new(),
+            done: Box::new(done),
         };
         {
             let mut contents = self.contents();
-            for (id, bytes) in &encoded {
+            for entry in entries {
+                let (id, bytes) = (entry.log_id(), format::encode(&EntryRecord::from(&entry)));
                 if let Some(before) = contents.last()
                     && before.index + 1 != id.index
                 {
                     return Err(io::Error::other(format!("entry {id} does not follow {before}")));
                 }
-                contents.bytes_since_checkpoint += bytes.len() as u64;
-                contents.slots.push_back(Slot {
-                    id: *id,
+                let riders = match entry.payload {
+                    EntryPayload::Normal(proposal) => proposal.riders,
+                    EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+                };
+                batch.riders.extend(riders.iter().cloned());
+                batch.entries.push((id, bytes.clone()));
+                let slot = Slot {
+                    id,
                     at: None,
-                    cached: Some(bytes.clone()),
                     length: bytes.len(),
-                });
-                self.shared.cache_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+                    cached: Some(bytes),
+                    riders,
+                };
+                contents.bytes_since_checkpoint += slot.length as u64;
+                contents.riding_bytes += slot.riding_bytes();
+                self.shared.cache_bytes.fetch_add(slot.length, Ordering::Relaxed);
+                contents.slots.push_back(slot);
             }
         }
-        let mut done = Some(done);
-        for (id, bytes) in encoded {
+        if batch.entries.is_empty() {
+            (batch.done)(Ok(()));
+            return Ok(());
+        }
+        self.hand_over(batch).await
+    }
+
+    /// Gives a batch to the journal.
+    pub(super) async fn submit(&self, batch: Batch) {
+        let last = batch.entries.last().map(|(id, _)| *id);
+        let mut done = Some(batch.done);
+        for (id, bytes) in batch.entries {
             let log = self.clone();
-            let mut finish = if id == last { done.take() } else { None };
+            let mut finish = if Some(id) == last { done.take() } else { None };
             let completion = move |result: Result<Location, JournalError>| {
                 if let Ok(at) = &result {
                     log.synced(id, *at);
@@ -224,7 +259,6 @@ impl GroupLog {
             let record = Record::new(self.group(), KIND_ENTRY, vec![bytes]);
             self.shared.journal.submit(record, Durability::Sync, completion).await;
         }
-        Ok(())
     }
 
     fn synced(&self, id: LogId, at: Location) {
@@ -264,45 +298,83 @@ impl GroupLog {
         contents.cached_from = index;
     }
 
-    fn forget(&self, slots: impl Iterator<Item = Slot>) {
+    /// Takes slots that left the log out of the counts; gives the bytes of their riders.
+    fn forget(&self, slots: impl Iterator<Item = Slot>) -> usize {
+        let mut riding = 0;
         for slot in slots {
             if slot.cached.is_some() {
                 self.shared.cache_bytes.fetch_sub(slot.length, Ordering::Relaxed);
             }
+            riding += slot.riding_bytes();
         }
+        riding
     }
 
-    /// Entries with `from <= index < to`, in order, until `max_bytes` are reached; at least one when there is one.
-    pub(super) async fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+    /// Entries up to `applied` are on a majority, and so are their bodies: their riders now only spare slower followers a fetch, and the
+    /// oldest go until `kept_bytes` are left.
+    pub fn forget_riders(&self, applied: u64, kept_bytes: usize) {
+        let mut contents = self.contents();
+        let Some(first) = contents.slots.front().map(|slot| slot.id.index) else {
+            return;
+        };
+        let mut index = contents.riding_from.max(first);
+        while contents.riding_bytes > kept_bytes && index <= applied {
+            let Some(slot) = contents.slot_mut(index) else { break };
+            let gone = slot.riding_bytes();
+            slot.riders = Vec::new();
+            contents.riding_bytes -= gone;
+            index += 1;
+        }
+        contents.riding_from = index;
+    }
+
+    /// Entries with `from <= index < to`, in order, until `max_bytes` are reached; at least one when there is one. A follower's come with
+    /// the riders that are left, which count as bytes.
+    pub(super) async fn read(
+        &self,
+        from: u64,
+        to: u64,
+        max_bytes: usize,
+        for_follower: bool,
+    ) -> io::Result<Vec<Entry>> {
         enum Found {
             Cached(Bytes),
             At(Location),
         }
-        let found: Vec<Found> = {
+        let found: Vec<(Found, Vec<Rider>)> = {
             let contents = self.contents();
             let mut bytes = 0;
             (from..to)
                 .map_while(|index| contents.slot(index))
                 .take_while(|slot| {
-                    let room = bytes == 0 || bytes + slot.length <= max_bytes;
-                    bytes += slot.length;
+                    let more = slot.length + if for_follower { slot.riding_bytes() } else { 0 };
+                    let room = bytes == 0 || bytes + more <= max_bytes;
+                    bytes += more;
                     room
                 })
-                .map(|slot| match (&slot.cached, slot.at) {
-                    (Some(bytes), _) => Found::Cached(bytes.clone()),
-                    (None, Some(at)) => Found::At(at),
-                    (None, None) => unreachable!("an entry that is not synced is cached"),
+                .map(|slot| {
+                    let found = match (&slot.cached, slot.at) {
+                        (Some(bytes), _) => Found::Cached(bytes.clone()),
+                        (None, Some(at)) => Found::At(at),
+                        (None, None) => unreachable!("an entry that is not synced is cached"),
+                    };
+                    let riders = if for_follower { slot.riders.clone() } else { Vec::new() };
+                    (found, riders)
                 })
                 .collect()
         };
         let mut entries = Vec::with_capacity(found.len());
-        for found in found {
+        for (found, riders) in found {
             let bytes = match found {
                 Found::Cached(bytes) => bytes,
                 Found::At(at) => self.shared.journal.read(at).await.map_err(|error| io_error(&error))?,
             };
             let record: EntryRecord = format::decode(&bytes).map_err(io::Error::other)?;
-            entries.push(record.into_entry().map_err(io::Error::other)?);
+            let mut entry = record.into_entry().map_err(io::Error::other)?;
+            if let EntryPayload::Normal(proposal) = &mut entry.payload {
+                proposal.riders = riders;
+            }
+            entries.push(entry);
         }
         Ok(entries)
     }
@@ -346,6 +418,8 @@ impl GroupLog {
     }
 
     pub(super) async fn truncate(&self, last_index: Option<u64>) -> io::Result<()> {
+        // Else an entry that it voids could come behind it.
+        self.shared.hand_over.done_so_far().await;
         let bytes = {
             let mut contents = self.contents();
             let keep = match (last_index, contents.slots.front()) {
@@ -355,8 +429,9 @@ impl GroupLog {
             };
             let keep = keep.min(contents.slots.len());
             let dropped = contents.slots.split_off(keep);
-            self.forget(dropped.into_iter());
+            contents.riding_bytes -= self.forget(dropped.into_iter());
             contents.cached_from = 0;
+            contents.riding_from = 0;
             format::encode(&TruncateRecord { last_index })
         };
         self.submit_and_wait(KIND_TRUNCATE, bytes).await.map(|_| ())
@@ -373,7 +448,7 @@ impl GroupLog {
             let purged = purged.min(contents.slots.len());
             let rest = contents.slots.split_off(purged);
             let gone = std::mem::replace(&mut contents.slots, rest);
-            self.forget(gone.into_iter());
+            contents.riding_bytes -= self.forget(gone.into_iter());
         }
         self.write_head(|head| {
             let purged = LogIdRecord::from(id);

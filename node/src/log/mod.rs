@@ -2,7 +2,7 @@
 //!
 //! [`Logs`] replays the journal once at start and hands out a [`GroupLog`] per group. Entries, votes, truncations and purges of a
 //! group are records of one ordered stream, so a vote never overtakes an entry. An append is readable when it returns and is
-//! acknowledged only by the journal's completion, after the sync.
+//! acknowledged only by the journal's completion, after the sync. An entry with riders is handed to the journal behind them.
 //!
 //! What this room must never do: acknowledge before the sync, retry after a failed one, drop an entry that no fsynced checkpoint
 //! covers (purging is logical until then), or keep openraft's own types on disk.
@@ -10,10 +10,12 @@
 #[cfg(test)]
 mod golden;
 mod group;
+mod hand_over;
 pub mod records;
 mod replay;
 mod storage;
 pub mod types;
 
 pub use group::{GroupLog, LogStatus};
+pub use hand_over::KeepsRiders;
 pub use replay::{LogError, Logs};

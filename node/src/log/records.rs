@@ -170,7 +170,7 @@ impl From<&Entry> for EntryRecord {
             id: entry.log_id().into(),
             payload: match &entry.payload {
                 EntryPayload::Blank => PayloadRecord::Blank,
-                EntryPayload::Normal(proposal) => PayloadRecord::Command(proposal.0.clone()),
+                EntryPayload::Normal(proposal) => PayloadRecord::Command(proposal.command.clone()),
                 EntryPayload::Membership(membership) => PayloadRecord::Membership(membership.into()),
             },
         }
@@ -185,7 +185,7 @@ impl EntryRecord {
     pub fn into_entry(self) -> Result<Entry, FormatError> {
         let payload = match self.payload {
             PayloadRecord::Blank => EntryPayload::Blank,
-            PayloadRecord::Command(bytes) => EntryPayload::Normal(Proposal(bytes)),
+            PayloadRecord::Command(bytes) => EntryPayload::Normal(Proposal::of(bytes)),
             PayloadRecord::Membership(membership) => EntryPayload::Membership(membership.try_into()?),
         };
         Ok(Entry {

@@ -132,6 +132,7 @@ fn take(shard: ShardId, contents: &mut Contents, record: &ReplayedRecord) -> Res
             }
             contents.bytes_since_checkpoint += record.payload.len() as u64;
             contents.slots.push_back(Slot {
+                riders: Vec::new(),
                 id,
                 at: Some(record.location),
                 cached: None,

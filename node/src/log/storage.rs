@@ -45,7 +45,7 @@ impl RaftLogReader<TypeConfig> for GroupLog {
     ) -> Result<Vec<Entry>, io::Error> {
         let (from, to) = bounds(&range);
         let (from, to) = self.clamp(from, to);
-        self.read(from, to, usize::MAX).await
+        self.read(from, to, usize::MAX, false).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -54,7 +54,7 @@ impl RaftLogReader<TypeConfig> for GroupLog {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         let (from, to) = self.clamp(start, end);
-        self.read(from, to, limits::APPEND_REQUEST_MAX_BYTES).await
+        self.read(from, to, limits::APPEND_REQUEST_MAX_BYTES, true).await
     }
 
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
@@ -68,7 +68,7 @@ impl RaftLogReader<TypeConfig> for GroupLog {
             if from >= to {
                 return Ok(None);
             }
-            let entries = log.read(from, to, limits::APPEND_REQUEST_MAX_BYTES).await?;
+            let entries = log.read(from, to, limits::APPEND_REQUEST_MAX_BYTES, false).await?;
             let Some(last) = entries.last() else { return Ok(None) };
             let next = last.log_id.index + 1;
             Ok::<_, io::Error>(Some((futures::stream::iter(entries.into_iter().map(Ok)), (log, next))))
@@ -94,6 +94,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote = VoteRecord::from(vote);
+        // A vote that is synced says to raft that the entries before it are.
+        self.shared.hand_over.done_so_far().await;
         self.write_head(|head| head.vote = Some(vote)).await
     }
 

@@ -5,15 +5,38 @@ use std::fmt;
 
 use bytes::Bytes;
 use malle_machine::{directory, shard};
+use malle_proto::v1::Rider;
 use serde::{Deserialize, Serialize};
 
-/// An encoded command of a machine, with its envelope.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proposal(pub Bytes);
+/// What a leader proposes: a command, and the small bodies that go to the followers with it.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// An encoded command of a machine, with its envelope.
+    pub command: Bytes,
+    /// Bodies that the command names. They are on the leader's volumes already, travel beside the entry, and are no part of it: the log
+    /// keeps none of them, and an entry that is read back from it has none.
+    #[serde(skip)]
+    pub riders: Vec<Rider>,
+}
+
+impl Proposal {
+    /// A command alone.
+    pub fn of(command: Bytes) -> Self {
+        Proposal {
+            command,
+            riders: Vec::new(),
+        }
+    }
+}
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proposal({} bytes)", self.0.len())
+        write!(
+            f,
+            "Proposal({} bytes, {} riders)",
+            self.command.len(),
+            self.riders.len()
+        )
     }
 }
 

@@ -1,4 +1,5 @@
-//! The transport over gRPC and mTLS: three connections per peer, so that a snapshot never delays a body and a body never delays a vote.
+//! The transport over gRPC and mTLS: four connections per peer, so that a snapshot never delays a body, a body never
+//! delays an entry, and an entry, which may have small bodies with it, never delays a vote.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +34,9 @@ pub trait Dial: Send + Sync + 'static {
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
+    /// Votes, heartbeats, and what is asked rarely.
     Raft,
+    Entries,
     Bodies,
     Snapshots,
 }
@@ -174,7 +177,7 @@ impl Transport for GrpcTransport {
     }
 
     async fn append(&self, to: NodeId, deadline: Instant) -> Result<AppendStream, PeerError> {
-        let mut client = self.client(to, Lane::Raft)?;
+        let mut client = self.client(to, Lane::Entries)?;
         let (out, frames) = mpsc::channel(FRAMES_WAITING);
         let (answers_in, answers) = mpsc::channel(limits::APPEND_WINDOW_REQUESTS);
         let opened = within(

@@ -15,7 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::GroupError;
 use super::read::ReadRounds;
-use crate::bodies::{GroupBodies, Members};
+use super::riders::rider;
+use crate::bodies::{GroupBodies, Members, StoredBody};
 use crate::env::Env;
 use crate::log::types::{Member, Proposal, Reply, TypeConfig};
 use crate::state::{GroupState, StateMachine};
@@ -93,11 +94,29 @@ impl Group {
     /// # Errors
     /// See [`GroupError`]; after `Unavailable` and `Deadline` it may still be done: repeat it with the same op id.
     pub async fn propose_shard(&self, op: shard::Op, deadline: Instant) -> Result<shard::Outcome, GroupError> {
+        self.propose_mail(op, Vec::new(), deadline).await
+    }
+
+    /// As [`Group::propose_shard`], with bodies that the operation names. They ride with the entry: it is in no node's log before they are
+    /// durable there, so that it is committed only with its bodies on a majority.
+    ///
+    /// # Errors
+    /// See [`Group::propose_shard`].
+    pub async fn propose_mail(
+        &self,
+        op: shard::Op,
+        bodies: Vec<StoredBody>,
+        deadline: Instant,
+    ) -> Result<shard::Outcome, GroupError> {
         let command = shard::Command {
             time_ms: self.env.now_ms(),
             op,
         };
-        match self.propose(Proposal(format::encode(&command)), deadline).await? {
+        let proposal = Proposal {
+            command: format::encode(&command),
+            riders: bodies.into_iter().map(rider).collect(),
+        };
+        match self.propose(proposal, deadline).await? {
             Reply::Shard(outcome) => Ok(outcome),
             other => Err(GroupError::Invalid(format!("shard {} answered {other}", self.shard))),
         }
@@ -116,7 +135,7 @@ impl Group {
             time_ms: self.env.now_ms(),
             op,
         };
-        match self.propose(Proposal(format::encode(&command)), deadline).await? {
+        match self.propose(Proposal::of(format::encode(&command)), deadline).await? {
             Reply::Directory(outcome) => Ok(outcome),
             other => Err(GroupError::Invalid(format!("the directory answered {other}"))),
         }
@@ -136,10 +155,10 @@ impl Group {
     }
 
     async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Reply, GroupError> {
-        if proposal.0.len() > limits::RAFT_ENTRY_MAX_BYTES {
+        if proposal.command.len() > limits::RAFT_ENTRY_MAX_BYTES {
             return Err(GroupError::Invalid(format!(
                 "a command of {} bytes, {} are the limit",
-                proposal.0.len(),
+                proposal.command.len(),
                 limits::RAFT_ENTRY_MAX_BYTES
             )));
         }

@@ -15,6 +15,7 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::group::Group;
 use super::network::Network;
+use super::riders::Keeper;
 use super::{GroupError, Timing};
 use crate::bodies::{Bodies, GroupBodies};
 use crate::env::Env;
@@ -89,6 +90,11 @@ impl Groups {
             .cloned()
     }
 
+    /// Bodies of every group.
+    pub(super) fn bodies(&self) -> &Arc<Bodies> {
+        &self.settings.bodies
+    }
+
     /// Every open group, by shard.
     pub fn all(&self) -> Vec<Arc<Group>> {
         self.open
@@ -154,6 +160,7 @@ impl Groups {
             from: self.node().0,
             to: leader.0,
             payload_data: format::encode(&command),
+            riders: Vec::new(),
         };
         let reply = self
             .settings
@@ -220,6 +227,10 @@ impl Groups {
         let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
         let settings = &self.settings;
         let bodies = GroupBodies::new(shard, settings.bodies.clone());
+        log.keep_riders_with(Arc::new(Keeper {
+            shard,
+            bodies: settings.bodies.clone(),
+        }));
         let state = GroupState::open(
             shard,
             log.clone(),

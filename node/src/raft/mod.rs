@@ -14,6 +14,7 @@ mod group;
 mod groups;
 mod network;
 mod read;
+mod riders;
 mod serve;
 mod timing;
 

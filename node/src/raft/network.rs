@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use malle_machine::format::{self, FormatError, Record};
-use malle_proto::v1::RaftFrame;
+use malle_proto::v1::{RaftFrame, Rider};
 use malle_proto::{NodeId, ShardId, limits};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::entry::RaftEntry;
@@ -21,7 +21,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, OptionalSend};
+use openraft::{AnyError, EntryPayload, OptionalSend};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::log::records::{
@@ -124,11 +124,15 @@ impl Peer {
             from: self.network.node.0,
             to: self.to.0,
             payload_data: payload,
+            riders: Vec::new(),
         }
     }
 
     async fn call<Q: Record, A: Record>(&self, call: RaftCall, request: &Q, ttl: Duration) -> Result<A, RpcError> {
-        let frame = self.frame(format::encode(request));
+        self.send(call, self.frame(format::encode(request)), ttl).await
+    }
+
+    async fn send<A: Record>(&self, call: RaftCall, frame: RaftFrame, ttl: Duration) -> Result<A, RpcError> {
         let deadline = malle_rt::now() + ttl;
         let reply = self.network.transport.call(self.to, call, frame, deadline).await;
         let reply = reply.map_err(|error| peer_error(&error))?;
@@ -191,6 +195,17 @@ struct Flow {
     in_flight: AtomicUsize,
 }
 
+/// Takes the bodies out of the entries that they ride with.
+fn riders(request: &mut AppendEntriesRequest<TypeConfig>) -> Vec<Rider> {
+    let mut riders = Vec::new();
+    for entry in &mut request.entries {
+        if let EntryPayload::Normal(proposal) = &mut entry.payload {
+            riders.append(&mut proposal.riders);
+        }
+    }
+    riders
+}
+
 async fn pump<S>(
     mut input: S,
     out: mpsc::Sender<RaftFrame>,
@@ -207,7 +222,7 @@ async fn pump<S>(
             _ = &mut stopped => return,
             request = input.next() => request,
         };
-        let Some(request) = request else { return };
+        let Some(mut request) = request else { return };
         tokio::select! {
             biased;
             _ = &mut stopped => return,
@@ -217,10 +232,12 @@ async fn pump<S>(
             },
         }
         flow.in_flight.fetch_add(1, Ordering::AcqRel);
+        let riders = riders(&mut request);
         let payload_data = format::encode(&AppendRecord::from(&request));
         if out
             .send(RaftFrame {
                 payload_data,
+                riders,
                 ..empty.clone()
             })
             .await
@@ -267,7 +284,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn append_entries(
         &mut self,
-        request: AppendEntriesRequest<TypeConfig>,
+        mut request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let last = request
@@ -275,8 +292,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             .last()
             .map(|entry| entry.log_id())
             .or(request.prev_log_id);
-        let record = AppendRecord::from(&request);
-        match appended(self.call(RaftCall::Heartbeat, &record, option.soft_ttl()).await?) {
+        let riders = riders(&mut request);
+        let frame = RaftFrame {
+            riders,
+            ..self.frame(format::encode(&AppendRecord::from(&request)))
+        };
+        match appended(self.send(RaftCall::Heartbeat, frame, option.soft_ttl()).await?) {
             Ok(matching) if matching == last => Ok(AppendEntriesResponse::Success),
             Ok(matching) => Ok(AppendEntriesResponse::PartialSuccess(matching)),
             Err(StreamAppendError::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use malle_journal::Disk;
 use malle_machine::directory;
 use malle_machine::format::{self, Record};
-use malle_proto::v1::RaftFrame;
+use malle_proto::v1::{RaftFrame, Rider};
 use malle_proto::{NodeId, ShardId, limits};
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::group::Group;
 use super::groups::Groups;
+use super::riders::stored_body;
 use crate::log::records::{
     AppendRecord, AppendedRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, TransferRecord,
     TransferredRecord, VoteRequestRecord, VotedRecord,
@@ -111,7 +112,33 @@ impl RaftServer {
             from: self.groups.node().0,
             to: to.from,
             payload_data,
+            riders: Vec::new(),
         }
+    }
+
+    /// Stores the bodies that came with entries. Before the entries are taken: so an entry that is in a node's log has its small bodies on
+    /// that node's volumes, and a committed one has them on a majority.
+    async fn store_riders(&self, shard: ShardId, riders: Vec<Rider>) -> Result<(), String> {
+        let stored = riders.into_iter().map(|rider| async move {
+            let body = stored_body(shard, rider)?;
+            let stored = self.groups.bodies().receive(body).await;
+            stored.map_err(|error| format!("a body that came with its entry: {error}"))
+        });
+        futures::future::try_join_all(stored).await.map(drop)
+    }
+
+    /// The request in a frame of the pipeline, its riders stored.
+    async fn append_request(
+        &self,
+        shard: ShardId,
+        mut frame: RaftFrame,
+    ) -> Result<AppendEntriesRequest<TypeConfig>, String> {
+        if frame.shard != shard.0 {
+            return Err("a frame of another shard on this stream".to_owned());
+        }
+        self.store_riders(shard, std::mem::take(&mut frame.riders)).await?;
+        let record = decode::<AppendRecord>(&frame)?;
+        AppendEntriesRequest::try_from(record).map_err(|error| error.to_string())
     }
 
     /// One message, one answer. `from` is whose certificate it came under.
@@ -128,9 +155,7 @@ impl RaftServer {
         let raft = group.raft();
         match call {
             RaftCall::Heartbeat => {
-                let request: AppendEntriesRequest<TypeConfig> = decode::<AppendRecord>(frame)?
-                    .try_into()
-                    .map_err(|error| format!("{error}"))?;
+                let request = self.append_request(group.shard(), frame.clone()).await?;
                 let mut answers = Box::pin(raft.stream_append(futures::stream::iter([request])));
                 match answers.next().await {
                     Some(Ok(result)) => Ok(encode_appended(result)),
@@ -191,12 +216,15 @@ impl RaftServer {
             }
         };
         let head = RaftFrame {
-            payload_data: Bytes::new(),
-            ..first.clone()
+            shard: first.shard,
+            from: first.from,
+            to: first.to,
+            ..RaftFrame::default()
         };
         let refused = Arc::new(std::sync::Mutex::new(None));
         let told = refused.clone();
-        let shard = first.shard;
+        let shard = group.shard();
+        let server = self.clone();
         let requests = futures::stream::unfold((Some(first), frames), |(first, mut frames)| async move {
             let frame = match first {
                 Some(frame) => frame,
@@ -205,12 +233,11 @@ impl RaftServer {
             Some((frame, (None, frames)))
         })
         .map(move |frame| {
-            if frame.shard != shard {
-                return Err("a frame of another shard on this stream".to_owned());
-            }
-            let record = decode::<AppendRecord>(&frame)?;
-            AppendEntriesRequest::try_from(record).map_err(|error| error.to_string())
+            let server = server.clone();
+            async move { server.append_request(shard, frame).await }
         })
+        // In order; the riders of a frame are synced together with those of the frames around it.
+        .buffered(limits::APPEND_WINDOW_REQUESTS)
         .scan((), move |(), request| {
             let request = request.map_err(|reason| {
                 *told.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason);

@@ -76,8 +76,14 @@ impl GroupState {
         Ok(())
     }
 
-    /// A quiet group keeps no rows in memory that the index has.
+    /// Bodies that went to the followers with applied entries are kept up to these bytes, for those that lag.
+    pub(super) fn forget_riders(&self, kept_bytes: usize) {
+        self.inner.log.forget_riders(*self.inner.applied.borrow(), kept_bytes);
+    }
+
+    /// A quiet group keeps no rows in memory that the index has, and no bodies for followers, which had their time.
     fn forget_flushed(&self) {
+        self.forget_riders(0);
         if !self.live().overlay.flushing.is_empty() {
             self.live_mut().overlay.flushing = Arc::default();
         }

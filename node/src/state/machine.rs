@@ -33,12 +33,12 @@ impl MachineKind {
         let fault = |error| Fault::Format { what: "command", error };
         match self {
             MachineKind::Directory => {
-                let command: directory::Command = format::decode(&proposal.0).map_err(fault)?;
+                let command: directory::Command = format::decode(&proposal.command).map_err(fault)?;
                 let (outcome, writes) = directory::apply(view, &command)?;
                 Ok((Reply::Directory(outcome), writes))
             }
             MachineKind::Shard => {
-                let command: shard::Command = format::decode(&proposal.0).map_err(fault)?;
+                let command: shard::Command = format::decode(&proposal.command).map_err(fault)?;
                 let (outcome, writes) = shard::apply(view, &command)?;
                 Ok((Reply::Shard(outcome), writes))
             }

@@ -38,7 +38,7 @@ fn entry(index: u64) -> Entry {
             leader_id: LeaderId { term: 1, node_id: 1 },
             index,
         },
-        payload: EntryPayload::Normal(Proposal(format::encode(&Command {
+        payload: EntryPayload::Normal(Proposal::of(format::encode(&Command {
             time_ms: 1_000 + index,
             op,
         }))),

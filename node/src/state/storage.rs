@@ -4,6 +4,7 @@ use std::io;
 use std::pin::pin;
 
 use futures::{Stream, StreamExt};
+use malle_proto::limits;
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -60,6 +61,7 @@ impl StateMachine {
                     return Err(io::Error::other(fault));
                 }
             };
+            self.0.forget_riders(limits::RIDERS_KEPT_BYTES);
             for (responder, reply) in responders.into_iter().zip(replies) {
                 if let Some(responder) = responder {
                     responder.send(reply);

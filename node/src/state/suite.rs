@@ -166,7 +166,7 @@ impl Model {
             .unwrap()
             .into_iter()
             .map(|entry| match entry.payload {
-                EntryPayload::Normal(Proposal(bytes)) => (entry.log_id, bytes.to_vec()),
+                EntryPayload::Normal(Proposal { command, .. }) => (entry.log_id, command.to_vec()),
                 other => panic!("{other:?} was never appended"),
             })
             .collect();
@@ -184,7 +184,7 @@ impl Model {
                     .iter()
                     .map(|(log_id, bytes)| Entry {
                         log_id: *log_id,
-                        payload: EntryPayload::Normal(Proposal(bytes.clone().into())),
+                        payload: EntryPayload::Normal(Proposal::of(bytes.clone().into())),
                     })
                     .collect();
                 let last = fresh.last().unwrap().0;

@@ -10,9 +10,9 @@ use malle_machine::shard::{self, Flags, Outcome, UidRange};
 use malle_proto::v1::mail_reply::Result as Reply;
 use malle_proto::v1::mail_request::Call;
 use malle_proto::v1::{self, MailRequest};
-use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, OpId, Uid};
+use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, OpId, Uid, limits};
 
-use super::world::{Chance, SHARD, World, pause, soon};
+use super::world::{Chance, Machine, SHARD, World, pause, soon};
 use crate::bodies::Bodies;
 use crate::raft::Barrier;
 use crate::security::{GatewayRoles, Identity, Peer};
@@ -103,7 +103,12 @@ impl Load {
         let (id, _) = self.world.accounts[account];
         let op = op_id(chance);
         let mut mail = format!("Message-ID: <{:?}>\r\nSubject: mail\r\n\r\n", op.0).into_bytes();
-        for _ in 0..chance.below(1024) {
+        // Most ride with their entry, some are so large that they go ahead of it.
+        let words = match chance.below(16) {
+            0 => limits::RIDER_MAX_BYTES as u64 / 8 + chance.below(64),
+            _ => chance.below(1024),
+        };
+        for _ in 0..words {
             mail.extend_from_slice(&chance.next().to_le_bytes());
         }
         let mail = Bytes::from(mail);
@@ -131,8 +136,14 @@ impl Load {
             }
             pause().await;
         };
+        let hash = Bodies::hash_of(&mail);
+        let running = self.world.machines.iter().filter_map(Machine::running);
+        let lacking = running.filter(|running| !running.bodies.has(SHARD, hash)).count();
+        if lacking > 1 {
+            self.report(format!("UID {uid} was acknowledged, and {lacking} nodes lack its body"));
+        }
         let promised = Promised {
-            hash: Bodies::hash_of(&mail),
+            hash,
             system_flags: 0,
             leaving: false,
             gone: false,
