@@ -48,6 +48,9 @@ enum Verb {
         /// Leaves the cluster tests out, which start real processes
         #[arg(long)]
         fast: bool,
+        /// Hundreds of power cuts where there are a few otherwise: an hour or two
+        #[arg(long, conflicts_with = "fast")]
+        long: bool,
     },
     /// Builds for release and runs `malle demo` with the flags that follow
     Demo {
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
     let done = tree::root().and_then(|root| match Arguments::parse().verb {
         Verb::Check { quick } => check::run(&root, quick),
         Verb::Fix => fix::run(&root),
-        Verb::Test { fast } => suites::run(&root, fast),
+        Verb::Test { fast, long } => suites::run(&root, suites::Length::of(fast, long)),
         Verb::Demo { flags } => demo(&root, &flags),
     });
     match done {

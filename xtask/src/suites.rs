@@ -8,12 +8,34 @@ use std::process::ExitCode;
 
 use crate::cargo::{self, Ended};
 
-/// Builds, then runs doc tests, then everything else; `fast` leaves the cluster tests out. Stops at the first step that fails: later
-/// steps would only say less about the same defect.
+/// How much is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Without the cluster tests.
+    Fast,
+    /// Everything.
+    Whole,
+    /// Everything, and hundreds of power cuts where there are a few otherwise.
+    Long,
+}
+
+impl Length {
+    /// What the flags ask for.
+    pub fn of(fast: bool, long: bool) -> Length {
+        match (fast, long) {
+            (true, _) => Length::Fast,
+            (false, true) => Length::Long,
+            (false, false) => Length::Whole,
+        }
+    }
+}
+
+/// Builds, then runs doc tests, then everything else. Stops at the first step that fails: later steps would only say less about the same
+/// defect.
 ///
 /// # Errors
 /// When a step cannot be run at all.
-pub fn run(root: &Path, fast: bool) -> anyhow::Result<ExitCode> {
+pub fn run(root: &Path, length: Length) -> anyhow::Result<ExitCode> {
     let build = ["build", "--locked", "--workspace", "--bins", "--tests", "--examples"];
     let doc_tests = ["test", "--locked", "--workspace", "--doc"];
     for (name, arguments) in [("build", &build[..]), ("doc tests", &doc_tests[..])] {
@@ -22,15 +44,20 @@ pub fn run(root: &Path, fast: bool) -> anyhow::Result<ExitCode> {
         }
     }
     let mut command = cargo::cargo(root);
+    if length == Length::Long {
+        command.env("MALLE_LONG", "1");
+    }
     if cargo::has_subcommand(root, "nextest") {
         command.args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]);
-        if fast {
-            command.args(["-E", "not binary_id(malle-tests::cluster)"]);
+        match length {
+            Length::Fast => drop(command.args(["-E", "not binary_id(malle-tests::cluster)"])),
+            Length::Whole => {}
+            Length::Long => drop(command.args(["--profile", "long"])),
         }
     } else {
         eprintln!("== cargo-nextest is not installed: running cargo test instead");
         command.args(["test", "--locked", "--workspace", "--no-fail-fast", "--tests"]);
-        if fast {
+        if length == Length::Fast {
             command.args(["--exclude", "malle-tests"]);
         }
     }

@@ -17,12 +17,17 @@ use tokio::process::{Child, Command};
 use crate::binaries::binary;
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
+use crate::power::{self, LoopDisk};
 use crate::wait::{until, within};
 
 /// Password of every account.
 pub const PASSWORD: &str = "correct-horse-7";
 /// Accounts of a cluster: enough for tests that must not meet.
 const ACCOUNTS: usize = 6;
+/// Nodes of the demo.
+const NODES: usize = 3;
+/// Room for segments of the log and of the volumes; sparse.
+const LOOP_DISK_BYTES: u64 = 2 << 30;
 /// From nothing to an account that logs in: three nodes, certificates, nine elections.
 const START: Duration = Duration::from_secs(120);
 /// A new leader, a restarted node, a snapshot: all far below on an idle machine.
@@ -86,6 +91,8 @@ pub struct Cluster {
     context: ContextFile,
     /// Nodes that the harness started beside the demo's own.
     extra: Vec<Child>,
+    /// Disks of the nodes, in their order, when their power can be cut.
+    disks: Vec<LoopDisk>,
     _alone: File,
 }
 
@@ -103,12 +110,53 @@ impl Cluster {
     /// # Errors
     /// When a binary is missing or the cluster does not come up.
     pub async fn start() -> anyhow::Result<Cluster> {
+        Cluster::start_on(|_| Ok(Vec::new()), None).await
+    }
+
+    /// As [`Cluster::start`], with a disk for each node whose power can be cut.
+    ///
+    /// # Errors
+    /// See [`Cluster::start`]; and when [`LoopDisk::possible`] says no.
+    pub async fn start_on_loop_disks() -> anyhow::Result<Cluster> {
+        Cluster::start_on(Cluster::loop_disks, None).await
+    }
+
+    /// As [`Cluster::start_on_loop_disks`], with nodes whose syncs are answered and not made: acknowledged mail is then lost, and whoever
+    /// looks must find that out.
+    ///
+    /// # Errors
+    /// See [`Cluster::start_on_loop_disks`]; and without a C compiler.
+    pub async fn start_on_loop_disks_that_lie() -> anyhow::Result<Cluster> {
+        let liar = power::liar()?;
+        let cluster = Cluster::start_on(Cluster::loop_disks, Some(&liar)).await?;
+        // Else the cluster itself would be lost, and that would be no news.
+        cluster.disks.iter().try_for_each(LoopDisk::sync)?;
+        Ok(cluster)
+    }
+
+    fn loop_disks(path: &Path) -> anyhow::Result<Vec<LoopDisk>> {
+        let disk = |node: usize| {
+            let image = path.join(format!("disk-{node}"));
+            LoopDisk::create(&image, &path.join(format!("nodes/{node}")), LOOP_DISK_BYTES)
+        };
+        (1..=NODES).map(disk).collect()
+    }
+
+    async fn start_on(
+        disks: impl FnOnce(&Path) -> anyhow::Result<Vec<LoopDisk>>,
+        preload: Option<&Path>,
+    ) -> anyhow::Result<Cluster> {
         let alone = alone().await?;
         let directory = tempfile::Builder::new().prefix("malle-cluster-").tempdir()?;
         let path = directory.path().to_path_buf();
+        let disks = disks(&path)?;
         let log = File::create(path.join("demo.log"))?;
         let ports = free_ports(3)?;
-        let demo = Command::new(binary("malle")?)
+        let mut command = Command::new(binary("malle")?);
+        if let Some(library) = preload {
+            command.env("LD_PRELOAD", library);
+        }
+        let demo = command
             .arg("demo")
             .arg("--dir")
             .arg(&path)
@@ -137,6 +185,7 @@ impl Cluster {
             file,
             context,
             extra: Vec::new(),
+            disks,
             _alone: alone,
         })
     }
@@ -156,7 +205,25 @@ impl Cluster {
         })
         .await?;
         ensure!(ended.success(), "the demo ended with {ended}");
+        self.disks.clear();
         let directory = self.directory.take().context("a cluster is finished once")?;
+        Ok(directory.close()?)
+    }
+
+    /// Ends a cluster that was to break: kills everything and removes the directory.
+    ///
+    /// # Errors
+    /// When something does not go.
+    pub async fn remove(mut self) -> anyhow::Result<()> {
+        self.demo.kill().await?;
+        for node in &self.file.nodes {
+            until(format!("the end of node {}", node.id), STOP, || async {
+                Ok(is_gone(node.pid).then_some(()))
+            })
+            .await?;
+        }
+        self.disks.clear();
+        let directory = self.directory.take().context("a cluster is removed once")?;
         Ok(directory.close()?)
     }
 
@@ -265,6 +332,54 @@ impl Cluster {
             Ok(is_gone(pid).then_some(()))
         })
         .await
+    }
+
+    /// Cuts the power of these nodes at one moment: first their disks, then the processes, which must not write down what they saw.
+    ///
+    /// # Errors
+    /// When the cluster was not started on loop disks.
+    pub async fn cut_power(&mut self, nodes: &[NodeId]) -> anyhow::Result<()> {
+        for node in nodes {
+            self.disk(*node)?.cut()?;
+        }
+        for node in nodes {
+            self.kill(*node).await?;
+        }
+        Ok(())
+    }
+
+    /// Switches these nodes on again and waits until they answer.
+    ///
+    /// # Errors
+    /// When a disk does not mount or a node does not start.
+    pub async fn power_on(&mut self, nodes: &[NodeId]) -> anyhow::Result<()> {
+        for node in nodes {
+            self.disk(*node)?.power_on()?;
+        }
+        for node in nodes {
+            self.restart(*node).await?;
+        }
+        Ok(())
+    }
+
+    /// Views that the nodes threw away and rebuilt since the cluster began, as their logs say.
+    ///
+    /// # Errors
+    /// When a log does not read.
+    pub fn rebuilds(&self) -> anyhow::Result<usize> {
+        let mut rebuilds = 0;
+        for node in &self.file.nodes {
+            let log = std::fs::read_to_string(self.path().join(format!("logs/node-{}.log", node.id)))?;
+            rebuilds += log.matches("the view is thrown away and rebuilt").count();
+        }
+        Ok(rebuilds)
+    }
+
+    fn disk(&self, node: NodeId) -> anyhow::Result<&LoopDisk> {
+        let place = usize::try_from(node.0)?.checked_sub(1);
+        place
+            .and_then(|place| self.disks.get(place))
+            .context("no loop disk of this node")
     }
 
     /// Starts a killed node of the demo again and waits until it answers.

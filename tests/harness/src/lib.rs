@@ -13,10 +13,12 @@ mod cluster;
 mod imap;
 mod lmtp;
 pub mod mail;
+mod power;
 mod wait;
 
 pub use binaries::{binary, installed};
 pub use cluster::{Cluster, Identity, PASSWORD, account};
 pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
+pub use power::LoopDisk;
 pub use wait::{until, within};
