@@ -354,7 +354,12 @@ impl Cluster {
     /// When a disk does not mount or a node does not start.
     pub async fn power_on(&mut self, nodes: &[NodeId]) -> anyhow::Result<()> {
         for node in nodes {
-            self.disk(*node)?.power_on()?;
+            let disk = self.disk(*node)?;
+            // The kernel closes the files of the killed process when it comes to it.
+            until(format!("the disk of node {node}"), STOP, || async {
+                disk.power_on().map(Some)
+            })
+            .await?;
         }
         for node in nodes {
             self.restart(*node).await?;

@@ -9,16 +9,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
 /// `EXT4_IOC_SHUTDOWN`, `_IOR('X', 125, __u32)`, with `EXT4_GOING_FLAGS_NOLOGFLUSH`.
 const SHUT_DOWN: &str =
     r#"open(my $dir, "<", $ARGV[0]) or die "$!"; my $how = pack("L", 2); ioctl($dir, 0x8004587d, $how) or die "$!";"#;
-/// The files of a process that was killed are closed by then.
-const UNMOUNT: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// A mounted file system whose power can be cut.
 #[derive(Debug)]
@@ -77,13 +73,9 @@ impl LoopDisk {
     /// Switches it on again, with what was on the device. The processes that used it have been killed.
     ///
     /// # Errors
-    /// When it stays in use, or does not mount.
+    /// While it is still in use; when it does not mount.
     pub fn power_on(&self) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while let Err(error) = run("umount", &[text(&self.mount)?]) {
-            ensure!(begun.elapsed() < UNMOUNT, "{error:#}");
-            std::thread::sleep(PAUSE);
-        }
+        run("umount", &[text(&self.mount)?])?;
         self.mount()
     }
 
