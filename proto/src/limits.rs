@@ -171,8 +171,8 @@ pub const VIEW_FLUSH_MS: u64 = 50;
 pub const CHECKPOINT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// What a byte of log pays for: 64 MiB of log cause at most 128 MiB of checkpoints.
 pub const CHECKPOINT_BYTES_PER_LOG_BYTE: u64 = 2;
-/// A checkpoint is due after this many bytes of log, paid for or not: a start applies no more than four times the usual.
-pub const CHECKPOINT_LOG_MAX_BYTES: u64 = 256 * 1024 * 1024;
+/// A checkpoint is due after this many times as much log, paid for or not: 256 MiB, that a start may have to apply.
+pub const CHECKPOINT_LOG_TIMES_MAX: u64 = 4;
 /// A checkpoint is due at this age if anything was written, up to a quarter earlier.
 pub const CHECKPOINT_AGE_MS: u64 = 24 * 3600 * 1000;
 /// Deltas behind one base: a start opens every one of them, and reads them all when it must rebuild.

@@ -231,6 +231,7 @@ impl Groups {
                 env: settings.env.clone(),
                 disk: settings.disk.clone(),
                 dir: settings.dir.join(format!("shard-{shard}")),
+                checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
                 indexes: settings.indexes.clone(),
                 bodies: bodies.clone(),
             },

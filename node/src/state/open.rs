@@ -31,6 +31,8 @@ pub struct Settings {
     pub disk: Arc<dyn Disk>,
     /// Directory of this group's checkpoints.
     pub dir: PathBuf,
+    /// Bytes of log behind a checkpoint that make the next one due; `limits::CHECKPOINT_LOG_BYTES` but in tests.
+    pub checkpoint_log_bytes: u64,
     /// For the view.
     pub indexes: Arc<dyn Indexes>,
     /// Told of bodies that entries name.
@@ -337,6 +339,10 @@ async fn flushed_at(settings: &Settings, position: Position, checkpoint: Option<
         tee: None,
         changed,
         covered: None,
-        ledger: Ledger::new(settings.env.now_ms(), u64::from_le_bytes(settings.env.bytes())),
+        ledger: Ledger::new(
+            settings.checkpoint_log_bytes,
+            settings.env.now_ms(),
+            u64::from_le_bytes(settings.env.bytes()),
+        ),
     }
 }

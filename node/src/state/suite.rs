@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use malle_journal::{Disk, RealDisk};
-use malle_proto::{BodyHash, NodeId, ShardId};
+use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -38,6 +38,7 @@ pub(super) async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
         env: Env::real(),
         disk,
         dir: dir.join("checkpoints"),
+        checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
         indexes: Arc::new(SledIndexes::new(&dir.join("index"), 1 << 20)),
         bodies: Arc::new(NoBodies),
     };

@@ -34,7 +34,7 @@ impl GroupState {
         uncovered || self.standing(&flushed).due(self.inner.settings.env.now_ms())
     }
 
-    fn standing(&self, flushed: &Flushed) -> Standing {
+    pub(super) fn standing(&self, flushed: &Flushed) -> Standing {
         let checkpoint = self.current_checkpoint();
         let log_bytes = self.inner.log.status().bytes_since_checkpoint;
         let rows = flushed.position.rows;

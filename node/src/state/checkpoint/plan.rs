@@ -4,7 +4,7 @@
 //! reach half of the old one and the new one is paid for. With `r` bytes of delta per byte of log a shard that only grows costs about
 //! `4 r`: the deltas `r`, and for each half base of deltas a base and a half. So at `r` up to one half every checkpoint is paid for when
 //! its bytes of log have come. Above that (a command that flags 500 messages is a few bytes of log and a thousand rows) the next
-//! checkpoint waits until the log has paid for it. It waits no longer than `limits::CHECKPOINT_LOG_MAX_BYTES`: the log of a shard stays
+//! checkpoint waits until the log has paid for it. It waits no longer than `limits::CHECKPOINT_LOG_TIMES_MAX` times the usual: the log of a shard stays
 //! short enough to be applied at a start, and only where one base is larger than what that much log pays for does more get written.
 
 use malle_proto::limits;
@@ -21,8 +21,10 @@ pub(in crate::state) enum Work {
 }
 
 /// What checkpoints have cost so far, since this state was opened.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::state) struct Ledger {
+    /// Bytes of log that make a checkpoint due.
+    log_bytes: u64,
     /// Bytes that the log has paid for and nobody has written; below zero when a checkpoint had to be made before it was paid for.
     credit: i64,
     /// Bytes and changes of the last delta.
@@ -32,9 +34,14 @@ pub(in crate::state) struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing paid and nothing written.
-    pub fn new(now_ms: u64, chance: u64) -> Ledger {
-        let mut ledger = Ledger::default();
+    /// Nothing paid and nothing written; a checkpoint is due after so many bytes of log.
+    pub fn new(log_bytes: u64, now_ms: u64, chance: u64) -> Ledger {
+        let mut ledger = Ledger {
+            log_bytes,
+            credit: 0,
+            last_delta: None,
+            due_ms: 0,
+        };
         ledger.wait(now_ms, chance);
         ledger
     }
@@ -119,7 +126,9 @@ impl Standing {
 
     fn paid(&self, work: Work) -> bool {
         let paid = (self.log_bytes * limits::CHECKPOINT_BYTES_PER_LOG_BYTE) as i64 + self.ledger.credit;
-        paid >= self.estimate(work) as i64
+        // The new rows may compress less well than those that the estimate is drawn from.
+        let estimate = self.estimate(work);
+        paid >= i64::try_from(estimate.saturating_add(estimate / 4)).unwrap_or(i64::MAX)
     }
 
     /// Whether a checkpoint is to be made now.
@@ -128,9 +137,9 @@ impl Standing {
             return false;
         }
         let key_bytes = self.changed.map_or(0, |(_, bytes)| bytes);
-        let wanted = self.log_bytes >= limits::CHECKPOINT_LOG_BYTES || key_bytes >= limits::CHECKPOINT_KEYS_BYTES;
+        let wanted = self.log_bytes >= self.ledger.log_bytes || key_bytes >= limits::CHECKPOINT_KEYS_BYTES;
         now_ms >= self.ledger.due_ms
-            || self.log_bytes >= limits::CHECKPOINT_LOG_MAX_BYTES
+            || self.log_bytes >= self.ledger.log_bytes * limits::CHECKPOINT_LOG_TIMES_MAX
             || (wanted && self.paid(self.work()))
     }
 }
@@ -154,7 +163,7 @@ mod tests {
             base: Some((100 * MIB, 1_000_000)),
             deltas: (2, 20 * MIB),
             changed: Some((100_000, 2 * 1024 * 1024)),
-            ledger: Ledger::new(0, 0),
+            ledger: Ledger::new(64 * MIB, 0, 0),
         }
     }
 
@@ -230,16 +239,16 @@ mod tests {
         assert!(
             !due(64 * MIB, |at| {
                 at.changed = None;
-                at.rows = 1_300_000;
+                at.rows = 1_030_000;
             }),
-            "a base of 130 MiB"
+            "a base of 103 MiB, and a quarter to be sure"
         );
         assert!(due(65 * MIB, |at| {
             at.changed = None;
-            at.rows = 1_300_000;
+            at.rows = 1_030_000;
         }));
         assert!(
-            due(limits::CHECKPOINT_LOG_MAX_BYTES, |at| at.ledger.credit = i64::MIN / 2),
+            due(256 * MIB, |at| at.ledger.credit = i64::MIN / 2),
             "the log gets no longer"
         );
         assert!(due(64 * MIB, |at| at.base = None));
@@ -251,13 +260,13 @@ mod tests {
         let mut at = standing();
         at.log_bytes = 1;
         for chance in [0, 7, day / 8, day / 4 - 1, u64::MAX] {
-            at.ledger = Ledger::new(1_000, chance);
+            at.ledger = Ledger::new(64 * MIB, 1_000, chance);
             assert!(!at.due(1_000 + day * 3 / 4 - 1));
             assert!(at.due(1_000 + day));
         }
-        at.ledger = Ledger::new(0, 0);
+        at.ledger = Ledger::new(64 * MIB, 0, 0);
         assert!(!at.due(day - 1));
-        at.ledger = Ledger::new(0, day / 4 - 1);
+        at.ledger = Ledger::new(64 * MIB, 0, day / 4 - 1);
         assert!(
             at.due(day - 1),
             "shards that were opened together are due one after the other"
@@ -268,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_before_its_time_is_paid_for_afterwards() {
-        let mut ledger = Ledger::new(0, 0);
+        let mut ledger = Ledger::new(64 * MIB, 0, 0);
         ledger.wrote(Work::Base, 100 * MIB, 1_000_000, 10 * MIB);
         assert_eq!(ledger.credit, -80 * MIB as i64);
         ledger.wrote(Work::Delta, 10 * MIB, 50_000, 64 * MIB);
