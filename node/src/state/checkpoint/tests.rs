@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use malle_journal::{Disk, DiskFile, DiskLock, MemoryDisk};
@@ -60,11 +60,24 @@ impl Indexes for Views {
     }
 }
 
-/// A disk that counts the bytes written to checkpoints.
+/// The disk of one process: it counts the bytes written, and does nothing any more when the process is dead. Files of a dead process
+/// are dead by themselves.
 #[derive(Clone)]
 struct Counting {
     disk: MemoryDisk,
     written: Arc<AtomicU64>,
+    alive: Arc<RwLock<bool>>,
+}
+
+impl Counting {
+    fn alive<T>(&self, work: impl FnOnce(&MemoryDisk) -> io::Result<T>) -> io::Result<T> {
+        let alive = self.alive.read().unwrap();
+        if *alive {
+            work(&self.disk)
+        } else {
+            Err(io::Error::other("this process is dead"))
+        }
+    }
 }
 
 struct CountingFile {
@@ -100,38 +113,38 @@ impl DiskFile for CountingFile {
 
 impl Disk for Counting {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.create(path)?;
+        let file = self.alive(|disk| disk.create(path))?;
         Ok(Arc::new(CountingFile {
             file,
             written: self.written.clone(),
         }))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(path)
+        self.alive(|disk| disk.open(path))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
+        self.alive(|disk| disk.list(dir))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
+        self.alive(|disk| disk.rename(from, to))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
+        self.alive(|disk| disk.remove(path))
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
+        self.alive(|disk| disk.sync_dir(dir))
     }
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(dir)
+        self.alive(|disk| disk.create_dir_all(dir))
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.disk.free_bytes(path)
+        self.alive(|disk| disk.free_bytes(path))
     }
     fn total_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.disk.total_bytes(path)
+        self.alive(|disk| disk.total_bytes(path))
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        self.disk.lock(path)
+        self.alive(|disk| disk.lock(path))
     }
 }
 
@@ -155,6 +168,7 @@ struct Running {
     logs: Logs,
     log: GroupLog,
     state: GroupState,
+    alive: Arc<RwLock<bool>>,
 }
 
 impl World {
@@ -186,23 +200,33 @@ impl World {
     }
 
     async fn try_start(&self) -> Result<Running, OpenError> {
-        let journal: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let alive = Arc::new(RwLock::new(true));
+        let on_disk = |written: &Arc<AtomicU64>| -> Arc<dyn Disk> {
+            Arc::new(Counting {
+                disk: self.disk.clone(),
+                written: written.clone(),
+                alive: alive.clone(),
+            })
+        };
+        let journal = on_disk(&Arc::default());
         journal.create_dir_all(Path::new("/node/log")).unwrap();
         let logs = Logs::open_with(journal, Path::new("/node/log"), NodeId(1), SEGMENT_BYTES).unwrap();
         let log = logs.group(SHARD);
         let settings = Settings {
             env: self.env.clone(),
-            disk: Arc::new(Counting {
-                disk: self.disk.clone(),
-                written: self.written.clone(),
-            }),
+            disk: on_disk(&self.written),
             dir: DIR.into(),
             checkpoint_log_bytes: self.checkpoint_log_bytes,
             indexes: self.views.clone(),
             bodies: Arc::new(NoBodies),
         };
         let state = GroupState::open(SHARD, log.clone(), settings, false).await?;
-        Ok(Running { logs, log, state })
+        Ok(Running {
+            logs,
+            log,
+            state,
+            alive,
+        })
     }
 
     /// Starts, applies what the log has and the view has not, and compares with the model.
@@ -287,6 +311,12 @@ fn id(index: u64) -> LogId {
 }
 
 impl Running {
+    /// The power goes.
+    fn cut(self, disk: &MemoryDisk, seed: u64) {
+        *self.alive.write().unwrap() = false;
+        disk.crash(seed);
+    }
+
     async fn stop(self, clean: bool) {
         if clean {
             self.state.close().await.unwrap();

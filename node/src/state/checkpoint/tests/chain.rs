@@ -295,3 +295,20 @@ async fn a_day_makes_a_checkpoint_due_if_anything_was_written() {
     assert!(!running.state.checkpoint_is_due().await);
     running.stop(true).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_failed_checkpoint_should_have_held_is_in_the_next() {
+    let mut world = World::new(11);
+    chain_of(&mut world, 1).await;
+    let mut running = world.start().await;
+    world.live(&mut running, 10).await;
+    world.disk.fail_next_syncs(1);
+    running.state.checkpoint().await.unwrap_err();
+    world.live(&mut running, 1).await;
+    running.state.checkpoint().await.unwrap();
+    assert_eq!(chain(&world).deltas.len(), 2, "it is still known what changed");
+    running.purge().await;
+    running.stop(true).await;
+    world.lose_the_view();
+    world.start().await.stop(true).await;
+}

@@ -19,8 +19,7 @@ async fn cut(seed: u64, deltas: usize, syncs: u32, keep_view: bool) -> bool {
     }
     world.disk.crash_at_sync(syncs, seed ^ 0x5EED);
     let made = running.state.checkpoint().await.is_ok();
-    world.disk.crash(seed);
-    drop(running);
+    running.cut(&world.disk, seed);
     if !keep_view {
         world.lose_the_view();
     }
@@ -89,13 +88,11 @@ async fn play(seed: u64, steps: &[Step]) {
                 world.disk.crash_at_sync(u32::from(*syncs), seed + number as u64);
                 // Whole or not: what counts is what the next process finds.
                 let _ = running.state.checkpoint().await;
-                world.disk.crash(seed ^ number as u64);
-                drop(running);
+                running.cut(&world.disk, seed ^ number as u64);
                 running = world.start().await;
             }
             Step::Cut => {
-                world.disk.crash(seed + number as u64);
-                drop(running);
+                running.cut(&world.disk, seed + number as u64);
                 running = world.start().await;
             }
             Step::Restart => {
