@@ -173,10 +173,22 @@ pub const LOG_CACHE_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const VIEW_FLUSH_COMMANDS: usize = 1_000;
 /// ... or this long, whichever comes first (decision 2).
 pub const VIEW_FLUSH_MS: u64 = 50;
-/// A checkpoint is due after this many bytes of log.
+/// A checkpoint is due after this many bytes of log, once they have paid for it.
 pub const CHECKPOINT_LOG_BYTES: u64 = 64 * 1024 * 1024;
-/// A checkpoint is due after this long if anything was written.
+/// What a byte of log pays for: 64 MiB of log cause at most 128 MiB of checkpoints.
+pub const CHECKPOINT_BYTES_PER_LOG_BYTE: u64 = 2;
+/// A checkpoint is due after this many times as much log, paid for or not: 256 MiB, that a start may have to apply.
+pub const CHECKPOINT_LOG_TIMES_MAX: u64 = 4;
+/// A checkpoint is due at this age if anything was written, up to a quarter earlier.
 pub const CHECKPOINT_AGE_MS: u64 = 24 * 3600 * 1000;
+/// Deltas behind one base: a start opens every one of them, and reads them all when it must rebuild.
+pub const CHECKPOINT_DELTAS_MAX: usize = 64;
+/// A checkpoint is due when the keys that changed since the last one take this much memory: some 200,000 of them ...
+pub const CHECKPOINT_KEYS_BYTES: usize = 4 * 1024 * 1024;
+/// ... and at this they are given up and a base is written instead: 64 shards hold half a gigabyte at the worst.
+pub const CHECKPOINT_KEYS_MAX_BYTES: usize = 2 * CHECKPOINT_KEYS_BYTES;
+/// Checkpoints that one node writes at the same time: each scans a view and fills a disk's queue.
+pub const CHECKPOINTS_AT_ONCE: usize = 2;
 /// Log kept behind a checkpoint so that a node that was away for a while catches up without a snapshot.
 pub const LOG_KEPT_ENTRIES: u64 = 20_000;
 /// Groups of one node: each holds a sled database with its thread and file (storage.md guard rail 9).

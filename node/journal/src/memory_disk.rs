@@ -448,6 +448,9 @@ impl Disk for MemoryDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
+        if state.ends_now() {
+            return Err(io::Error::other("the process was killed"));
+        }
         let namings = std::mem::take(&mut state.unsynced_names);
         for naming in namings {
             if naming.dir() == Some(dir) {

@@ -15,7 +15,7 @@ use super::records::{
     RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, StoredMembershipRecord, TransferRecord, TransferredRecord,
     TruncateRecord, VoteRecord, VoteRequestRecord, VotedRecord,
 };
-use crate::state::checkpoint::CheckpointRecord;
+use crate::state::checkpoint::{ChangedRecord, CheckpointRecord, DeltaRecord};
 
 fn id(index: u64) -> LogIdRecord {
     LogIdRecord {
@@ -173,6 +173,23 @@ fn lines() -> String {
         rows: 77,
     };
     line(&mut out, "checkpoint", &checkpoint);
+    let delta = DeltaRecord {
+        base: [1; 32],
+        previous: [2; 32],
+        number: 3,
+        changes: 400,
+        applied: Some(id(5)),
+        membership: stored_membership(),
+        digest: Digest(6),
+        rows: 700,
+    };
+    line(&mut out, "delta", &delta);
+    let changed = ChangedRecord {
+        after: [2; 32],
+        applied: Some(id(6)),
+        keys: 8,
+    };
+    line(&mut out, "changed", &changed);
     out
 }
 

@@ -459,9 +459,10 @@ impl GroupLog {
         .await
     }
 
-    /// A checkpoint up to `index` is fsynced. Purging waits for this.
-    pub fn checkpointed(&self, index: u64) {
+    /// A checkpoint up to `index` is fsynced; gives the bytes of log that it is ahead of the last one. Purging waits for this.
+    pub fn checkpointed(&self, index: u64) -> u64 {
         let mut contents = self.contents();
+        let before = contents.bytes_since_checkpoint;
         contents.checkpoint_index = contents.checkpoint_index.max(index);
         contents.bytes_since_checkpoint = contents
             .slots
@@ -469,6 +470,7 @@ impl GroupLog {
             .filter(|slot| slot.id.index > index)
             .map(|slot| slot.length as u64)
             .sum();
+        before.saturating_sub(contents.bytes_since_checkpoint)
     }
 
     /// Writes the head anew, so that the oldest segments need not be kept for it.

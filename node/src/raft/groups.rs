@@ -12,6 +12,7 @@ use malle_proto::v1::RaftFrame;
 use malle_proto::{NodeId, ShardId, limits};
 use malle_rt::Instant;
 use openraft::async_runtime::WatchReceiver;
+use tokio::sync::Semaphore;
 
 use super::group::Group;
 use super::network::Network;
@@ -63,6 +64,8 @@ pub struct Groups {
     failed: RwLock<BTreeMap<ShardId, String>>,
     /// One opening or closing at a time.
     changing: tokio::sync::Mutex<bool>,
+    /// Checkpoints that may be written now.
+    checkpoints: Arc<Semaphore>,
 }
 
 impl Groups {
@@ -73,6 +76,7 @@ impl Groups {
             open: RwLock::default(),
             failed: RwLock::default(),
             changing: tokio::sync::Mutex::new(false),
+            checkpoints: Arc::new(Semaphore::new(limits::CHECKPOINTS_AT_ONCE)),
         })
     }
 
@@ -211,7 +215,7 @@ impl Groups {
                         .unwrap_or_else(PoisonError::into_inner)
                         .insert(shard, group.clone());
                     malle_rt::spawn(watch_over(self.clone(), group.clone(), log.clone(), rebuilt));
-                    malle_rt::spawn(keep_log_short(Arc::downgrade(&group), log));
+                    malle_rt::spawn(keep_log_short(Arc::downgrade(&group), log, self.checkpoints.clone()));
                     Ok(group)
                 }
                 Err(error) => {
@@ -238,6 +242,7 @@ impl Groups {
                 env: settings.env.clone(),
                 disk: settings.disk.clone(),
                 dir: settings.dir.join(format!("shard-{shard}")),
+                checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
                 indexes: settings.indexes.clone(),
                 bodies: bodies.clone(),
             },
@@ -355,8 +360,8 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
     let _ = groups.clone().start(shard, log, rebuilt + 1).await;
 }
 
-/// Makes a checkpoint whenever enough log has gathered behind the last one, and when a quiet group holds up the whole journal.
-async fn keep_log_short(group: std::sync::Weak<Group>, log: GroupLog) {
+/// Makes a checkpoint whenever one is due, and when a quiet group holds up the whole journal.
+async fn keep_log_short(group: std::sync::Weak<Group>, log: GroupLog, checkpoints: Arc<Semaphore>) {
     loop {
         malle_rt::sleep(CHECKPOINT_LOOK).await;
         let Some(group) = group.upgrade() else { return };
@@ -369,7 +374,9 @@ async fn keep_log_short(group: std::sync::Weak<Group>, log: GroupLog) {
                     .map_err(|error| GroupError::Stopped(error.to_string())),
                 Err(error) => Err(error),
             }
-        } else if log.status().bytes_since_checkpoint >= limits::CHECKPOINT_LOG_BYTES {
+        } else if group.state().checkpoint_is_due().await {
+            // Nobody else waits for this place, and it is never closed.
+            let _place = checkpoints.acquire().await;
             group.checkpoint(limits::LOG_KEPT_ENTRIES).await.map(drop)
         } else {
             Ok(())

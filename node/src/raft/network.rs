@@ -30,9 +30,9 @@ use crate::log::records::{
 };
 use crate::log::types::{Member, TypeConfig, Vote};
 use crate::peers::{AppendStream, PeerAddresses, PeerError, RaftCall, Transport};
-use crate::state::CheckpointFile;
+use crate::state::{Checkpoint, Sending};
 
-type Snapshot = openraft::alias::SnapshotOf<TypeConfig, CheckpointFile>;
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Checkpoint>;
 type RpcError = RPCError<TypeConfig>;
 
 /// Pause between two tries to reach a peer that is not there.
@@ -280,7 +280,7 @@ impl Reader {
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
-    type SnapshotData = CheckpointFile;
+    type SnapshotData = Checkpoint;
 
     async fn append_entries(
         &mut self,
@@ -365,10 +365,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             membership: (&snapshot.meta.last_membership).into(),
         };
         let head = self.frame(format::encode(&head));
-        let file = snapshot.snapshot;
-        let size = file.bytes;
+        let checkpoint = snapshot.snapshot;
+        let opened = malle_rt::blocking(move || checkpoint.send()).await;
+        // A newer checkpoint has taken its place: raft asks for that one when it tries again.
+        let sending = opened.map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
+        let size = sending.bytes();
         let (chunks_in, chunks) = mpsc::channel(4);
-        malle_rt::spawn(read_chunks(file, chunks_in));
+        malle_rt::spawn(read_chunks(self.network.shard, sending, chunks_in));
         let ttl = SNAPSHOT_BASE + Duration::from_secs(size / SNAPSHOT_BYTES_PER_SECOND);
         let sent = self
             .network
@@ -390,21 +393,23 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 }
 
 /// Reads a checkpoint piece by piece; the receiver sees the end early, and refuses the whole, when reading fails.
-async fn read_chunks(file: CheckpointFile, chunks: mpsc::Sender<Bytes>) {
-    let mut at = 0;
-    while at < file.bytes {
-        let from = file.clone();
-        let read = malle_rt::blocking(move || from.read_at(at, limits::BODY_CHUNK_BYTES)).await;
+async fn read_chunks(shard: ShardId, mut sending: Sending, chunks: mpsc::Sender<Bytes>) {
+    loop {
+        let (left, read) = malle_rt::blocking(move || {
+            let read = sending.next(limits::BODY_CHUNK_BYTES);
+            (sending, read)
+        })
+        .await;
+        sending = left;
         match read {
-            Ok(bytes) if !bytes.is_empty() => {
-                at += bytes.len() as u64;
-                if chunks.send(bytes).await.is_err() {
+            Ok(Some(piece)) => {
+                if chunks.send(piece).await.is_err() {
                     return;
                 }
             }
-            Ok(_) => return,
+            Ok(None) => return,
             Err(error) => {
-                tracing::error!(?file, %error, "a checkpoint does not read; the snapshot is broken off");
+                tracing::error!(%shard, %error, "a checkpoint does not read; the snapshot is broken off");
                 return;
             }
         }

@@ -28,7 +28,7 @@ use crate::log::records::{
 };
 use crate::log::types::{StoredMembership, TypeConfig, Vote};
 use crate::peers::RaftCall;
-use crate::state::CheckpointFile;
+use crate::state::Checkpoint;
 
 /// A forwarded command may take this long: its sender repeats it.
 const FORWARDED: Duration = Duration::from_secs(5);
@@ -303,9 +303,7 @@ impl RaftServer {
                 let (disk, path) = (disk.clone(), path.clone());
                 malle_rt::blocking(move || {
                     file.sync_all()?;
-                    let snapshot = CheckpointFile::open(&disk, &path, shard)?;
-                    snapshot.verify()?;
-                    Ok::<_, std::io::Error>(snapshot)
+                    Checkpoint::received(&disk, &path, shard)
                 })
                 .await
                 .map_err(|error| error.to_string())
@@ -321,16 +319,16 @@ impl RaftServer {
     }
 }
 
-async fn install(group: &Group, record: SnapshotHeadRecord, file: CheckpointFile) -> Result<Bytes, String> {
+async fn install(group: &Group, record: SnapshotHeadRecord, file: Checkpoint) -> Result<Bytes, String> {
     let last_membership = StoredMembership::try_from(record.membership).map_err(|error| error.to_string())?;
     let meta = openraft::alias::SnapshotMetaOf::<TypeConfig> {
         last_log_id: record.last.map(Into::into),
         last_membership,
     };
-    if record.last != file.record.applied {
+    if record.last != file.record().applied {
         return Err("the snapshot is not what its head says".into());
     }
-    let snapshot = openraft::alias::SnapshotOf::<TypeConfig, CheckpointFile> { meta, snapshot: file };
+    let snapshot = openraft::alias::SnapshotOf::<TypeConfig, Checkpoint> { meta, snapshot: file };
     let response = group
         .raft()
         .install_full_snapshot(record.vote.into(), snapshot)

@@ -1,45 +1,60 @@
-//! Checkpoints: a group's rows in a file of our own, checked from end to end. Also the form in which a snapshot travels.
+//! Checkpoints: a group's rows in files of our own. A base holds every row, each delta behind it the rows that changed since.
 //!
 //! ```text
-//! head     "MLCK", version u16, 0 u16, shard u32, crc32c u32 of the 12 bytes before      16 bytes, little-endian like all below
-//! block*   stored length u32, raw length u32, crc32c u32 of the stored bytes, zstd bytes
-//! end      0 u32
-//! trailer  CheckpointRecord in its envelope: position, digest, number of rows
-//! tail     BLAKE3 of everything before (32 bytes), length of the trailer u32, "MLCE"
+//! checkpoint   the base
+//! delta-0001   names the base and the file before it by their BLAKE3, and its own place in the chain
+//! delta-0002   ...
+//! changed      after a clean stop: keys that changed since the last of them (`Keys`)
 //! ```
 //!
-//! A block is a run of changes: key length u32, key, value length u32 (0xFFFFFFFF removes), value. Changes are applied in order: a
-//! scan of the index, then what was flushed while the scan went on, which makes the whole consistent at the position in the trailer.
-//! A checkpoint is written beside its name, fsynced, then renamed over the old one.
+//! A file is written beside its name, fsynced, renamed, and its directory fsynced, before anybody counts on it. A new base takes the
+//! old one's name; the old deltas then name a base that is no more, and are no longer of the chain. The chain counts as far as every
+//! file names the one before it and its bytes agree with its BLAKE3. A damaged delta ends it: what came later is worth nothing without
+//! it. Whether the log reaches back to where the chain ends is asked by whoever opens the state; if not, there is a gap and no state.
+//!
+//! A peer gets the whole chain as one file, a base ([`Checkpoint::send`]): changes are applied in order, so the blocks of the files
+//! one after the other are the blocks of a base.
 
-use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
+mod changed;
+mod file;
+mod plan;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use malle_journal::{Disk, DiskFile};
-use malle_machine::{Digest, first_version, format};
+use malle_journal::Disk;
+use malle_machine::{Digest, first_version};
 use malle_proto::ShardId;
 use serde::{Deserialize, Serialize};
 
 use super::overlay::Position;
 use crate::log::records::{LogIdRecord, StoredMembershipRecord};
 use crate::log::types::{LogId, StoredMembership};
+pub(super) use changed::{Changed, Keys};
+use file::{CheckpointFile, FileId, Kind, Writer, bad};
+pub(super) use plan::{Ledger, Standing, Work};
+pub use send::Sending;
 
-const HEAD_MAGIC: [u8; 4] = *b"MLCK";
-const TAIL_MAGIC: [u8; 4] = *b"MLCE";
-const VERSION: u16 = 1;
-const HEAD_BYTES: usize = 16;
-const TAIL_BYTES: usize = 40;
-/// Raw bytes of a block: large enough to compress well, small enough to hold.
-const BLOCK_BYTES: usize = 256 * 1024;
-/// Largest raw block that a reader believes: one block and the largest row that may follow it.
-const BLOCK_MAX_BYTES: usize = BLOCK_BYTES + 8 * 1024 * 1024;
-/// zstd level: rows compress well at the fastest one.
-const LEVEL: i32 = 1;
-const REMOVED: u32 = u32::MAX;
+/// Name of the base.
+const BASE: &str = "checkpoint";
+/// Name of a base or delta that is being written.
+const WRITING: &str = "checkpoint.writing";
+/// Name of the keys that a clean stop leaves, and while they are written.
+const CHANGED: &str = "changed";
+const CHANGED_WRITING: &str = "changed.writing";
+/// What the names of deltas begin with.
+const DELTA: &str = "delta-";
 
-/// What a checkpoint says about itself.
+fn delta_name(number: u32) -> String {
+    format!("{DELTA}{number:04}")
+}
+
+/// What a base says about itself, and where a chain of files stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointRecord {
     /// Last entry in it; `None` when nothing was applied yet.
@@ -53,314 +68,394 @@ pub struct CheckpointRecord {
 }
 first_version!(CheckpointRecord, 49);
 
-/// A checkpoint or received snapshot on disk.
-#[derive(Clone)]
-pub struct CheckpointFile {
-    disk: Arc<dyn Disk>,
-    path: PathBuf,
-    shard: ShardId,
-    /// What it says about itself.
-    pub record: CheckpointRecord,
-    /// Length of the file.
-    pub bytes: u64,
-    trailer_at: u64,
-}
-
-impl std::fmt::Debug for CheckpointFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "CheckpointFile({}, {} bytes)", self.path.display(), self.bytes)
+impl From<&Position> for CheckpointRecord {
+    fn from(position: &Position) -> Self {
+        CheckpointRecord {
+            applied: position.applied.map(LogIdRecord::from),
+            membership: (&position.membership).into(),
+            digest: position.digest,
+            rows: position.rows,
+        }
     }
 }
 
-fn bad(path: &Path, what: impl std::fmt::Display) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("checkpoint {}: {what}", path.display()),
-    )
+/// What a delta says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaRecord {
+    /// The base of its chain.
+    pub base: [u8; 32],
+    /// The file before it: the base, or the delta with the number below.
+    pub previous: [u8; 32],
+    /// Its place in the chain, from 1.
+    pub number: u32,
+    /// Changes in it.
+    pub changes: u64,
+    /// Last entry in it.
+    pub applied: Option<LogIdRecord>,
+    /// Membership at that entry.
+    pub membership: StoredMembershipRecord,
+    /// Digest of all rows, those of the files before it included.
+    pub digest: Digest,
+    /// How many rows that is.
+    pub rows: u64,
+}
+first_version!(DeltaRecord, 52);
+
+/// What the list of changed keys says about itself. It is true for ever, and of use while both of these are as they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedRecord {
+    /// Last file of the chain: the keys changed after it ...
+    pub after: [u8; 32],
+    /// ... and up to this entry.
+    pub applied: Option<LogIdRecord>,
+    /// How many keys.
+    pub keys: u64,
+}
+first_version!(ChangedRecord, 53);
+
+/// A file of the chain, and where the rows stand with it.
+#[derive(Debug, Clone)]
+struct Link {
+    file: CheckpointFile,
+    record: CheckpointRecord,
+    /// Changes in the file; the rows of a base.
+    changes: u64,
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+/// A base and the deltas behind it.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    shard: ShardId,
+    base: Link,
+    deltas: Vec<Link>,
 }
 
-impl CheckpointFile {
-    /// Opens the file and reads its head and trailer; the rows are checked by [`CheckpointFile::rows`]. Blocks.
+impl Checkpoint {
+    /// Opens the chain in `dir`, as far as each file follows the one before it; `None` when there is no base that reads. The rows are
+    /// checked by [`Checkpoint::whole`]. Blocks.
     ///
     /// # Errors
-    /// `NotFound`, or `InvalidData` with the reason.
-    pub fn open(disk: &Arc<dyn Disk>, path: &Path, shard: ShardId) -> io::Result<CheckpointFile> {
-        let file = disk.open(path)?;
-        let bytes = file.len()?;
-        if bytes < (HEAD_BYTES + 4 + TAIL_BYTES) as u64 {
-            return Err(bad(path, "too short"));
+    /// What the disk says. A file that does not read ends the chain and is told of in the log of this node.
+    pub fn open(disk: &Arc<dyn Disk>, dir: &Path, shard: ShardId) -> io::Result<Option<Checkpoint>> {
+        let Some(base) = present(CheckpointFile::open(disk, &dir.join(BASE), Kind::Base, shard), shard)? else {
+            return Ok(None);
+        };
+        let mut checkpoint = Checkpoint::of_base(shard, base);
+        loop {
+            let number = checkpoint.next_number();
+            let path = dir.join(delta_name(number));
+            let opened = CheckpointFile::open::<DeltaRecord>(disk, &path, Kind::Delta, shard);
+            let Some((file, record)) = present(opened, shard)? else {
+                return Ok(Some(checkpoint));
+            };
+            // One of an earlier chain that has not been removed yet is no damage.
+            if record.base != checkpoint.base.file.id || record.previous != checkpoint.id() || record.number != number {
+                return Ok(Some(checkpoint));
+            }
+            checkpoint.deltas.push(Link {
+                file,
+                changes: record.changes,
+                record: CheckpointRecord {
+                    applied: record.applied,
+                    membership: record.membership,
+                    digest: record.digest,
+                    rows: record.rows,
+                },
+            });
         }
-        let mut head = [0; HEAD_BYTES];
-        file.read_at(0, &mut head)?;
-        if head[..4] != HEAD_MAGIC || u32_at(&head, 12) != crc32c::crc32c(&head[..12]) {
-            return Err(bad(path, "not a checkpoint"));
-        }
-        let version = u16::from_le_bytes([head[4], head[5]]);
-        if version != VERSION {
-            return Err(bad(path, format!("version {version} is unknown here")));
-        }
-        if u32_at(&head, 8) != shard.0 {
-            return Err(bad(path, format!("is of shard {}, not {shard}", u32_at(&head, 8))));
-        }
-        let mut tail = [0; TAIL_BYTES];
-        file.read_at(bytes - TAIL_BYTES as u64, &mut tail)?;
-        let length = u64::from(u32_at(&tail, 32));
-        if tail[36..] != TAIL_MAGIC || length > bytes - (HEAD_BYTES + TAIL_BYTES) as u64 {
-            return Err(bad(path, "is not whole"));
-        }
-        let trailer_at = bytes - TAIL_BYTES as u64 - length;
-        let mut trailer = vec![0; length as usize];
-        file.read_at(trailer_at, &mut trailer)?;
-        let record = format::decode(&trailer).map_err(|error| bad(path, error))?;
-        Ok(CheckpointFile {
-            disk: disk.clone(),
-            path: path.to_owned(),
-            shard,
+    }
+
+    /// Opens a received snapshot: a base under any name. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidData` with the reason, or what the disk says.
+    pub fn received(disk: &Arc<dyn Disk>, path: &Path, shard: ShardId) -> io::Result<Checkpoint> {
+        let base = CheckpointFile::open(disk, path, Kind::Base, shard)?;
+        base.0.verify()?;
+        Ok(Checkpoint::of_base(shard, base))
+    }
+
+    fn of_base(shard: ShardId, (file, record): (CheckpointFile, CheckpointRecord)) -> Checkpoint {
+        let base = Link {
+            file,
+            changes: record.rows,
             record,
-            bytes,
-            trailer_at,
-        })
+        };
+        Checkpoint {
+            shard,
+            base,
+            deltas: Vec::new(),
+        }
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        std::iter::once(&self.base).chain(&self.deltas)
+    }
+
+    fn last(&self) -> &Link {
+        self.deltas.last().unwrap_or(&self.base)
+    }
+
+    fn next_number(&self) -> u32 {
+        self.deltas.len() as u32 + 1
+    }
+
+    /// The file that the next delta follows.
+    fn id(&self) -> FileId {
+        self.last().file.id
+    }
+
+    /// Where the rows stand with all of its files.
+    pub fn record(&self) -> &CheckpointRecord {
+        &self.last().record
     }
 
     /// Index of the last entry in it.
     pub fn index(&self) -> u64 {
-        self.record.applied.map_or(0, |id| id.index)
+        self.record().applied.map_or(0, |id| id.index)
     }
 
-    /// The shard.
-    pub fn shard(&self) -> ShardId {
-        self.shard
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.links().map(|link| link.file.bytes).sum()
+    }
+
+    /// Whether a log that was purged up to this entry follows it without a gap.
+    pub(super) fn reaches(&self, purged: Option<u64>) -> bool {
+        purged.is_none_or(|purged| self.record().applied.is_some_and(|applied| applied.index >= purged))
     }
 
     pub(super) fn position(&self) -> io::Result<Position> {
+        let record = self.record().clone();
         Ok(Position {
-            applied: self.record.applied.map(LogId::from),
-            membership: StoredMembership::try_from(self.record.membership.clone())
-                .map_err(|error| bad(&self.path, error))?,
-            digest: self.record.digest,
-            rows: self.record.rows,
+            applied: record.applied.map(LogId::from),
+            membership: StoredMembership::try_from(record.membership)
+                .map_err(|error| bad(&self.last().file.path, error))?,
+            digest: record.digest,
+            rows: record.rows,
         })
     }
 
-    /// Reads bytes of the file, for sending it. Blocks.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let file = self.disk.open(&self.path)?;
-        let mut bytes = vec![0; length.min(self.bytes.saturating_sub(offset) as usize)];
-        file.read_at(offset, &mut bytes)?;
-        Ok(bytes.into())
-    }
-
-    /// Checks every byte against the BLAKE3 at the end. Blocks.
-    ///
-    /// # Errors
-    /// `InvalidData` when they do not agree.
-    pub fn verify(&self) -> io::Result<()> {
-        let file = self.disk.open(&self.path)?;
-        let mut hasher = blake3::Hasher::new();
-        let end = self.bytes - TAIL_BYTES as u64;
-        let mut buffer = vec![0; BLOCK_BYTES];
-        let mut at = 0;
-        while at < end {
-            let length = BLOCK_BYTES.min((end - at) as usize);
-            file.read_at(at, &mut buffer[..length])?;
-            hasher.update(&buffer[..length]);
-            at += length as u64;
+    /// As much of the chain as agrees with its checksums; `None` when the base does not. Reads every byte. Blocks.
+    pub(super) fn whole(mut self) -> Option<Checkpoint> {
+        let sound = |link: &Link| match link.file.verify() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(file = ?link.file, %error, "a file of the checkpoint does not read");
+                false
+            }
+        };
+        if !sound(&self.base) {
+            return None;
         }
-        let mut hash = [0; 32];
-        file.read_at(end, &mut hash)?;
-        if hasher.finalize().as_bytes() != &hash {
-            return Err(bad(&self.path, "the hash at its end does not match"));
-        }
-        Ok(())
+        let good = self.deltas.iter().take_while(|link| sound(link)).count();
+        self.deltas.truncate(good);
+        Some(self)
     }
 
     /// Visits every change in order; `None` removes a row that came before. Blocks.
     ///
     /// # Errors
     /// `InvalidData`, or what the visitor says.
-    pub fn rows(&self, visit: &mut dyn FnMut(Vec<u8>, Option<Bytes>) -> io::Result<()>) -> io::Result<()> {
-        let file = self.disk.open(&self.path)?;
-        let mut at = HEAD_BYTES as u64;
-        loop {
-            let mut length = [0; 4];
-            file.read_at(at, &mut length)?;
-            let stored = u32::from_le_bytes(length) as usize;
-            if stored == 0 {
-                return Ok(());
-            }
-            if at + 12 + stored as u64 > self.trailer_at || stored > BLOCK_MAX_BYTES {
-                return Err(bad(&self.path, "a block is longer than the file"));
-            }
-            let mut block = vec![0; 12 + stored];
-            file.read_at(at, &mut block)?;
-            if crc32c::crc32c(&block[12..]) != u32_at(&block, 8) || u32_at(&block, 4) as usize > BLOCK_MAX_BYTES {
-                return Err(bad(&self.path, format!("the block at {at} is damaged")));
-            }
-            let raw = zstd::bulk::decompress(&block[12..], u32_at(&block, 4) as usize)?;
-            self.changes(&raw, visit)?;
-            at += block.len() as u64;
-        }
+    pub(super) fn changes(&self, visit: &mut dyn FnMut(Vec<u8>, Option<Bytes>) -> io::Result<()>) -> io::Result<()> {
+        self.links().try_for_each(|link| link.file.changes(visit))
     }
 
-    fn changes(&self, raw: &[u8], visit: &mut dyn FnMut(Vec<u8>, Option<Bytes>) -> io::Result<()>) -> io::Result<()> {
-        let mut rest = raw;
-        let mut take = |length: usize| -> io::Result<&[u8]> {
-            if rest.len() < length {
-                return Err(bad(&self.path, "a row is cut short"));
-            }
-            let (taken, left) = rest.split_at(length);
-            rest = left;
-            Ok(taken)
-        };
-        let mut left = raw.len();
-        while left > 0 {
-            let key_length = u32_at(take(4)?, 0) as usize;
-            let key = take(key_length)?.to_vec();
-            let value_length = u32_at(take(4)?, 0);
-            left -= 8 + key_length;
-            if value_length == REMOVED {
-                visit(key, None)?;
-                continue;
-            }
-            let value = Bytes::copy_from_slice(take(value_length as usize)?);
-            left -= value_length as usize;
-            visit(key, Some(value))?;
-        }
-        Ok(())
-    }
-
-    /// Gives the file the name of the group's current checkpoint, durably. Blocks.
+    /// Gives a received snapshot the name of the base, durably. Blocks.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn become_current(mut self, dir: &Path) -> io::Result<CheckpointFile> {
-        let path = current_path(dir);
-        self.disk.rename(&self.path, &path)?;
-        self.disk.sync_dir(dir)?;
-        self.path = path;
+    pub(super) fn become_current(mut self, dir: &Path) -> io::Result<Checkpoint> {
+        self.base.file.rename(dir, BASE)?;
+        remove_deltas(&self.base.file.disk, dir);
         Ok(self)
     }
 }
 
-/// Name of a group's current checkpoint.
-pub fn current_path(dir: &Path) -> PathBuf {
-    dir.join("checkpoint")
+/// A file, or `None` when it is absent or damaged.
+fn present<R>(opened: io::Result<(CheckpointFile, R)>, shard: ShardId) -> io::Result<Option<(CheckpointFile, R)>> {
+    match opened {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!(%shard, %error, "a file of the checkpoint does not read");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// Writes a checkpoint. Every method blocks.
-pub struct CheckpointWriter {
-    disk: Arc<dyn Disk>,
-    file: Arc<dyn DiskFile>,
-    path: PathBuf,
+/// Removes the deltas of a chain whose base is no more. One that stays costs its space and misleads nobody.
+fn remove_deltas(disk: &Arc<dyn Disk>, dir: &Path) {
+    let removed = disk.list(dir).and_then(|names| {
+        let mut deltas = names.iter().filter(|name| name.starts_with(DELTA));
+        deltas.try_for_each(|name| disk.remove(&dir.join(name)))
+    });
+    if let Err(error) = removed {
+        tracing::warn!(dir = %dir.display(), %error, "old deltas stay until the next base");
+    }
+}
+
+/// Writes the next file of a chain, or the first. Every method blocks.
+pub(super) struct CheckpointWriter {
+    writer: Writer,
     shard: ShardId,
-    at: u64,
-    hasher: blake3::Hasher,
-    block: Vec<u8>,
+    /// The chain that a delta goes on; a base begins a new one.
+    after: Option<Checkpoint>,
 }
 
 impl CheckpointWriter {
-    /// Begins a file at `path`.
+    /// Begins a base, or a delta after `after`.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn create(disk: &Arc<dyn Disk>, path: &Path, shard: ShardId) -> io::Result<CheckpointWriter> {
-        match disk.remove(path) {
-            // What a crash left of an earlier one.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = disk.create(path)?;
-        let mut writer = CheckpointWriter {
-            disk: disk.clone(),
-            file,
-            path: path.to_owned(),
+    pub fn create(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        shard: ShardId,
+        after: Option<Checkpoint>,
+    ) -> io::Result<CheckpointWriter> {
+        let kind = if after.is_some() { Kind::Delta } else { Kind::Base };
+        Ok(CheckpointWriter {
+            writer: Writer::create(disk, &dir.join(WRITING), kind, shard)?,
             shard,
-            at: 0,
-            hasher: blake3::Hasher::new(),
-            block: Vec::with_capacity(BLOCK_BYTES + 4096),
-        };
-        let mut head = [0; HEAD_BYTES];
-        head[..4].copy_from_slice(&HEAD_MAGIC);
-        head[4..6].copy_from_slice(&VERSION.to_le_bytes());
-        head[8..12].copy_from_slice(&shard.0.to_le_bytes());
-        let crc = crc32c::crc32c(&head[..12]);
-        head[12..].copy_from_slice(&crc.to_le_bytes());
-        writer.write(&head)?;
-        Ok(writer)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(self.at, &mut [IoSlice::new(bytes)])?;
-        self.hasher.update(bytes);
-        self.at += bytes.len() as u64;
-        Ok(())
+            after,
+        })
     }
 
     /// One change.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn row(&mut self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
-        self.block.extend_from_slice(&(key.len() as u32).to_le_bytes());
-        self.block.extend_from_slice(key);
-        match value {
-            None => self.block.extend_from_slice(&REMOVED.to_le_bytes()),
-            Some(value) => {
-                self.block.extend_from_slice(&(value.len() as u32).to_le_bytes());
-                self.block.extend_from_slice(value);
-            }
-        }
-        if self.block.len() >= BLOCK_BYTES {
-            self.end_block()
-        } else {
-            Ok(())
-        }
+    pub fn change(&mut self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        self.writer.change(key, value)
     }
 
-    fn end_block(&mut self) -> io::Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        let stored = zstd::bulk::compress(&self.block, LEVEL)?;
-        let mut out = Vec::with_capacity(12 + stored.len());
-        out.extend_from_slice(&(stored.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.block.len() as u32).to_le_bytes());
-        out.extend_from_slice(&crc32c::crc32c(&stored).to_le_bytes());
-        out.extend_from_slice(&stored);
-        self.block.clear();
-        self.write(&out)
-    }
-
-    /// Ends the file and makes it durable under the name it was begun with.
+    /// Ends the file and makes its bytes durable; it has no name yet.
     ///
     /// # Errors
-    /// What the disk says; the file is then worth nothing.
-    pub fn finish(mut self, record: &CheckpointRecord) -> io::Result<CheckpointFile> {
-        self.end_block()?;
-        self.write(&0u32.to_le_bytes())?;
-        let trailer_at = self.at;
-        let trailer = format::encode(record);
-        self.write(&trailer)?;
-        let hash = *self.hasher.finalize().as_bytes();
-        let mut tail = hash.to_vec();
-        tail.extend_from_slice(&(trailer.len() as u32).to_le_bytes());
-        tail.extend_from_slice(&TAIL_MAGIC);
-        self.file.write_at(self.at, &mut [IoSlice::new(&tail)])?;
-        self.file.sync_all()?;
-        Ok(CheckpointFile {
-            disk: self.disk,
-            path: self.path,
+    /// What the disk says; nothing has changed then.
+    pub fn finish(self, record: CheckpointRecord) -> io::Result<Unnamed> {
+        let changes = self.writer.changes;
+        let file = match &self.after {
+            None => self.writer.finish(&record)?,
+            Some(after) => self.writer.finish(&DeltaRecord {
+                base: after.base.file.id,
+                previous: after.id(),
+                number: after.next_number(),
+                changes,
+                applied: record.applied,
+                membership: record.membership.clone(),
+                digest: record.digest,
+                rows: record.rows,
+            })?,
+        };
+        let link = Link { file, record, changes };
+        Ok(Unnamed {
             shard: self.shard,
-            record: record.clone(),
-            bytes: self.at + TAIL_BYTES as u64,
-            trailer_at,
+            link,
+            after: self.after,
         })
     }
+}
+
+/// A file with all its bytes on disk, and without its name.
+pub(super) struct Unnamed {
+    shard: ShardId,
+    link: Link,
+    after: Option<Checkpoint>,
+}
+
+impl Unnamed {
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.link.file.bytes
+    }
+
+    /// Changes in it.
+    pub fn changes(&self) -> u64 {
+        self.link.changes
+    }
+
+    /// Gives it its name, durably: from here on it is of the chain.
+    ///
+    /// # Errors
+    /// What the disk says, or that another base stands where the chain's was. What the chain on disk is, is not known then: the next
+    /// checkpoint must be a base.
+    pub fn name(self, dir: &Path) -> io::Result<Checkpoint> {
+        let mut link = self.link;
+        match self.after {
+            None => {
+                link.file.rename(dir, BASE)?;
+                remove_deltas(&link.file.disk, dir);
+                Ok(Checkpoint {
+                    shard: self.shard,
+                    base: link,
+                    deltas: Vec::new(),
+                })
+            }
+            Some(mut after) => {
+                for before in after.links() {
+                    if !before.file.is_in_place()? {
+                        return Err(bad(&before.file.path, "is another one than the delta follows"));
+                    }
+                }
+                link.file.rename(dir, &delta_name(after.next_number()))?;
+                after.deltas.push(link);
+                Ok(after)
+            }
+        }
+    }
+}
+
+/// Writes the keys that changed after `after` up to `applied`, for the next start. Blocks.
+///
+/// # Errors
+/// What the disk says; the next checkpoint is a base then.
+pub(super) fn write_changed(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    after: &Checkpoint,
+    applied: Option<LogIdRecord>,
+    keys: &Keys,
+) -> io::Result<()> {
+    let mut writer = Writer::create(disk, &dir.join(CHANGED_WRITING), Kind::Keys, after.shard)?;
+    keys.each(&mut |key| writer.change(key, None))?;
+    let record = ChangedRecord {
+        after: after.id(),
+        applied,
+        keys: writer.changes,
+    };
+    writer.finish(&record)?.rename(dir, CHANGED)
+}
+
+/// The keys that changed between the checkpoint and this entry, if a clean stop wrote them down. Blocks.
+pub(super) fn read_changed(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    after: &Checkpoint,
+    applied: Option<LogIdRecord>,
+) -> Option<Keys> {
+    let read = || {
+        let opened = CheckpointFile::open::<ChangedRecord>(disk, &dir.join(CHANGED), Kind::Keys, after.shard);
+        let Some((file, record)) = present(opened, after.shard)? else {
+            return Ok(None);
+        };
+        if record.after != after.id() || record.applied != applied {
+            return Ok(None);
+        }
+        file.verify()?;
+        let mut sorted = Vec::new();
+        file.changes(&mut |key, _| {
+            sorted.push(key);
+            Ok(())
+        })?;
+        let mut keys = Keys::default();
+        keys.add(sorted.iter().map(Vec::as_slice));
+        Ok::<_, io::Error>(Some(keys))
+    };
+    read().unwrap_or_else(|error| {
+        tracing::warn!(shard = %after.shard, %error, "which keys changed is not known: the next checkpoint is a base");
+        None
+    })
 }

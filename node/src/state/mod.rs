@@ -21,13 +21,15 @@ mod indexes;
 mod machine;
 mod open;
 mod overlay;
+mod prove;
 #[cfg(test)]
 mod rebuild;
 mod storage;
 #[cfg(test)]
 mod suite;
+mod write;
 
-pub use checkpoint::CheckpointFile;
+pub use checkpoint::{Checkpoint, Sending};
 pub use indexes::{Indexes, OpenedIndex, SledIndexes};
 pub use machine::MachineKind;
 pub use open::{BodyNews, GroupState, OpenError, Settings};

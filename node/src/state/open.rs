@@ -7,60 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use bytes::Bytes;
 use malle_journal::Disk;
-use malle_machine::digest::LOCAL_PREFIX;
-use malle_machine::view::{Change, Fault, Flow, View};
-use malle_machine::{Digest, first_version, format};
+use malle_machine::Digest;
+use malle_machine::view::{Change, Fault, View};
 use malle_proto::{BodyHash, ShardId, limits};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
-use super::checkpoint::{CheckpointFile, current_path};
-use super::indexes::{Indexes, OpenedIndex};
+use super::checkpoint::{Changed, Checkpoint, Ledger, read_changed};
+use super::indexes::Indexes;
 use super::machine::MachineKind;
 use super::overlay::{Overlay, Position, ReadView, Rows};
+use super::prove::{CLEAN_KEY, open_index, prove, rebuild};
 use crate::env::Env;
-use crate::index::{IndexError, IndexStore, IndexView, Row};
+use crate::index::{IndexError, IndexStore};
 use crate::log::GroupLog;
-use crate::log::records::{FloorRecord, LogIdRecord, StoredMembershipRecord};
-use crate::log::types::{LogId, StoredMembership};
-
-/// Key of the row that goes with every batch.
-pub(super) const STATE_KEY: [u8; 2] = [LOCAL_PREFIX, b's'];
-/// Key of the row that a clean stop leaves.
-const CLEAN_KEY: [u8; 2] = [LOCAL_PREFIX, b'c'];
-/// Rows of one batch while an index is loaded or cleared.
-const LOAD_BATCH_ROWS: usize = 1_000;
-
-/// How far the index is; written in the same batch as its rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StateRecord {
-    applied: Option<LogIdRecord>,
-    membership: StoredMembershipRecord,
-    digest: Digest,
-    rows: u64,
-}
-first_version!(StateRecord, 48);
-
-impl StateRecord {
-    pub(super) fn row(position: &Position) -> Row {
-        let record = StateRecord {
-            applied: position.applied.map(LogIdRecord::from),
-            membership: (&position.membership).into(),
-            digest: position.digest,
-            rows: position.rows,
-        };
-        (STATE_KEY.to_vec(), Some(format::encode(&record)))
-    }
-
-    fn position(self) -> Result<Position, format::FormatError> {
-        Ok(Position {
-            applied: self.applied.map(LogId::from),
-            membership: StoredMembership::try_from(self.membership)?,
-            digest: self.digest,
-            rows: self.rows,
-        })
-    }
-}
+use crate::log::records::{FloorRecord, LogIdRecord};
 
 /// What a group's state is made of.
 #[derive(Clone)]
@@ -71,6 +31,8 @@ pub struct Settings {
     pub disk: Arc<dyn Disk>,
     /// Directory of this group's checkpoints.
     pub dir: PathBuf,
+    /// Bytes of log behind a checkpoint that make the next one due; `limits::CHECKPOINT_LOG_BYTES` but in tests.
+    pub checkpoint_log_bytes: u64,
     /// For the view.
     pub indexes: Arc<dyn Indexes>,
     /// Told of bodies that entries name.
@@ -127,12 +89,26 @@ pub(super) struct Live {
 }
 
 /// What flushes, checkpoints and installs share; one of them at a time.
-#[derive(Default)]
 pub(super) struct Flushed {
     /// Position of the index.
     pub position: Position,
     /// While a checkpoint scans: everything flushed meanwhile.
     pub tee: Option<Vec<Arc<Rows>>>,
+    /// Keys that the index got since the checkpoint.
+    pub changed: Changed,
+    /// Keys that the checkpoint under way will have, once it is one.
+    pub covered: Option<Changed>,
+    /// What checkpoints have cost.
+    pub ledger: Ledger,
+}
+
+impl Flushed {
+    /// A checkpoint that ended without a word has left keys that are in no chain, or in one that nobody knows.
+    pub fn forget_what_was_not_covered(&mut self) {
+        if self.covered.take().is_some() {
+            self.changed = Changed::Lost;
+        }
+    }
 }
 
 pub(super) struct Inner {
@@ -143,7 +119,7 @@ pub(super) struct Inner {
     pub live: RwLock<Live>,
     pub flushed: tokio::sync::Mutex<Flushed>,
     pub checkpointing: tokio::sync::Mutex<()>,
-    pub checkpoint: Mutex<Option<CheckpointFile>>,
+    pub checkpoint: Mutex<Option<Checkpoint>>,
     pub changes: broadcast::Sender<Change>,
     pub applied: watch::Sender<u64>,
     pub fault: watch::Sender<Option<String>>,
@@ -169,10 +145,7 @@ impl GroupState {
     ) -> Result<GroupState, OpenError> {
         let disk_error = |error| OpenError::Disk { shard, error };
         settings.disk.create_dir_all(&settings.dir).map_err(disk_error)?;
-        let checkpoint = read_checkpoint(&settings, shard).await.map_err(disk_error)?;
-        if let Some(checkpoint) = &checkpoint {
-            log.checkpointed(checkpoint.index());
-        }
+        let checkpoint = read_checkpoint(&settings, shard, &log).await.map_err(disk_error)?;
         let found = if throw_view_away {
             Err(IndexError::Broken("it failed while it served".into()))
         } else {
@@ -183,14 +156,18 @@ impl GroupState {
             Err(error @ IndexError::InUse(_)) => return Err(OpenError::Index { shard, error }),
             Err(error) => Err(error.to_string()),
         };
-        let (opened, position, rebuilds) = match proved {
-            Ok((opened, position)) => (opened, position, 0),
+        let (opened, position, checkpoint, rebuilds) = match proved {
+            Ok((opened, position)) => (opened, position, checkpoint, 0),
             Err(reason) => {
                 tracing::warn!(%shard, reason, "the view is thrown away and rebuilt");
-                let (opened, position) = rebuild(&settings, shard, &log, checkpoint.as_ref()).await?;
-                (opened, position, 1)
+                let (opened, position, checkpoint) = rebuild(&settings, shard, &log, checkpoint).await?;
+                (opened, position, checkpoint, 1)
             }
         };
+        if let Some(checkpoint) = &checkpoint {
+            log.checkpointed(checkpoint.index());
+        }
+        let flushed = flushed_at(&settings, position.clone(), checkpoint.as_ref()).await;
         let floor = FloorRecord {
             applied_index: position.applied.map_or(0, |id| id.index),
             store: opened.uuid,
@@ -200,7 +177,7 @@ impl GroupState {
         let (changes, _) = broadcast::channel(limits::WATCH_QUEUE_MAX);
         let live = Live {
             overlay: Overlay {
-                position: position.clone(),
+                position,
                 ..Overlay::default()
             },
             index: opened.store,
@@ -213,7 +190,7 @@ impl GroupState {
             settings,
             log,
             live: RwLock::new(live),
-            flushed: tokio::sync::Mutex::new(Flushed { position, tee: None }),
+            flushed: tokio::sync::Mutex::new(flushed),
             checkpointing: tokio::sync::Mutex::new(()),
             checkpoint: Mutex::new(checkpoint),
             changes,
@@ -300,7 +277,7 @@ impl GroupState {
     /// Index of the current checkpoint, 0 when there is none.
     pub fn checkpoint_index(&self) -> u64 {
         let checkpoint = self.inner.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        checkpoint.as_ref().map_or(0, CheckpointFile::index)
+        checkpoint.as_ref().map_or(0, Checkpoint::index)
     }
 
     /// Flushes everything and leaves the mark of a clean stop, so that the next start need not scan.
@@ -309,6 +286,7 @@ impl GroupState {
     /// What the index or the journal says; the next start scans or rebuilds then.
     pub async fn close(&self) -> io::Result<()> {
         self.flush().await.map_err(io::Error::other)?;
+        self.leave_changed_keys().await;
         let flushed = self.inner.flushed.lock().await;
         let (index, uuid) = {
             let live = self.live();
@@ -331,188 +309,40 @@ impl GroupState {
     }
 }
 
-async fn open_index(settings: &Settings, shard: ShardId) -> Result<OpenedIndex, IndexError> {
-    let mut fresh_uuid = [0; 16];
-    settings.env.fill(&mut fresh_uuid);
-    settings.indexes.open(shard, fresh_uuid).await
+/// The checkpoint as it stands on disk; none when the log does not reach back to it, for then nothing comes of it.
+async fn read_checkpoint(settings: &Settings, shard: ShardId, log: &GroupLog) -> io::Result<Option<Checkpoint>> {
+    let (disk, dir) = (settings.disk.clone(), settings.dir.clone());
+    let found = malle_rt::blocking(move || Checkpoint::open(&disk, &dir, shard)).await?;
+    let purged = log.purged_index();
+    if let Some(short) = found.as_ref().filter(|found| !found.reaches(purged)) {
+        tracing::error!(%shard, checkpoint = short.index(), ?purged, "the checkpoint ends before the log begins");
+        return Ok(None);
+    }
+    Ok(found)
 }
 
-async fn read_checkpoint(settings: &Settings, shard: ShardId) -> io::Result<Option<CheckpointFile>> {
-    let (disk, path) = (settings.disk.clone(), current_path(&settings.dir));
-    malle_rt::blocking(move || match CheckpointFile::open(&disk, &path, shard) {
-        Ok(checkpoint) => Ok(Some(checkpoint)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            // Only a rebuild needs it; whether the shard can do without is decided there.
-            tracing::error!(%shard, %error, "the checkpoint does not read");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    })
-    .await
-}
-
-/// The guard rails of an open: floor, identity, position, and after an unclean stop the digest of every row.
-async fn prove(
-    opened: OpenedIndex,
-    log: &GroupLog,
-    checkpoint: Option<&CheckpointFile>,
-) -> Result<(OpenedIndex, Position), String> {
-    let floor = log.floor();
-    let index = opened.store.clone();
-    let created = opened.created;
-    let (position, clean) = malle_rt::blocking(move || read_position(index.as_ref(), created)).await?;
-    let applied = position.applied.map_or(0, |id| id.index);
-    if let Some(floor) = floor {
-        if floor.store != opened.uuid {
-            return Err("another database stands where the flushed one was".into());
-        }
-        if applied < floor.applied_index {
-            return Err(format!("applied {applied} is below the floor {}", floor.applied_index));
-        }
-    }
-    if let Some(checkpoint) = checkpoint
-        && applied < checkpoint.index()
-    {
-        return Err(format!(
-            "applied {applied} is below the checkpoint {}",
-            checkpoint.index()
-        ));
-    }
-    if let Some(purged) = log.purged_index()
-        && applied < purged
-    {
-        return Err(format!("applied {applied} is below {purged}, where the log begins"));
-    }
-    if !clean && !created {
-        let index = opened.store.clone();
-        let (digest, rows) = malle_rt::blocking(move || scan_digest(index.as_ref())).await?;
-        if (digest, rows) != (position.digest, position.rows) {
-            return Err(format!("{rows} rows do not add up to the digest of {}", position.rows));
-        }
-    }
-    let index = opened.store.clone();
-    malle_rt::blocking(move || {
-        // Gone and durably so before anything is applied: a stop from here on is unclean until `close` says otherwise.
-        index.apply_batch(&[(CLEAN_KEY.to_vec(), None)])?;
-        index.flush()
-    })
-    .await
-    .map_err(|error| error.to_string())?;
-    Ok((opened, position))
-}
-
-fn read_position(index: &dyn IndexStore, created: bool) -> Result<(Position, bool), String> {
-    let clean = index.get(&CLEAN_KEY).map_err(|error| error.to_string())?.is_some();
-    match index.get(&STATE_KEY).map_err(|error| error.to_string())? {
-        None if created => Ok((Position::default(), clean)),
-        None => {
-            // Made, and stopped before its first batch: empty, or half of an install.
-            let (_, rows) = scan_digest(index)?;
-            if rows == 0 {
-                Ok((Position::default(), false))
-            } else {
-                Err("rows without a position".into())
-            }
-        }
-        Some(row) => {
-            let record: StateRecord = format::decode(&row).map_err(|error| error.to_string())?;
-            Ok((record.position().map_err(|error| error.to_string())?, clean))
-        }
-    }
-}
-
-fn scan_digest(index: &dyn IndexStore) -> Result<(Digest, u64), String> {
-    let mut digest = Digest::default();
-    let mut rows = 0;
-    IndexView(index)
-        .scan(&[LOCAL_PREFIX + 1], &[0xFF; 32], &mut |key, value| {
-            digest.add(key, value);
-            rows += 1;
-            Ok(Flow::More)
-        })
-        .map_err(|error| error.to_string())?;
-    Ok((digest, rows))
-}
-
-async fn rebuild(
-    settings: &Settings,
-    shard: ShardId,
-    log: &GroupLog,
-    checkpoint: Option<&CheckpointFile>,
-) -> Result<(OpenedIndex, Position), OpenError> {
-    if let (None, Some(purged)) = (checkpoint, log.purged_index()) {
-        return Err(OpenError::NoCheckpoint { shard, purged });
-    }
-    let now_ms = settings.env.now_ms();
-    settings
-        .indexes
-        .set_aside(shard, now_ms)
-        .await
-        .map_err(|error| OpenError::Disk { shard, error })?;
-    let opened = open_index(settings, shard)
-        .await
-        .map_err(|error| OpenError::Index { shard, error })?;
-    let position = match checkpoint {
-        None => Position::default(),
-        Some(checkpoint) => {
-            let (checkpoint, index) = (checkpoint.clone(), opened.store.clone());
-            malle_rt::blocking(move || load(&checkpoint, index.as_ref()))
+/// What is known of the keys that changed since the checkpoint, in an index at this position.
+async fn flushed_at(settings: &Settings, position: Position, checkpoint: Option<&Checkpoint>) -> Flushed {
+    let applied = position.applied.map(LogIdRecord::from);
+    let changed = match checkpoint {
+        None => Changed::Lost,
+        Some(chain) if chain.record().applied == applied && chain.record().digest == position.digest => Changed::none(),
+        Some(chain) => {
+            let (disk, dir, chain) = (settings.disk.clone(), settings.dir.clone(), chain.clone());
+            malle_rt::blocking(move || read_changed(&disk, &dir, &chain, applied))
                 .await
-                .map_err(|error| OpenError::Disk { shard, error })?
+                .map_or(Changed::Lost, Changed::Known)
         }
     };
-    Ok((opened, position))
-}
-
-/// Empties the index and fills it from a checkpoint. Until the last batch it has no position, so a crash in between is seen. Blocks.
-pub(super) fn load(checkpoint: &CheckpointFile, index: &dyn IndexStore) -> io::Result<Position> {
-    checkpoint.verify()?;
-    let position = checkpoint.position()?;
-    clear(index).map_err(io::Error::other)?;
-    let mut batch: Vec<Row> = Vec::with_capacity(LOAD_BATCH_ROWS);
-    checkpoint.rows(&mut |key, value| {
-        batch.push((key, value));
-        if batch.len() >= LOAD_BATCH_ROWS {
-            index.apply_batch(&batch).map_err(io::Error::other)?;
-            batch.clear();
-        }
-        Ok(())
-    })?;
-    index.apply_batch(&batch).map_err(io::Error::other)?;
-    let (digest, rows) = scan_digest(index).map_err(io::Error::other)?;
-    if (digest, rows) != (position.digest, position.rows) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!(
-                "{rows} rows of {checkpoint:?} do not add up to its digest of {}",
-                position.rows
-            ),
-        ));
-    }
-    index
-        .apply_batch(&[StateRecord::row(&position)])
-        .map_err(io::Error::other)?;
-    index.flush().map_err(io::Error::other)?;
-    Ok(position)
-}
-
-fn clear(index: &dyn IndexStore) -> Result<(), IndexError> {
-    index.apply_batch(&[(STATE_KEY.to_vec(), None), (CLEAN_KEY.to_vec(), None)])?;
-    index.flush()?;
-    loop {
-        let mut batch: Vec<Row> = Vec::new();
-        index.scan(&[LOCAL_PREFIX + 1], &[0xFF; 32], &mut |key, _| {
-            batch.push((key.to_vec(), None));
-            Ok(if batch.len() < LOAD_BATCH_ROWS {
-                Flow::More
-            } else {
-                Flow::Stop
-            })
-        })?;
-        if batch.is_empty() {
-            return Ok(());
-        }
-        index.apply_batch(&batch)?;
+    Flushed {
+        position,
+        tee: None,
+        changed,
+        covered: None,
+        ledger: Ledger::new(
+            settings.checkpoint_log_bytes,
+            settings.env.now_ms(),
+            u64::from_le_bytes(settings.env.bytes()),
+        ),
     }
 }

@@ -9,12 +9,12 @@ use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
-use super::checkpoint::CheckpointFile;
+use super::checkpoint::Checkpoint;
 use super::open::GroupState;
 use crate::log::types::{Entry, LogId, StoredMembership, TypeConfig};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-type Snapshot = openraft::alias::SnapshotOf<TypeConfig, CheckpointFile>;
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Checkpoint>;
 
 /// Entries applied as one step: their log is waited for once and they run on the blocking pool once.
 const APPLY_TOGETHER_MAX: usize = 128;
@@ -23,10 +23,10 @@ const APPLY_TOGETHER_MAX: usize = 128;
 #[derive(Clone)]
 pub struct StateMachine(pub GroupState);
 
-fn snapshot_of(file: CheckpointFile) -> io::Result<Snapshot> {
-    let last_membership = StoredMembership::try_from(file.record.membership.clone()).map_err(io::Error::other)?;
+fn snapshot_of(file: Checkpoint) -> io::Result<Snapshot> {
+    let last_membership = StoredMembership::try_from(file.record().membership.clone()).map_err(io::Error::other)?;
     let meta = SnapshotMeta {
-        last_log_id: file.record.applied.map(LogId::from),
+        last_log_id: file.record().applied.map(LogId::from),
         last_membership,
     };
     Ok(Snapshot { meta, snapshot: file })
@@ -79,7 +79,7 @@ impl StateMachine {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
-    type SnapshotData = CheckpointFile;
+    type SnapshotData = Checkpoint;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         snapshot_of(self.0.checkpoint().await?)
@@ -87,7 +87,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = CheckpointFile;
+    type SnapshotData = Checkpoint;
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -106,7 +106,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: CheckpointFile) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: Checkpoint) -> Result<(), io::Error> {
         self.0.install(snapshot).await
     }
 

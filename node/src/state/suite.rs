@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use malle_journal::{Disk, RealDisk};
-use malle_proto::{BodyHash, NodeId, ShardId};
+use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -14,7 +14,7 @@ use openraft::{EntryPayload, RaftLogReader};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use tempfile::TempDir;
 
-use super::{BodyNews, CheckpointFile, GroupState, Settings, SledIndexes, StateMachine};
+use super::{BodyNews, Checkpoint, GroupState, Settings, SledIndexes, StateMachine};
 use crate::env::Env;
 use crate::log::types::{Entry, LeaderId, LogId, Proposal, StoredMembership, TypeConfig, Vote};
 use crate::log::{GroupLog, Logs};
@@ -38,6 +38,7 @@ pub(super) async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
         env: Env::real(),
         disk,
         dir: dir.join("checkpoints"),
+        checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
         indexes: Arc::new(SledIndexes::new(&dir.join("index"), 1 << 20)),
         bodies: Arc::new(NoBodies),
     };
@@ -51,7 +52,7 @@ pub(super) async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
 struct Unlogged(StateMachine);
 
 impl RaftStateMachine<TypeConfig> for Unlogged {
-    type SnapshotData = CheckpointFile;
+    type SnapshotData = Checkpoint;
     type SnapshotBuilder = StateMachine;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -72,14 +73,14 @@ impl RaftStateMachine<TypeConfig> for Unlogged {
     async fn install_snapshot(
         &mut self,
         meta: &openraft::alias::SnapshotMetaOf<TypeConfig>,
-        snapshot: CheckpointFile,
+        snapshot: Checkpoint,
     ) -> Result<(), io::Error> {
         self.0.install_snapshot(meta, snapshot).await
     }
 
     async fn get_current_snapshot(
         &mut self,
-    ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, CheckpointFile>>, io::Error> {
+    ) -> Result<Option<openraft::alias::SnapshotOf<TypeConfig, Checkpoint>>, io::Error> {
         self.0.get_current_snapshot().await
     }
 }

@@ -24,6 +24,7 @@ mod names;
 pub mod read;
 mod receipts;
 mod rows;
+pub mod sample;
 mod sets;
 mod sweep;
 mod threads;
