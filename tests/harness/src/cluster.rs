@@ -26,8 +26,8 @@ pub const PASSWORD: &str = "correct-horse-7";
 const ACCOUNTS: usize = 6;
 /// Nodes of the demo.
 const NODES: usize = 3;
-/// Room for segments of the log and of the volumes; sparse.
-const LOOP_DISK_BYTES: u64 = 2 << 30;
+/// A disk keeps up to 1 GiB of log before it presses for checkpoints, and each start begins a segment; sparse.
+const LOOP_DISK_BYTES: u64 = 8 << 30;
 /// From nothing to an account that logs in: three nodes, certificates, nine elections.
 const START: Duration = Duration::from_secs(120);
 /// A new leader, a restarted node, a snapshot: all far below on an idle machine.

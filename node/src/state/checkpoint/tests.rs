@@ -269,7 +269,7 @@ impl World {
         self.history.insert(index, (digest, self.model.rows.len() as u64));
         let entry = Entry {
             log_id: id(index),
-            payload: EntryPayload::Normal(Proposal(format::encode(&command))),
+            payload: EntryPayload::Normal(Proposal::of(format::encode(&command))),
         };
         let bytes = format::encode(&crate::log::records::EntryRecord::from(&entry)).len();
         running.log.append([entry.clone()], IOFlushed::noop()).await.unwrap();
