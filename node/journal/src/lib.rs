@@ -44,6 +44,7 @@
 //! | 25 | 7 | 0 |
 //! | 32 | | payload |
 
+mod discard;
 mod disk;
 mod error;
 mod memory_disk;
@@ -64,6 +65,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use discard::KeptSegment;
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk, read_file, replace_file};
 pub use error::JournalError;
 pub use memory_disk::MemoryDisk;
@@ -80,7 +82,7 @@ use writer::{Completion, Queued, Writer};
 pub enum Mode {
     /// They are used again: a log.
     Recycle,
-    /// There are none: volumes. A segment that is full is cut to its length.
+    /// They stay until their owner gives one up ([`Journal::discard`]): volumes. A segment that is full is cut to its length.
     Keep,
 }
 
