@@ -134,7 +134,7 @@ impl Options {
     }
 }
 
-/// Where a record stands. It stays valid until its segment is recycled; from then on reading says [`JournalError::Gone`].
+/// Where a record stands. It stays valid until its segment is recycled or given up; from then on reading says [`JournalError::Gone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     /// Number of the segment: later records have an equal or higher one.
@@ -145,6 +145,13 @@ pub struct Location {
     pub offset: u32,
     /// Length of its payload.
     pub payload_bytes: u32,
+}
+
+impl Location {
+    /// Bytes that the record takes on disk with its header and padding.
+    pub fn framed_bytes(&self) -> u64 {
+        record::framed_bytes(self.payload_bytes as usize) as u64
+    }
 }
 
 /// A journal. Clones are the same journal; when the last is gone, what waits is written and the directory is free again.

@@ -18,6 +18,7 @@
 mod encoding;
 mod fetch;
 mod footer;
+mod locator;
 mod replicate;
 mod scrub;
 #[cfg(test)]
@@ -188,7 +189,8 @@ impl Bodies {
 
     /// Bodies here, and the bytes that their stored forms take.
     pub fn counts(&self) -> (u64, u64) {
-        self.volumes.counts()
+        let counts = self.volumes.counts();
+        (counts.bodies, counts.payload_bytes)
     }
 
     /// Set once the volumes take nothing any more.

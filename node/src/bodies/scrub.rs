@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use malle_proto::{BodyHash, ShardId, limits};
 use tokio::sync::watch;
 
-use super::volume::Key;
+use super::locator::Key;
 use super::{Bodies, BodiesError, GroupBodies};
 use crate::env::Env;
 use pace::Pace;
