@@ -29,6 +29,8 @@ pub(super) struct Counts {
     pub bodies: u64,
     /// What their stored forms take.
     pub payload_bytes: u64,
+    /// The same with headers and padding.
+    pub disk_bytes: u64,
 }
 
 /// What a put is to do.
@@ -101,6 +103,7 @@ impl Locator {
         self.slots.insert(key, Slot::At(at));
         self.counts.bodies += 1;
         self.counts.payload_bytes += u64::from(at.payload_bytes);
+        self.counts.disk_bytes += at.framed_bytes();
         *self.live.entry(at.segment).or_default() += at.framed_bytes();
     }
 
@@ -109,6 +112,7 @@ impl Locator {
         self.slots.remove(key);
         self.counts.bodies -= 1;
         self.counts.payload_bytes -= u64::from(at.payload_bytes);
+        self.counts.disk_bytes -= at.framed_bytes();
         let live = self.live.entry(at.segment).or_default();
         *live -= at.framed_bytes();
         if *live == 0 {
@@ -293,7 +297,7 @@ mod tests {
         locator.restore(key(2), at(1, 200));
         assert_eq!(locator.at(&key(2)), Some(at(2, 400)));
         let counts = locator.counts();
-        assert_eq!((counts.bodies, counts.payload_bytes), (3, 300));
+        assert_eq!((counts.bodies, counts.payload_bytes, counts.disk_bytes), (3, 300, 3 * framed));
         for number in 1..=3 {
             assert!(locator.mark(key(number)));
             assert!(locator.free(&key(number)).is_some());

@@ -13,7 +13,6 @@
 //! Enter by [`Scrub::run`].
 
 mod compare;
-mod pace;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,9 +23,9 @@ use malle_proto::{BodyHash, ShardId, limits};
 use tokio::sync::watch;
 
 use super::locator::Key;
+use super::pace::Pace;
 use super::{Bodies, BodiesError, GroupBodies};
 use crate::env::Env;
-use pace::Pace;
 
 /// A node that has just started has its groups to open and its peers to find first.
 const FIRST: Duration = Duration::from_secs(60);

@@ -49,6 +49,8 @@ pub(super) struct Volumes {
 struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// What a new volume takes.
+    volume_bytes: u64,
     journal: Journal,
     locator: Mutex<Locator>,
     /// Entries of the volume that is being filled.
@@ -195,6 +197,7 @@ impl Volumes {
         let inner = Inner {
             disk,
             dir: dir.to_owned(),
+            volume_bytes: segment_bytes,
             journal,
             locator: Mutex::new(found.locator),
             filling: Mutex::new(filling),

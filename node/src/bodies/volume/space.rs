@@ -4,6 +4,8 @@
 //! only when the locator needs nothing in it, and everything that was carried out of it is durable by then, because the locator names a
 //! place only once it is.
 
+use std::io;
+
 use malle_journal::{KeptSegment, Location};
 
 use super::{Key, Volumes};
@@ -26,6 +28,15 @@ pub(in crate::bodies) struct VolumeUse {
     pub bytes: u64,
     /// Bytes of those that somebody needs.
     pub live_bytes: u64,
+}
+
+/// The disk of the volumes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bodies) struct DiskSpace {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    /// What a new volume takes.
+    pub volume_bytes: u64,
 }
 
 impl VolumeUse {
@@ -76,9 +87,27 @@ impl Volumes {
         uses.collect()
     }
 
-    /// Bytes of all volumes.
-    pub fn bytes(&self) -> u64 {
-        self.inner.journal.kept().iter().map(|kept| kept.bytes).sum()
+    /// Bytes of the records of all volumes, and of those that somebody needs.
+    pub fn space(&self) -> (u64, u64) {
+        let kept = self.inner.journal.kept();
+        let bytes = kept.iter().map(|kept| kept.bytes.saturating_sub(SEGMENT_HEAD_BYTES));
+        (bytes.sum(), self.locator().counts().disk_bytes)
+    }
+
+    /// How much room the disk has.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn disk_space(&self) -> io::Result<DiskSpace> {
+        let inner = self.inner.clone();
+        malle_rt::blocking(move || {
+            Ok(DiskSpace {
+                free_bytes: inner.disk.free_bytes(&inner.dir)?,
+                total_bytes: inner.disk.total_bytes(&inner.dir)?,
+                volume_bytes: inner.volume_bytes,
+            })
+        })
+        .await
     }
 
     pub fn live_bytes(&self, segment: u64) -> u64 {
@@ -176,7 +205,7 @@ impl Volumes {
             upkeep.discarded.insert(segment);
             upkeep.discarded.clone()
         };
-        let failed = |error: std::io::Error| BodiesError::Volumes(error.to_string());
+        let failed = |error: io::Error| BodiesError::Volumes(error.to_string());
         let inner = self.inner.clone();
         let listed = malle_rt::blocking(move || super::discarded::write(inner.disk.as_ref(), &inner.dir, &discarded));
         listed.await.map_err(failed)?;
