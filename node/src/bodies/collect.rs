@@ -417,6 +417,13 @@ impl Collector {
         };
         assert!(done.await.is_ok(), "nothing stops it");
     }
+
+    /// A look at the volumes at once, for tests.
+    #[cfg(test)]
+    pub(super) async fn reclaim_now(&self) {
+        let (_stop, mut stopped) = watch::channel(false);
+        assert!(self.reclaim(&mut stopped).await.is_ok(), "nothing stops it");
+    }
 }
 
 fn some_of(batch: &mut Vec<BodyHash>) -> Vec<BodyHash> {

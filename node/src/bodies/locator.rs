@@ -297,7 +297,10 @@ mod tests {
         locator.restore(key(2), at(1, 200));
         assert_eq!(locator.at(&key(2)), Some(at(2, 400)));
         let counts = locator.counts();
-        assert_eq!((counts.bodies, counts.payload_bytes, counts.disk_bytes), (3, 300, 3 * framed));
+        assert_eq!(
+            (counts.bodies, counts.payload_bytes, counts.disk_bytes),
+            (3, 300, 3 * framed)
+        );
         for number in 1..=3 {
             assert!(locator.mark(key(number)));
             assert!(locator.free(&key(number)).is_some());

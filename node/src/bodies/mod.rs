@@ -199,7 +199,10 @@ impl Bodies {
     /// Whether any group of this node misses a body.
     fn misses_any(&self) -> bool {
         let followers = self.followers();
-        followers.values().filter_map(Weak::upgrade).any(|group| group.missing() > 0)
+        followers
+            .values()
+            .filter_map(Weak::upgrade)
+            .any(|group| group.missing() > 0)
     }
 
     fn followers(&self) -> MutexGuard<'_, BTreeMap<ShardId, Weak<GroupBodies>>> {

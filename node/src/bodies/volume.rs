@@ -373,6 +373,10 @@ impl Volumes {
 
     /// Writes what a full volume holds. The volume stays until that is done.
     fn write_footer(&self, (segment, generation): (u64, u64), entries: Vec<FooterEntry>) {
+        if self.is_torn(segment) {
+            // Each start must meet the damage again: collection spares a volume for it.
+            return;
+        }
         let listed = entries
             .iter()
             .map(|entry| entry.location(segment, generation).framed_bytes());

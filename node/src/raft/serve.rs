@@ -185,9 +185,7 @@ impl RaftServer {
                     .map_err(|error| error.to_string())?;
                 Ok(format::encode(&transferred(result)))
             }
-            RaftCall::Propose => {
-                self.propose(&group, frame).await
-            }
+            RaftCall::Propose => self.propose(&group, frame).await,
         }
     }
 
@@ -203,7 +201,10 @@ impl RaftServer {
                 .map_err(|error| error.to_string());
         }
         let command: shard::Command = decode(frame)?;
-        if !matches!(command.op, shard::Op::ReleaseBodies { .. } | shard::Op::FreeBodies { .. }) {
+        if !matches!(
+            command.op,
+            shard::Op::ReleaseBodies { .. } | shard::Op::FreeBodies { .. }
+        ) {
             return Err("only collection sends commands to a shard".into());
         }
         let outcome = group.propose_shard(command.op, deadline).await;

@@ -220,13 +220,29 @@ impl Volumes {
         Ok(true)
     }
 
+    /// No footer is being written.
+    #[cfg(test)]
+    pub fn idle(&self) -> bool {
+        self.upkeep().footing.is_empty()
+    }
+
+    #[cfg(test)]
+    pub fn gave_up(&self, segment: u64) -> bool {
+        self.upkeep().discarded.contains(segment)
+    }
+
+    #[cfg(test)]
+    pub fn segments(&self) -> std::collections::BTreeSet<u64> {
+        self.inner.journal.kept().iter().map(|kept| kept.segment).collect()
+    }
+
     /// Writes the footers anew of which a good part is needed no more, so that a start does not find that again.
     pub async fn renew_footers(&self) {
         for volume in self.uses() {
             let stale = {
                 let mut upkeep = self.upkeep();
                 let footed = upkeep.footed.get(&volume.segment).copied().unwrap_or(0);
-                let stale = volume.live_bytes < footed - footed / FOOTER_STALE_PART && volume.live_bytes > 0;
+                let stale = volume.live_bytes < footed - footed / FOOTER_STALE_PART;
                 stale && upkeep.footing.insert(volume.segment)
             };
             if stale {
