@@ -149,7 +149,7 @@ pub const SCRUB_BYTES_PER_SECOND_MIN: u64 = 1024 * 1024;
 pub const SCRUB_BYTES_PER_SECOND_MAX: u64 = 32 * 1024 * 1024;
 /// What reading one body costs beside its bytes: small bodies cost a seek, not their length.
 pub const SCRUB_BYTES_PER_READ: u64 = 4 * 1024;
-/// Names that the scrub holds at a time, and rows that it looks at in one go: apply waits for so many at most.
+/// Names that the scrub and collection hold at a time, and rows that they look at in one go: apply waits for so many at most.
 pub const SCRUB_PAGE: usize = 256;
 /// Bodies that seem to be absent are gathered up to this many, looked at again together, and then fetched.
 pub const SCRUB_ABSENT_MAX: usize = 4_096;
@@ -157,6 +157,31 @@ pub const SCRUB_ABSENT_MAX: usize = 4_096;
 pub const SCRUB_MISSING_MAX: usize = 10_000;
 /// Bodies whose repair the scrub follows; of more it knows only that the group misses them.
 pub const SCRUB_REPAIRS_FOLLOWED_MAX: usize = 100_000;
+/// A body that nothing names is released after this long: longer than an upload is remembered, so that a front end which is slow with its
+/// command need not send the bytes again.
+pub const BODY_IDLE_MS: u64 = 3600 * 1000;
+/// Released bodies are freed no sooner than this: what went wrong by a mistake of ours is still on the disks for a day.
+pub const BODY_RELEASED_MS: u64 = 24 * 3600 * 1000;
+/// The row of a released body goes after this long: a replica that was away for two days finds it still there.
+pub const BODY_FORGOTTEN_MS: u64 = 3 * 24 * 3600 * 1000;
+/// Pause between two rounds of collection over the rows and bodies of a node: about 1 % of a core for ten million bodies.
+pub const COLLECT_EVERY_MS: u64 = 6 * 3600 * 1000;
+/// Pause between two looks at how much of the volumes is garbage.
+pub const COLLECT_LOOK_MS: u64 = 10 * 60 * 1000;
+/// Pause between two commands of collection: each keeps apply busy for some ten milliseconds.
+pub const COLLECT_PAUSE_MS: u64 = 1_000;
+/// Bodies of one command of collection: 17 KiB of the 64 that an entry may have.
+pub const COLLECT_TOGETHER: usize = MESSAGES_PER_COMMAND_MAX;
+/// Bodies without a row that are remembered from one round to the next; of more the next rounds learn.
+pub const COLLECT_SUSPECTS_MAX: usize = 100_000;
+/// A volume with so many hundredths of garbage is emptied: the disk holds at most twice what is needed, and each byte is written once more.
+pub const COLLECT_GARBAGE_PERCENT: u64 = 50;
+/// The same while the disk is nearly full: space is worth more writing then.
+pub const COLLECT_GARBAGE_PERCENT_FULL: u64 = 30;
+/// The disk is nearly full above this.
+pub const DISK_FULL_PERCENT: u64 = 80;
+/// Collection carries no more than this out of a volume: half of what the scrub may read. The scrub's ceiling while the disk is nearly full.
+pub const COLLECT_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 /// Segments of the journal made at the first start, so that none is made under load.
 pub const JOURNAL_POOL_SEGMENTS: usize = 2;
 /// Live segments above this make the group that holds the oldest one let go of it: 1 GiB of log on a disk.

@@ -44,6 +44,7 @@
 //! | 25 | 7 | 0 |
 //! | 32 | | payload |
 
+mod discard;
 mod disk;
 mod error;
 mod memory_disk;
@@ -64,6 +65,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use discard::KeptSegment;
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk, read_file, replace_file};
 pub use error::JournalError;
 pub use memory_disk::MemoryDisk;
@@ -80,7 +82,7 @@ use writer::{Completion, Queued, Writer};
 pub enum Mode {
     /// They are used again: a log.
     Recycle,
-    /// There are none: volumes. A segment that is full is cut to its length.
+    /// They stay until their owner gives one up ([`Journal::discard`]): volumes. A segment that is full is cut to its length.
     Keep,
 }
 
@@ -132,7 +134,7 @@ impl Options {
     }
 }
 
-/// Where a record stands. It stays valid until its segment is recycled; from then on reading says [`JournalError::Gone`].
+/// Where a record stands. It stays valid until its segment is recycled or given up; from then on reading says [`JournalError::Gone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     /// Number of the segment: later records have an equal or higher one.
@@ -143,6 +145,13 @@ pub struct Location {
     pub offset: u32,
     /// Length of its payload.
     pub payload_bytes: u32,
+}
+
+impl Location {
+    /// Bytes that the record takes on disk with its header and padding.
+    pub fn framed_bytes(&self) -> u64 {
+        record::framed_bytes(self.payload_bytes as usize) as u64
+    }
 }
 
 /// A journal. Clones are the same journal; when the last is gone, what waits is written and the directory is free again.

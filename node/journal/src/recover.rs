@@ -113,12 +113,9 @@ pub(crate) fn recover(
             generation: header.generation,
             end,
         });
-        let segment = Segment {
-            number: header.segment,
-            generation: header.generation,
-            slot: link.slot,
-        };
-        found.segments.live.insert(header.segment, Arc::new(segment));
+        let segment = Segment::new(header.segment, header.generation, link.slot, sealed_end.unwrap_or(0));
+        let segment = Arc::new(segment);
+        found.segments.live.insert(header.segment, segment.clone());
         if sealed.is_some_and(|sealed| !replay.wants(sealed)) {
             continue;
         }
@@ -130,6 +127,7 @@ pub(crate) fn recover(
             replay: &mut *replay,
         };
         end = scan.run(sealed_end)?;
+        segment.ends_at(end);
         if sealed_end.is_none() {
             settle_tail(&*file, options.mode, end).map_err(JournalError::io("sync", &path))?;
         }

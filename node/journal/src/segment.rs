@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Length of a segment's header; the first record follows.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
@@ -89,6 +90,27 @@ pub(crate) struct Segment {
     pub generation: u64,
     /// Which file it is in.
     pub slot: u64,
+    /// Where its durable records end.
+    end: AtomicU32,
+}
+
+impl Segment {
+    pub fn new(number: u64, generation: u64, slot: u64, end: u32) -> Segment {
+        Segment {
+            number,
+            generation,
+            slot,
+            end: AtomicU32::new(end),
+        }
+    }
+
+    pub fn end(&self) -> u32 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    pub fn ends_at(&self, end: u32) {
+        self.end.store(end, Ordering::Relaxed);
+    }
 }
 
 /// All segments of a journal, and from where on each group still needs them.
@@ -130,6 +152,20 @@ impl Segments {
         let needed = self.floors.values().min().copied().unwrap_or(u64::MAX);
         let (&number, segment) = self.live.first_key_value()?;
         if self.live.len() < 2 || number >= needed || Arc::strong_count(segment) > 1 {
+            return None;
+        }
+        self.live.remove(&number)
+    }
+
+    /// This segment, when it is not the newest and nobody reads it; it is gone for whoever comes later.
+    pub fn take_unread(&mut self, number: u64) -> Option<Arc<Segment>> {
+        let newest = self.live.keys().next_back() == Some(&number);
+        if newest
+            || self
+                .live
+                .get(&number)
+                .is_none_or(|segment| Arc::strong_count(segment) > 1)
+        {
             return None;
         }
         self.live.remove(&number)
@@ -179,14 +215,9 @@ mod tests {
     fn a_segment_dies_when_every_group_is_past_it_and_nobody_reads_it() {
         let mut segments = Segments::default();
         for number in 1..=3 {
-            segments.live.insert(
-                number,
-                Arc::new(Segment {
-                    number,
-                    generation: number,
-                    slot: number,
-                }),
-            );
+            segments
+                .live
+                .insert(number, Arc::new(Segment::new(number, number, number, 64)));
             segments.note(10, number);
         }
         segments.note(11, 2);

@@ -34,8 +34,8 @@ pub(crate) struct Shared {
     pub room: Arc<Semaphore>,
     pub failed: watch::Sender<Option<String>>,
     pub counters: Counters,
-    /// Given back when the writer has ended.
-    lock: Mutex<Option<Box<dyn DiskLock>>>,
+    /// Given back when the writer has ended, and whoever else still works on the files.
+    lock: Mutex<Option<Arc<dyn DiskLock>>>,
 }
 
 impl Shared {
@@ -57,7 +57,7 @@ impl Shared {
             room,
             failed: watch::Sender::new(None),
             counters: Counters::default(),
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(Some(Arc::from(lock))),
         })
     }
 
@@ -80,6 +80,11 @@ impl Shared {
     /// Nothing of this journal writes any more: the directory may be opened again.
     pub fn unlock(&self) {
         self.lock.lock().expect("no holder of this lock panics").take();
+    }
+
+    /// Keeps the directory this journal's as long as it is held; `None` once the journal has ended.
+    pub fn hold(&self) -> Option<Arc<dyn DiskLock>> {
+        self.lock.lock().expect("no holder of this lock panics").clone()
     }
 
     /// The error of everything that comes after the stop.
@@ -106,6 +111,12 @@ impl Shared {
             files.pop_front();
         }
         Ok(file)
+    }
+
+    /// Closes the file of a slot as soon as the last reader has done with it.
+    pub fn close_file(&self, slot: u64) {
+        let mut files = self.files.lock().expect("no holder of this lock panics");
+        files.retain(|(open, _)| *open != slot);
     }
 
     /// Prepares slots up to the wanted number, and finishes those whose preparation a crash cut off.

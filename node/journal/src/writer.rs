@@ -226,6 +226,7 @@ impl Writer {
             return false;
         }
         self.end += batch.bytes as u32;
+        current.segment.ends_at(self.end);
         let bytes = batch.bytes + header.map_or(0, |header| header.len());
         self.shared
             .counters
@@ -277,11 +278,7 @@ impl Writer {
             previous_end,
         };
         let file = self.shared.file(slot)?;
-        let segment = Arc::new(Segment {
-            number: self.newest,
-            generation,
-            slot,
-        });
+        let segment = Arc::new(Segment::new(self.newest, generation, slot, self.end));
         Ok(Current {
             segment,
             file,

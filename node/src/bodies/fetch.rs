@@ -169,7 +169,8 @@ impl GroupBodies {
     pub fn named(&self, index: u64, hashes: &[BodyHash]) {
         let mut fresh = false;
         for hash in hashes {
-            if !self.bodies.has(self.shard, *hash) {
+            // A copy that is here must stay from now on.
+            if !self.bodies.volumes.hold(self.shard, *hash) {
                 self.missing_now().entry(*hash).or_insert(index);
                 fresh = true;
             }
@@ -207,7 +208,7 @@ impl GroupBodies {
         let rounds = futures::stream::iter(wanted.into_iter().map(|hash| {
             let sources = &sources;
             async move {
-                let here = self.bodies.has(self.shard, hash)
+                let here = self.bodies.volumes.hold(self.shard, hash)
                     || self
                         .bodies
                         .obtain(self.shard, hash, sources, malle_rt::now() + FETCH)
@@ -234,7 +235,7 @@ impl BodyNews for GroupBodies {
     }
 
     fn released(&self, hashes: &[BodyHash]) {
-        // Their space is freed by copying volumes forward, after a delay; until then they are only not missed.
+        // Their copies go after a delay, and only by another command; until then they are only not missed.
         for hash in hashes {
             self.take_off(*hash);
         }

@@ -12,6 +12,8 @@ use malle_machine::{first_version, format};
 use malle_proto::{BodyHash, ShardId};
 use serde::{Deserialize, Serialize};
 
+use super::locator::Key;
+
 /// Entries of one record: it stays below the bound of a record.
 const ENTRIES_PER_RECORD: usize = 4096;
 /// A volume of the smallest bodies has a footer below this.
@@ -67,6 +69,20 @@ pub(super) fn write(
     replace_file(disk, &path(dir, segment, generation), &out)
 }
 
+/// The footer of a volume, when there is one and it reads whole. Blocks.
+pub(super) fn read(disk: &dyn Disk, dir: &Path, segment: u64, generation: u64) -> Option<Vec<FooterEntry>> {
+    let bytes = read_file(disk, &path(dir, segment, generation), FOOTER_MAX_BYTES).ok()?;
+    parse(&bytes)
+}
+
+/// Removes a footer; no error when there is none. Blocks.
+pub(super) fn remove(disk: &dyn Disk, dir: &Path, segment: u64, generation: u64) -> io::Result<()> {
+    match disk.remove(&path(dir, segment, generation)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Every footer that reads whole, by segment and generation. Blocks.
 pub(super) fn read_all(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<(u64, u64), Vec<FooterEntry>>> {
     let mut footers = BTreeMap::new();
@@ -104,6 +120,21 @@ fn parse(mut bytes: &[u8]) -> Option<Vec<FooterEntry>> {
 }
 
 impl FooterEntry {
+    /// The entry of a body.
+    pub fn of((shard, hash): Key, at: Location) -> FooterEntry {
+        FooterEntry {
+            shard,
+            hash,
+            offset: at.offset,
+            payload_bytes: at.payload_bytes,
+        }
+    }
+
+    /// Which body.
+    pub fn key(&self) -> Key {
+        (self.shard, self.hash)
+    }
+
     /// The place in a volume of this segment and generation.
     pub fn location(&self, segment: u64, generation: u64) -> Location {
         Location {

@@ -12,12 +12,17 @@
 //! * BLAKE3 is checked whenever a body is read or received. What does not match is never served; a peer's copy replaces it.
 //! * One copy per shard and hash. A body is found by account and message; nobody is given one for knowing its hash.
 //!
+//! * [`Collector`] frees what nothing names any more, by commands of the shard's log.
+//!
 //! What this room must never do: acknowledge a body before its sync, hand out bytes that were not checked, or free space on its own
-//! (collection is a command of the shard's log).
+//! (each step of collection is a command of the shard's log).
 
+mod collect;
 mod encoding;
 mod fetch;
 mod footer;
+mod locator;
+mod pace;
 mod replicate;
 mod scrub;
 #[cfg(test)]
@@ -36,6 +41,7 @@ use tokio::sync::Semaphore;
 pub use crate::peers::StoredBody;
 use crate::peers::{PeerError, Transport};
 
+pub use collect::{BodyLog, CollectReport, CollectTimes, Collector, IdlePage};
 use encoding::Checked;
 pub use fetch::GroupBodies;
 pub use replicate::Members;
@@ -69,6 +75,9 @@ pub enum BodiesError {
     /// This node's volumes take nothing any more.
     #[error("volumes: {0}")]
     Volumes(String),
+    /// The shard's log did not answer.
+    #[error("the shard's log: {0}")]
+    Log(String),
 }
 
 impl From<JournalError> for BodiesError {
@@ -173,13 +182,27 @@ impl Bodies {
     async fn local(&self, shard: ShardId, hash: BodyHash) -> Result<Option<Checked>, BodiesError> {
         let here = self.volumes.get(shard, hash).await;
         if let Err(BodiesError::Corrupt(_)) = &here {
-            let group = self.followers().get(&shard).and_then(Weak::upgrade);
-            if let Some(group) = group {
-                // Which entry named it first is not known here, so the group is complete through none.
-                group.named(0, &[hash]);
-            }
+            self.miss(shard, hash);
         }
         here
+    }
+
+    /// Tells the group that follows the shard that this body is not here any more.
+    fn miss(&self, shard: ShardId, hash: BodyHash) {
+        let group = self.followers().get(&shard).and_then(Weak::upgrade);
+        if let Some(group) = group {
+            // Which entry named it first is not known here, so the group is complete through none.
+            group.named(0, &[hash]);
+        }
+    }
+
+    /// Whether any group of this node misses a body.
+    fn misses_any(&self) -> bool {
+        let followers = self.followers();
+        followers
+            .values()
+            .filter_map(Weak::upgrade)
+            .any(|group| group.missing() > 0)
     }
 
     fn followers(&self) -> MutexGuard<'_, BTreeMap<ShardId, Weak<GroupBodies>>> {
@@ -188,7 +211,8 @@ impl Bodies {
 
     /// Bodies here, and the bytes that their stored forms take.
     pub fn counts(&self) -> (u64, u64) {
-        self.volumes.counts()
+        let counts = self.volumes.counts();
+        (counts.bodies, counts.payload_bytes)
     }
 
     /// Set once the volumes take nothing any more.

@@ -13,7 +13,6 @@
 //! Enter by [`Scrub::run`].
 
 mod compare;
-mod pace;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,10 +22,10 @@ use async_trait::async_trait;
 use malle_proto::{BodyHash, ShardId, limits};
 use tokio::sync::watch;
 
-use super::volume::Key;
+use super::locator::Key;
+use super::pace::Pace;
 use super::{Bodies, BodiesError, GroupBodies};
 use crate::env::Env;
-use pace::Pace;
 
 /// A node that has just started has its groups to open and its peers to find first.
 const FIRST: Duration = Duration::from_secs(60);

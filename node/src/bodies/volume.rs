@@ -1,7 +1,9 @@
 //! Volumes: a journal that keeps its segments, and a locator that finds a body in them.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+mod discarded;
+mod space;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +20,10 @@ use tokio::sync::{oneshot, watch};
 use super::BodiesError;
 use super::encoding::{self, Checked};
 use super::footer::{self, FooterEntry};
+use super::locator::{Counts, Key, Locator, Put};
 use crate::peers::StoredBody;
+use discarded::Discarded;
+pub(super) use space::VolumeUse;
 
 /// Kind of a journal record that holds a body.
 const KIND_BODY: u8 = 1;
@@ -35,18 +40,6 @@ struct BodyHead {
 }
 first_version!(BodyHead, 51);
 
-pub(super) type Key = (ShardId, BodyHash);
-
-/// Where a body is.
-enum Slot {
-    /// On its way to the disk; the channel closes when it is there or has failed.
-    Writing(watch::Receiver<()>),
-    At(Location),
-}
-
-/// In order, so that the scrub goes through them in pages, however many there are.
-type Slots = BTreeMap<Key, Slot>;
-
 /// Volumes on this node's disk.
 #[derive(Clone)]
 pub(super) struct Volumes {
@@ -56,10 +49,25 @@ pub(super) struct Volumes {
 struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// What a new volume takes.
+    volume_bytes: u64,
     journal: Journal,
-    slots: Mutex<Slots>,
+    locator: Mutex<Locator>,
     /// Entries of the volume that is being filled.
     filling: Mutex<Filling>,
+    /// What becomes of the volumes.
+    upkeep: Mutex<Upkeep>,
+}
+
+/// Files beside the volumes, and volumes that went.
+#[derive(Default)]
+struct Upkeep {
+    /// Volumes whose footer is being written.
+    footing: BTreeSet<u64>,
+    /// Bytes that a volume was needed for when its footer was written.
+    footed: BTreeMap<u64, u64>,
+    /// Segments that collection gave up.
+    discarded: Discarded,
 }
 
 #[derive(Default)]
@@ -73,7 +81,8 @@ struct Filling {
 #[derive(Default)]
 struct Found {
     footers: BTreeMap<(u64, u64), Vec<FooterEntry>>,
-    slots: Slots,
+    locator: Locator,
+    upkeep: Upkeep,
     /// Volumes that were scanned, for footers that are missing.
     scanned: BTreeMap<(u64, u64), Vec<FooterEntry>>,
 }
@@ -86,7 +95,7 @@ impl Replay for Found {
         let (head, _) = split(record.payload)?;
         let shard = ShardId(u32::try_from(record.group)?);
         let at = record.location;
-        self.slots.insert((shard, head.hash), Slot::At(at));
+        self.locator.set((shard, head.hash), at);
         self.scanned
             .entry((at.segment, at.generation))
             .or_default()
@@ -104,14 +113,20 @@ impl Replay for Found {
         let Some(entries) = self.footers.remove(&volume) else {
             return true;
         };
+        let mut listed = 0;
         for entry in entries {
             let at = entry.location(sealed.segment, sealed.generation);
-            self.slots.insert((entry.shard, entry.hash), Slot::At(at));
+            self.locator.set((entry.shard, entry.hash), at);
+            listed += at.framed_bytes();
         }
+        self.upkeep.footed.insert(sealed.segment, listed);
         false
     }
 
     fn lost(&mut self, segment: u64) -> bool {
+        if self.upkeep.discarded.contains(segment) {
+            return true;
+        }
         tracing::error!(
             segment,
             "the file of a volume is gone; its bodies come back from the peers"
@@ -121,6 +136,7 @@ impl Replay for Found {
 
     fn damaged(&mut self, segment: u64, offset: u32) -> bool {
         // Each body stands for itself; those that are gone here are fetched from peers when they are missed.
+        self.locator.tear(segment);
         tracing::error!(
             segment,
             offset,
@@ -152,6 +168,10 @@ impl Volumes {
         disk.create_dir_all(dir).map_err(failed)?;
         let mut found = Found {
             footers: footer::read_all(disk.as_ref(), dir).map_err(failed)?,
+            upkeep: Upkeep {
+                discarded: discarded::read(disk.as_ref(), dir).map_err(failed)?,
+                ..Upkeep::default()
+            },
             ..Found::default()
         };
         let options = Options {
@@ -163,6 +183,10 @@ impl Volumes {
             in_flight_max_bytes: limits::VOLUME_IN_FLIGHT_MAX_BYTES,
         };
         let journal = Journal::open(disk.clone(), dir, options, &mut found)?;
+        for (segment, generation) in found.footers.into_keys() {
+            // Of a volume that went: the crash came before its footer did.
+            footer::remove(disk.as_ref(), dir, segment, generation).map_err(failed)?;
+        }
         let mut filling = Filling::default();
         if let Some((volume, entries)) = found.scanned.pop_last() {
             filling = Filling {
@@ -173,9 +197,11 @@ impl Volumes {
         let inner = Inner {
             disk,
             dir: dir.to_owned(),
+            volume_bytes: segment_bytes,
             journal,
-            slots: Mutex::new(found.slots),
+            locator: Mutex::new(found.locator),
             filling: Mutex::new(filling),
+            upkeep: Mutex::new(found.upkeep),
         };
         let volumes = Volumes { inner: Arc::new(inner) };
         for (volume, entries) in found.scanned {
@@ -184,12 +210,25 @@ impl Volumes {
         Ok(volumes)
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locator(&self) -> MutexGuard<'_, Locator> {
+        self.inner.locator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn filling(&self) -> MutexGuard<'_, Filling> {
+        self.inner.filling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn upkeep(&self) -> MutexGuard<'_, Upkeep> {
+        self.inner.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn has(&self, shard: ShardId, hash: BodyHash) -> bool {
-        matches!(self.slots().get(&(shard, hash)), Some(Slot::At(_)))
+        self.locator().at(&(shard, hash)).is_some()
+    }
+
+    /// Whether a durable copy is here, which the caller counts on from now on: collection leaves it alone.
+    pub fn hold(&self, shard: ShardId, hash: BodyHash) -> bool {
+        self.locator().hold(&(shard, hash))
     }
 
     /// Makes a body durable; one that is here already is not written again.
@@ -197,61 +236,67 @@ impl Volumes {
         let key = (body.shard, body.hash);
         let (done, writing) = watch::channel(());
         loop {
-            let mut other = {
-                let mut slots = self.slots();
-                match slots.get(&key) {
-                    Some(Slot::At(_)) => return Ok(()),
-                    // A closed channel is a writer that gave up.
-                    Some(Slot::Writing(other)) if other.has_changed().is_ok() => other.clone(),
-                    _ => {
-                        slots.insert(key, Slot::Writing(writing));
-                        break;
-                    }
+            let todo = self.locator().put(key, &writing);
+            match todo {
+                Put::Here => return Ok(()),
+                Put::Write => break,
+                Put::Wait(mut other) => {
+                    // Only the end of the other's attempt matters, not how it ended: the next look tells.
+                    let _ = other.changed().await;
                 }
-            };
-            // Only the end of the other's attempt matters, not how it ended: the next look tells.
-            let _ = other.changed().await;
+            }
         }
+        let volumes = self.clone();
+        let written = self.write(body, move |written| {
+            match written {
+                Ok(at) => volumes.landed(key, at),
+                Err(_) => volumes.locator().not_written(&key),
+            }
+            drop(done);
+        });
+        written.await.map(drop)
+    }
+
+    /// Appends the record of a body. `landed` is called in the order of the disk, also when the caller has gone away.
+    async fn write(
+        &self,
+        body: StoredBody,
+        landed: impl FnOnce(Result<Location, &JournalError>) + Send + 'static,
+    ) -> Result<Location, BodiesError> {
         let head = format::encode(&BodyHead {
             hash: body.hash,
             size: body.size,
             encoding: body.encoding,
         });
-        let length = u16::try_from(head.len()).map_err(|_| BodiesError::Volumes("a head of a body is short".into()))?;
+        let length = u16::try_from(head.len()).expect("a head has 40 bytes and its envelope");
         let parts = vec![Bytes::copy_from_slice(&length.to_le_bytes()), head, body.stored];
         let record = Record::new(u64::from(body.shard.0), KIND_BODY, parts);
         let (tell, told) = oneshot::channel();
-        let volumes = self.clone();
         let completion = move |written: Result<Location, JournalError>| {
-            let result = written.map(|at| volumes.landed(key, at));
-            if result.is_err() {
-                volumes.slots().remove(&key);
-            }
-            drop(done);
+            landed(written.as_ref().copied());
             // A caller that went away wants no answer; the body is there all the same.
-            let _ = tell.send(result);
+            let _ = tell.send(written);
         };
         self.inner.journal.submit(record, Durability::Sync, completion).await;
-        told.await
-            .map_err(|_| BodiesError::Volumes("closed".into()))?
-            .map_err(Into::into)
+        let written = told.await.map_err(|_| BodiesError::Volumes("closed".into()))?;
+        written.map_err(Into::into)
     }
 
-    /// Called in the order of the disk, so that a volume is complete when the first body of the next one lands.
+    /// A body is here.
     fn landed(&self, key: Key, at: Location) {
-        self.slots().insert(key, Slot::At(at));
+        self.locator().set(key, at);
+        self.fills(at, Some(key));
+    }
+
+    /// A record is in a volume, which lists it in its footer unless nobody needs it. Called in the order of the disk, so that a volume is
+    /// complete when the first record of the next one lands.
+    fn fills(&self, at: Location, key: Option<Key>) {
         let volume = (at.segment, at.generation);
-        let entry = FooterEntry {
-            shard: key.0,
-            hash: key.1,
-            offset: at.offset,
-            payload_bytes: at.payload_bytes,
-        };
         let full = {
-            let mut filling = self.inner.filling.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut filling = self.filling();
             let before = filling.volume.replace(volume).filter(|before| *before != volume);
             let full = before.map(|before| (before, std::mem::take(&mut filling.entries)));
-            filling.entries.push(entry);
+            filling.entries.extend(key.map(|key| FooterEntry::of(key, at)));
             full
         };
         if let Some((volume, entries)) = full {
@@ -264,16 +309,22 @@ impl Volumes {
     /// # Errors
     /// `Corrupt`: this copy is forgotten, the next put writes another. `Volumes`: the disk did not answer, the copy may be good.
     pub async fn get(&self, shard: ShardId, hash: BodyHash) -> Result<Option<Checked>, BodiesError> {
-        let at = match self.slots().get(&(shard, hash)) {
-            Some(Slot::At(at)) => *at,
-            _ => return Ok(None),
-        };
-        let outcome = self.read(shard, hash, at).await;
-        if let Err(error @ BodiesError::Corrupt(_)) = &outcome {
-            tracing::error!(%shard, %hash, %error, "a body on this disk is damaged; a peer's copy replaces it");
-            self.forget((shard, hash), at);
+        let key = (shard, hash);
+        loop {
+            let Some(at) = self.locator().at(&key) else {
+                return Ok(None);
+            };
+            let outcome = self.read(shard, hash, at).await;
+            if let Err(error @ BodiesError::Corrupt(_)) = &outcome {
+                if self.locator().at(&key) != Some(at) {
+                    // Its volume was collected meanwhile: it lies in another, or nobody needs it any more.
+                    continue;
+                }
+                tracing::error!(%shard, %hash, %error, "a body on this disk is damaged; a peer's copy replaces it");
+                self.locator().forget_damaged(&key, at);
+            }
+            return outcome.map(Some);
         }
-        outcome.map(Some)
     }
 
     async fn read(&self, shard: ShardId, hash: BodyHash, at: Location) -> Result<Checked, BodiesError> {
@@ -295,25 +346,10 @@ impl Volumes {
         encoding::check(stored).await
     }
 
-    /// The copy at this place is worth nothing. One that was written since stays.
-    fn forget(&self, key: Key, at: Location) {
-        let mut slots = self.slots();
-        if matches!(slots.get(&key), Some(Slot::At(now)) if *now == at) {
-            slots.remove(&key);
-        }
-    }
-
     /// Up to `most` bodies behind `after`, in order, with the bytes that each takes on disk.
     pub fn stored_behind(&self, after: Option<Key>, most: usize) -> Vec<(Key, u32)> {
-        let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let slots = self.slots();
-        let stored = slots
-            .range((behind, Bound::Unbounded))
-            .filter_map(|(key, slot)| match slot {
-                Slot::At(at) => Some((*key, at.payload_bytes)),
-                Slot::Writing(_) => None,
-            });
-        stored.take(most).collect()
+        let stored = self.locator().behind(after, most);
+        stored.into_iter().map(|(key, at)| (key, at.payload_bytes)).collect()
     }
 
     /// Puts a good copy into the place of one that the disk does not give back. The old place is forgotten only while the new copy is
@@ -323,40 +359,49 @@ impl Volumes {
     /// `Volumes`.
     pub async fn replace(&self, body: StoredBody) -> Result<(), BodiesError> {
         let key = (body.shard, body.hash);
-        let old = match self.slots().get(&key) {
-            Some(Slot::At(at)) => Some(*at),
-            _ => None,
-        };
+        let old = self.locator().at(&key);
         if let Some(old) = old {
-            self.forget(key, old);
+            // As a damaged one: its volume stays until the new copy is there.
+            self.locator().forget_damaged(&key, old);
         }
         let outcome = self.put(body).await;
         if let (Err(_), Some(old)) = (&outcome, old) {
-            self.slots().entry(key).or_insert(Slot::At(old));
+            self.locator().restore(key, old);
         }
         outcome
     }
 
+    /// Writes what a full volume holds. The volume stays until that is done.
     fn write_footer(&self, (segment, generation): (u64, u64), entries: Vec<FooterEntry>) {
-        let inner = self.inner.clone();
+        if self.is_torn(segment) {
+            // Each start must meet the damage again: collection spares a volume for it.
+            return;
+        }
+        let listed = entries
+            .iter()
+            .map(|entry| entry.location(segment, generation).framed_bytes());
+        let listed = listed.sum();
+        self.upkeep().footing.insert(segment);
+        let volumes = self.clone();
         malle_rt::spawn(async move {
+            let inner = volumes.inner.clone();
             let written = malle_rt::blocking(move || {
                 footer::write(inner.disk.as_ref(), &inner.dir, segment, generation, entries)
             })
             .await;
-            if let Err(error) = written {
-                tracing::warn!(segment, %error, "no footer was written; the next start scans this volume");
+            let mut upkeep = volumes.upkeep();
+            upkeep.footing.remove(&segment);
+            match written {
+                Ok(()) => drop(upkeep.footed.insert(segment, listed)),
+                Err(error) => {
+                    tracing::warn!(segment, %error, "no footer was written; the next start scans this volume")
+                }
             }
         });
     }
 
-    pub fn counts(&self) -> (u64, u64) {
-        let slots = self.slots();
-        let bytes = slots.values().map(|slot| match slot {
-            Slot::At(at) => u64::from(at.payload_bytes),
-            Slot::Writing(_) => 0,
-        });
-        (slots.len() as u64, bytes.sum())
+    pub fn counts(&self) -> Counts {
+        self.locator().counts()
     }
 
     /// Records written since the start.
@@ -388,14 +433,12 @@ mod tests {
         let stored = encoding::encode(ShardId(1), encoding::hash_of(&body), &body);
         let key = (stored.shard, stored.hash);
         volumes.put(stored.clone()).await.unwrap();
-        let Some(&Slot::At(old)) = volumes.slots().get(&key) else {
-            panic!("the body was put");
-        };
-        volumes.forget(key, old);
+        let old = volumes.locator().at(&key).expect("the body was put");
+        volumes.locator().forget_damaged(&key, old);
         assert!(!volumes.has(key.0, key.1));
         volumes.put(stored).await.unwrap();
         // Two readers found the same damage; the second says so after the first has had it replaced.
-        volumes.forget(key, old);
+        volumes.locator().forget_damaged(&key, old);
         assert!(volumes.has(key.0, key.1));
     }
 }

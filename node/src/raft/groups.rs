@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use malle_journal::Disk;
-use malle_machine::{directory, format};
+use malle_machine::format::Record;
+use malle_machine::{directory, format, shard};
 use malle_proto::v1::RaftFrame;
 use malle_proto::{NodeId, ShardId, limits};
 use malle_rt::Instant;
@@ -159,11 +160,46 @@ impl Groups {
             time_ms: self.settings.env.now_ms(),
             op,
         };
+        self.forward(leader, ShardId::DIRECTORY, &command, deadline).await
+    }
+
+    /// Proposes a command of collection to a shard wherever its leader is.
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub(super) async fn propose_collection(
+        &self,
+        shard: ShardId,
+        op: shard::Op,
+        deadline: Instant,
+    ) -> Result<shard::Outcome, GroupError> {
+        let group = self
+            .get(shard)
+            .ok_or_else(|| GroupError::Unavailable(format!("shard {shard} is not open here")))?;
+        let leader = match group.propose_shard(op.clone(), deadline).await {
+            Err(GroupError::NotLeader { leader: Some(leader) }) if leader != self.node() => leader,
+            done => return done,
+        };
+        let command = shard::Command {
+            time_ms: self.settings.env.now_ms(),
+            op,
+        };
+        self.forward(leader, shard, &command, deadline).await
+    }
+
+    /// Sends a command to the node that leads, and gives its outcome.
+    async fn forward<T: Record>(
+        &self,
+        leader: NodeId,
+        shard: ShardId,
+        command: &impl Record,
+        deadline: Instant,
+    ) -> Result<T, GroupError> {
         let frame = RaftFrame {
-            shard: ShardId::DIRECTORY.0,
+            shard: shard.0,
             from: self.node().0,
             to: leader.0,
-            payload_data: format::encode(&command),
+            payload_data: format::encode(command),
             riders: Vec::new(),
         };
         let reply = self

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use malle_journal::Disk;
-use malle_machine::directory;
 use malle_machine::format::{self, Record};
+use malle_machine::{directory, shard};
 use malle_proto::v1::{RaftFrame, Rider};
 use malle_proto::{NodeId, ShardId, limits};
 use openraft::raft::{
@@ -185,18 +185,32 @@ impl RaftServer {
                     .map_err(|error| error.to_string())?;
                 Ok(format::encode(&transferred(result)))
             }
-            RaftCall::Propose => {
-                if group.shard() != ShardId::DIRECTORY {
-                    return Err("only commands of the directory are forwarded".into());
-                }
-                let command: directory::Command = decode(frame)?;
-                let deadline = malle_rt::now() + FORWARDED;
-                let outcome = group.propose_directory(command.op, deadline).await;
-                outcome
-                    .map(|outcome| format::encode(&outcome))
-                    .map_err(|error| error.to_string())
-            }
+            RaftCall::Propose => self.propose(&group, frame).await,
         }
+    }
+
+    /// A command that a node sends to whoever leads: any of the directory, and of a shard the steps of collection, which let go of nothing
+    /// that is named. What a gateway asks never comes this way.
+    async fn propose(&self, group: &Group, frame: &RaftFrame) -> Result<Bytes, String> {
+        let deadline = malle_rt::now() + FORWARDED;
+        if group.shard() == ShardId::DIRECTORY {
+            let command: directory::Command = decode(frame)?;
+            let outcome = group.propose_directory(command.op, deadline).await;
+            return outcome
+                .map(|outcome| format::encode(&outcome))
+                .map_err(|error| error.to_string());
+        }
+        let command: shard::Command = decode(frame)?;
+        if !matches!(
+            command.op,
+            shard::Op::ReleaseBodies { .. } | shard::Op::FreeBodies { .. }
+        ) {
+            return Err("only collection sends commands to a shard".into());
+        }
+        let outcome = group.propose_shard(command.op, deadline).await;
+        outcome
+            .map(|outcome| format::encode(&outcome))
+            .map_err(|error| error.to_string())
     }
 
     /// A pipelined append: frames of one group in, answers out in the same order. Ends when either side does.

@@ -1,5 +1,6 @@
 //! What the journal promises, on a disk that can be cut off.
 
+mod discarding;
 mod faults;
 mod model;
 mod real;

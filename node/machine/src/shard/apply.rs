@@ -73,9 +73,10 @@ fn run(draft: &mut Draft<'_>, now_ms: u64, op: &Op) -> Step<Outcome> {
     match op {
         Op::OpenAccounts { accounts, through } => accounts::open(draft, now_ms, accounts, *through),
         Op::Deliver { recipients, mail } => deliver::deliver(draft, now_ms, recipients, mail),
-        Op::ReleaseBodies { hashes } => bodies::release(draft, hashes),
+        Op::ReleaseBodies { hashes } => bodies::release(draft, hashes, now_ms),
         Op::ForgetBodies { hashes } => bodies::forget(draft, hashes),
         Op::Sweep { account } => sweep::command(draft, now_ms, *account),
+        Op::FreeBodies { hashes, released_by_ms } => bodies::free(draft, hashes, *released_by_ms),
         Op::Append { account, op_id, .. }
         | Op::Store { account, op_id, .. }
         | Op::Copy { account, op_id, .. }
@@ -130,7 +131,8 @@ fn perform(edit: &mut Edit<'_, '_>, op: &Op) -> Step<Outcome> {
         | Op::Deliver { .. }
         | Op::ReleaseBodies { .. }
         | Op::ForgetBodies { .. }
-        | Op::Sweep { .. } => {
+        | Op::Sweep { .. }
+        | Op::FreeBodies { .. } => {
             Err(Fault::Broken("an operation of the shard was taken for one of an account".into()).into())
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   (no row) --name--> referenced --last reference ends--> waiting --release--> released --forget--> (no row)
-//!                          ^                                  |                     |
-//!                          +------------- name ---------------+---- name, put since-+
+//!                          ^                                  |                  |    | ^
+//!                          +------------- name ---------------+-- name, put since+    free
 //! ```
 //!
 //! The race that matters: a put finds its body on the volumes and transfers nothing, a collection releases the body, then the command
@@ -11,6 +11,10 @@
 //! whoever names a body with a put from before its release is told to put it again. An unknown body can be released too (its put may
 //! have ended without a command): the stamp then keeps late commands off it. Once the stamp itself is forgotten, the shard remembers
 //! the highest forgotten one and is as strict with every unknown body.
+//!
+//! A release lets go of no bytes. A replica that wants to free its copies of bodies released long enough ago asks again (`free`), which
+//! gives them another epoch: the command was proposed after the replica marked its copies, so whoever was told before that mark that a
+//! body is there has an older put, and can never name it. What is put after the mark, the replica itself keeps.
 
 use malle_proto::{BodyHash, limits};
 
@@ -78,18 +82,45 @@ pub(super) fn unname(draft: &mut Draft<'_>, hash: BodyHash, now_ms: u64) -> Resu
 
 /// Releases the bodies among these that no row names. Repeating it releases them again, at a higher epoch: a put that came between is
 /// told to put again, which costs a transfer and loses nothing.
-pub(super) fn release(draft: &mut Draft<'_>, hashes: &[BodyHash]) -> Step<Outcome> {
+pub(super) fn release(draft: &mut Draft<'_>, hashes: &[BodyHash], now_ms: u64) -> Step<Outcome> {
+    let outcome = stamp(draft, hashes, |body| {
+        // Asked for again, it is released since the first time all the same.
+        let since = if body.released_epoch > 0 {
+            body.idle_since_ms
+        } else {
+            now_ms
+        };
+        (body.references == 0).then_some(since)
+    })?;
+    if let Outcome::BodiesReleased { released, .. } = &outcome {
+        draft.writes.bodies_released.extend(released);
+    }
+    Ok(outcome)
+}
+
+/// Gives the bodies among these that have been released since `released_by_ms` or longer the next epoch: whoever marked his copies of
+/// them before this was proposed may free those that no put has touched since.
+pub(super) fn free(draft: &mut Draft<'_>, hashes: &[BodyHash], released_by_ms: u64) -> Step<Outcome> {
+    stamp(draft, hashes, |body| {
+        let due = body.released_epoch > 0 && body.idle_since_ms <= released_by_ms;
+        due.then_some(body.idle_since_ms)
+    })
+}
+
+/// Stamps those of the bodies that `since` gives a time for with a new epoch.
+fn stamp(draft: &mut Draft<'_>, hashes: &[BodyHash], since: impl Fn(&rows::Body) -> Option<u64>) -> Step<Outcome> {
     require_bounded(hashes)?;
     let mut shard = rows::shard(draft)?;
     let epoch = shard.body_epoch + 1;
-    let mut released = Vec::new();
+    let mut released: Vec<BodyHash> = Vec::new();
     for &hash in hashes {
         let body: rows::Body = rows::get(draft, &keys::body(hash), "body")?.unwrap_or_default();
-        if body.references > 0 || released.contains(&hash) {
+        let Some(idle_since_ms) = since(&body).filter(|_| body.released_epoch < epoch) else {
             continue;
-        }
+        };
         let body = rows::Body {
             released_epoch: epoch,
+            idle_since_ms,
             ..body
         };
         rows::put(draft, keys::body(hash), &body);
@@ -99,7 +130,6 @@ pub(super) fn release(draft: &mut Draft<'_>, hashes: &[BodyHash]) -> Step<Outcom
         shard.body_epoch = epoch;
         rows::put(draft, keys::SHARD.to_vec(), &shard);
     }
-    draft.writes.bodies_released.extend(&released);
     Ok(Outcome::BodiesReleased {
         epoch: shard.body_epoch,
         released,

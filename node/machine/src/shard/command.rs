@@ -107,7 +107,7 @@ pub enum Op {
         /// Which; those that are referenced again are passed over.
         hashes: Vec<BodyHash>,
     },
-    /// The files no longer hold these released bodies: forget their rows.
+    /// The files have had time to let go of these released bodies: forget their rows.
     ForgetBodies {
         /// Which.
         hashes: Vec<BodyHash>,
@@ -117,6 +117,14 @@ pub enum Op {
     Sweep {
         /// Whose.
         account: AccountId,
+    },
+    /// Collection, its last step: a replica has marked its copies of these released bodies and is about to free them. Raises the shard's
+    /// body epoch, so that a put which found one of those copies can no longer be named.
+    FreeBodies {
+        /// Which; those that are not released, or not long enough, are passed over.
+        hashes: Vec<BodyHash>,
+        /// Long enough: released at this machine time or before.
+        released_by_ms: u64,
     },
 }
 
@@ -320,11 +328,11 @@ pub enum Outcome {
         /// The account's MODSEQ now.
         modseq: ModSeq,
     },
-    /// Collection.
+    /// ReleaseBodies, FreeBodies.
     BodiesReleased {
         /// The shard's body epoch now.
         epoch: u64,
-        /// Bodies that were without references.
+        /// Bodies that this epoch was given to: whoever names one of them has put it since.
         released: Vec<BodyHash>,
     },
     /// Not done, and why. Leaves no receipt.

@@ -9,10 +9,12 @@ use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, ModSeq, ThreadId, Uid
 use super::{Flags, InternalDate, MessageFlags, Refusal, SpecialUse, UidRange, keys, rows};
 use crate::view::{Fault, Flow, View};
 
+mod bodies;
 mod change;
 mod mailbox;
 mod page;
 
+pub use bodies::{BodyStanding, bodies, bodies_behind, body_is_named, body_standing, idle_bodies_behind};
 pub use change::changes;
 pub use mailbox::{mailboxes, open};
 pub use page::{fetch, message};
@@ -179,80 +181,6 @@ pub fn body_epoch(view: &dyn View) -> Result<u64, Fault> {
 /// A [`Fault`].
 pub fn time_ms(view: &dyn View) -> Result<u64, Fault> {
     Ok(rows::shard(view)?.time_ms)
-}
-
-/// Visits every body whose bytes must be kept, with its number of references (0: waits for collection) and, then, since when, in
-/// milliseconds of the machine's time. Released bodies are not among them.
-///
-/// # Errors
-/// A [`Fault`] of the view or of the visitor.
-pub fn bodies(view: &dyn View, visit: &mut dyn FnMut(BodyHash, u64, u64) -> Result<(), Fault>) -> Result<(), Fault> {
-    every_body(view, &mut |hash, body| match body.released_epoch {
-        0 => visit(hash, body.references, body.idle_since_ms),
-        _ => Ok(()),
-    })
-}
-
-/// Visits every body that was released and not yet forgotten, with the epoch of its release.
-///
-/// # Errors
-/// A [`Fault`] of the view or of the visitor.
-pub fn released_bodies(
-    view: &dyn View,
-    visit: &mut dyn FnMut(BodyHash, u64) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    every_body(view, &mut |hash, body| match body.released_epoch {
-        0 => Ok(()),
-        epoch => visit(hash, epoch),
-    })
-}
-
-/// Up to `most` bodies behind `after`, in order, that messages name: a page of [`bodies`] for whoever must not hold the view long. `most` counts
-/// rows, so that a page ends even where messages name nothing; the second part is where the next page begins, `None` at the end.
-///
-/// # Errors
-/// A [`Fault`].
-pub fn bodies_behind(
-    view: &dyn View,
-    after: Option<BodyHash>,
-    most: usize,
-) -> Result<(Vec<BodyHash>, Option<BodyHash>), Fault> {
-    let range = keys::bodies();
-    // The key that follows directly.
-    let from = after.map_or(range.from, |after| [&keys::body(after)[..], &[0]].concat());
-    let (mut named, mut rows_seen, mut last) = (Vec::new(), 0, None);
-    view.scan(&from, &range.to, &mut |key, value| {
-        let hash = keys::hash_of(key).ok_or_else(rows::bad_key)?;
-        let body: rows::Body = rows::read(value, "body")?;
-        if body.references > 0 {
-            named.push(hash);
-        }
-        rows_seen += 1;
-        last = Some(hash);
-        Ok(if rows_seen < most { Flow::More } else { Flow::Stop })
-    })?;
-    Ok((named, last.filter(|_| rows_seen >= most)))
-}
-
-fn every_body(view: &dyn View, visit: &mut dyn FnMut(BodyHash, rows::Body) -> Result<(), Fault>) -> Result<(), Fault> {
-    let range = keys::bodies();
-    view.scan(&range.from, &range.to, &mut |key, value| {
-        visit(
-            keys::hash_of(key).ok_or_else(rows::bad_key)?,
-            rows::read(value, "body")?,
-        )?;
-        Ok(Flow::More)
-    })
-}
-
-/// Whether the bytes of this body must be kept: a message names it, or it waits for collection and may be named again without another
-/// put. A released body is not named.
-///
-/// # Errors
-/// A [`Fault`].
-pub fn body_is_named(view: &dyn View, hash: BodyHash) -> Result<bool, Fault> {
-    let body: Option<rows::Body> = rows::get(view, &keys::body(hash), "body")?;
-    Ok(body.is_some_and(|body| body.released_epoch == 0))
 }
 
 /// Directory sequence number up to which this shard knows its accounts.

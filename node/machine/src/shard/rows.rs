@@ -167,7 +167,7 @@ pub(super) struct Body {
     pub(super) size: u64,
     /// Message rows that name it.
     pub(super) references: u64,
-    /// Machine time of the last reference's end; 0 while there are references.
+    /// Machine time of the last reference's end, and once it is released of its release; 0 while there are references.
     pub(super) idle_since_ms: u64,
     /// Epoch that its release began; 0 when it is not released.
     pub(super) released_epoch: u64,

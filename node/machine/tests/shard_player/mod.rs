@@ -57,7 +57,7 @@ impl Player for ShardPlayer {
             "move" => self.copy(line, true),
             "expunge" => self.expunge(line),
             "create" | "rename" | "delete" | "subscribe" | "unsubscribe" | "use" => self.mailbox(&verb, line),
-            "release" | "forget" => self.collect(&verb, line),
+            "release" | "free" | "forget" => self.collect(&verb, line),
             "sweep" => self.sweep(line),
             "wait" => self.wait(line),
             "account" => self.show_account(line),

@@ -1,5 +1,6 @@
 //! Commands that only look.
 
+use malle_machine::shard::read::BodyStanding;
 use malle_machine::shard::{SpecialUse, read};
 use malle_machine::{Fault, Writes};
 use malle_proto::Uid;
@@ -191,16 +192,36 @@ impl ShardPlayer {
                 return Err(format!("in pages of {most}: {paged:?}, whole: {named:?}"));
             }
         }
-        read::released_bodies(&self.view, &mut |hash, epoch| {
-            lines.push(format!("{} released in epoch {epoch}", names::body_name(hash)));
-            Ok(())
-        })
-        .map_err(fault)?;
+        lines.extend(self.released_bodies()?);
         Ok(if lines.is_empty() {
             "none".into()
         } else {
             lines.join("\n")
         })
+    }
+
+    /// Whatever is released, in pages of any size.
+    fn released_bodies(&self) -> Result<Vec<String>, String> {
+        let mut whole = None;
+        for most in 1..4 {
+            let (mut lines, mut behind) = (Vec::new(), None);
+            loop {
+                let (page, next) = read::idle_bodies_behind(&self.view, behind, most).map_err(fault)?;
+                for (hash, standing) in page {
+                    if let BodyStanding::Released { since_ms } = standing {
+                        lines.push(format!("{} released since {since_ms}", names::body_name(hash)));
+                    }
+                }
+                behind = next;
+                if behind.is_none() {
+                    break;
+                }
+            }
+            if whole.get_or_insert_with(|| lines.clone()) != &lines {
+                return Err(format!("in pages of {most}: {lines:?}, else {whole:?}"));
+            }
+        }
+        Ok(whole.unwrap_or_default())
     }
 
     pub fn show_shard(&self) -> Result<String, String> {

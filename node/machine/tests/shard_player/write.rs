@@ -267,14 +267,16 @@ impl ShardPlayer {
         self.show(Some(account), outcome)
     }
 
-    /// release|forget BODY..
+    /// release|forget BODY.. or free BODY.. by=TIME
     pub fn collect(&mut self, verb: &str, line: &mut Line) -> Result<String, String> {
+        let released_by_ms = line.optional_number("by")?.unwrap_or(u64::MAX);
         let mut hashes = Vec::new();
         while let Some(name) = line.optional_word() {
             hashes.push(names::body(&name));
         }
         let op = match verb {
             "release" => Op::ReleaseBodies { hashes },
+            "free" => Op::FreeBodies { hashes, released_by_ms },
             _ => Op::ForgetBodies { hashes },
         };
         let outcome = self.apply(op)?;

@@ -1,5 +1,6 @@
 //! Three or more nodes over a network in memory: majorities, repair, catching up, and what a crash leaves.
 
+mod collect;
 mod group;
 mod majority;
 mod rot;

@@ -49,6 +49,10 @@ struct Model {
     modseq: BTreeMap<AccountId, ModSeq>,
     /// UIDVALIDITY and highest UID ever given; stays when the mailbox goes.
     highest_uid: BTreeMap<(AccountId, u32), Uid>,
+    /// The epoch in which a replica last freed a body: no older put may count from then on, whatever becomes of its row.
+    freed: BTreeMap<BodyHash, u64>,
+    /// When a body was released, and has not been named since.
+    released_ms: BTreeMap<BodyHash, u64>,
 }
 
 impl Model {
@@ -63,6 +67,22 @@ impl Model {
             .or_default()
             .insert(at.uid, known);
         assert_eq!(before, None);
+    }
+
+    /// A command named what was put: its copies are there.
+    fn named(&mut self, mail: &NewMail) {
+        let beside = match &mail.summary {
+            Summary::Beside(put) => Some(put),
+            Summary::Inline(_) => None,
+        };
+        for put in beside.into_iter().chain([&mail.body]) {
+            let freed = self.freed.get(&put.hash).copied().unwrap_or(0);
+            assert!(
+                put.epoch >= freed || !self.released_ms.contains_key(&put.hash),
+                "{put:?} counts, and its copies were freed in epoch {freed}"
+            );
+            self.released_ms.remove(&put.hash);
+        }
     }
 
     fn rises(&mut self, account: AccountId, modseq: ModSeq) {
@@ -178,7 +198,7 @@ impl World {
             assert!(writes.changes.is_empty() && writes.bodies_named.is_empty());
         }
         self.learn(&op, &outcome);
-        if !matches!(op, Op::ReleaseBodies { .. }) {
+        if !matches!(op, Op::ReleaseBodies { .. } | Op::FreeBodies { .. }) {
             let (again, writes) = self.commit(op);
             assert_eq!(first_time(again.clone()), outcome, "the same again has the same answer");
             if leaves_receipt(&outcome) {
@@ -194,6 +214,7 @@ impl World {
             (Op::Deliver { recipients, mail }, Outcome::Delivered(outcomes)) => {
                 for (recipient, outcome) in recipients.iter().zip(outcomes) {
                     if let Ok(stored) = outcome {
+                        model.named(mail);
                         let known = known(mail, Flags::default(), stored.modseq);
                         model.added(recipient.account, stored, known);
                     }
@@ -210,7 +231,20 @@ impl World {
                 Outcome::Appended(stored),
             ) => {
                 assert_eq!(stored.mailbox, *mailbox);
+                model.named(mail);
                 model.added(*account, stored, known(mail, flags.clone(), stored.modseq));
+            }
+            (Op::ReleaseBodies { .. }, Outcome::BodiesReleased { released, .. }) => {
+                for hash in released {
+                    model.released_ms.entry(*hash).or_insert(self.time_ms);
+                }
+            }
+            (Op::FreeBodies { released_by_ms, .. }, Outcome::BodiesReleased { epoch, released }) => {
+                for hash in released {
+                    let since_ms = model.released_ms.get(hash).expect("only what is released is freed");
+                    assert!(since_ms <= released_by_ms, "released at {since_ms}");
+                    model.freed.insert(*hash, *epoch);
+                }
             }
             (Op::Store { account, mailbox, .. }, Outcome::FlagsStored(stored)) => {
                 model.not_below(*account, stored.modseq);
@@ -523,10 +557,11 @@ fn command(world: &mut World, [kind, a, b, c, d]: [u8; 5]) -> Op {
         }
         14 => {
             let hashes = (b % 6..=c % 6).map(|n| BodyHash([n + 1; 32])).collect();
-            if d % 2 == 0 {
-                Op::ReleaseBodies { hashes }
-            } else {
-                Op::ForgetBodies { hashes }
+            let released_by_ms = world.time_ms.saturating_sub(u64::from(a));
+            match d % 3 {
+                0 => Op::ReleaseBodies { hashes },
+                1 => Op::ForgetBodies { hashes },
+                _ => Op::FreeBodies { hashes, released_by_ms },
             }
         }
         _ => Op::Sweep { account },
@@ -784,9 +819,14 @@ fn bounds_of_a_command_are_answers() {
         Refusal::Limit(_)
     ));
     assert!(matches!(
-        refused(&mut world, Op::ForgetBodies { hashes }),
+        refused(&mut world, Op::ForgetBodies { hashes: hashes.clone() }),
         Refusal::Limit(_)
     ));
+    let free = Op::FreeBodies {
+        hashes,
+        released_by_ms: u64::MAX,
+    };
+    assert!(matches!(refused(&mut world, free), Refusal::Limit(_)));
     let op = Op::Expunge {
         account: account(1),
         op_id: OpId([2; 16]),

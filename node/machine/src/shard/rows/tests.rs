@@ -272,6 +272,13 @@ fn commands_keep_their_bytes() {
             },
         ),
         ("sweep", Op::Sweep { account }),
+        (
+            "free",
+            Op::FreeBodies {
+                hashes: vec![BodyHash([7; 32])],
+                released_by_ms: 1_700_000_000_000,
+            },
+        ),
     ];
     for (name, op) in ops {
         golden(

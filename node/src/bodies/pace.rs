@@ -1,4 +1,4 @@
-//! The rate of a scrub: everything within its days, within a floor and a ceiling.
+//! How fast the scrub and collection go over the bodies: a rate with a floor and a ceiling, and at most half of a slow disk's time.
 //!
 //! Arithmetic only, so that it is tested without a clock. A body costs its bytes and [`limits::SCRUB_BYTES_PER_READ`] for the seek.
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use malle_proto::limits;
 
-/// How fast a round reads.
+/// How fast bodies are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pace {
     bytes_per_second: u64,
@@ -26,13 +26,21 @@ impl Pace {
         }
     }
 
+    /// The pace of so many bytes a second.
+    pub fn at(bytes_per_second: u64) -> Pace {
+        Pace {
+            bytes_per_second: bytes_per_second.max(1),
+            late: false,
+        }
+    }
+
     /// Even the ceiling is too slow for the days.
     pub fn is_late(self) -> bool {
         self.late
     }
 
     /// What to wait behind a body of so many bytes that took so long to read. A slow disk is not asked for more than the pace, and
-    /// gets at least as long a rest as its read took: then the scrub never has more than half of its time.
+    /// gets at least as long a rest as its read took: then the task never has more than half of its time.
     pub fn pause(self, bytes: u64, took: Duration) -> Duration {
         let cost = bytes.saturating_add(limits::SCRUB_BYTES_PER_READ);
         let share = Duration::from_secs_f64(cost as f64 / self.bytes_per_second as f64);
