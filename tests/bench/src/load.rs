@@ -1,0 +1,203 @@
+//! Load for a window of time: so many workers, each at one thing after the other, none waiting for another.
+//!
+//! What is counted ended inside the window; the load begins before it and lasts until after it, so neither a cold start nor the last few
+//! workers of a fixed amount are in the figures. CPU time is counted over the same window. A failure ends the measurement: what did
+//! not happen must not look fast.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+
+use crate::figures::{Figure, percentile};
+use crate::usage::Usage;
+
+/// One of those who work at the same time. It owns its session.
+#[async_trait]
+pub trait Worker: Send {
+    /// Does one thing.
+    ///
+    /// # Errors
+    /// When it did not happen.
+    async fn once(&mut self) -> anyhow::Result<()>;
+}
+
+/// How long.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    /// Load before anything counts.
+    pub warm: Duration,
+    /// What counts.
+    pub measured: Duration,
+}
+
+/// Processes whose use is told, by name: `nodes`, `gateway`.
+pub type Watched = BTreeMap<&'static str, Vec<u32>>;
+
+/// What happened in the window.
+#[derive(Debug)]
+pub struct Driven {
+    /// Its true length.
+    pub seconds: f64,
+    /// Milliseconds of each thing that ended in it, rising.
+    pub took_ms: Vec<f64>,
+    /// Before and after, of each of the watched.
+    pub usage: BTreeMap<&'static str, (Usage, Usage)>,
+    /// CPU time of this process, which makes the load.
+    pub load_cpu: Duration,
+}
+
+/// Waits for a time. The one place here: everything else waits for a condition.
+pub async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// Keeps all workers busy for the window and tells what happened in it.
+///
+/// # Errors
+/// The first failure of a worker.
+pub async fn drive(workers: Vec<Box<dyn Worker>>, window: Window, watched: &Watched) -> anyhow::Result<Driven> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut running = JoinSet::new();
+    for worker in workers {
+        running.spawn(work(worker, stop.clone()));
+    }
+    let mut failed = None;
+    tokio::select! {
+        // A worker ends before it is told to only by failing.
+        ended = running.join_next() => failed = ended,
+        () = pause(window.warm) => {}
+    }
+    let before = look(watched)?;
+    if failed.is_none() {
+        tokio::select! {
+            ended = running.join_next() => failed = ended,
+            () = pause(window.measured) => {}
+        }
+    }
+    let after = look(watched)?;
+    stop.store(true, Ordering::Relaxed);
+    let mut took_ms = Vec::new();
+    let mut ended = failed;
+    while let Some(joined) = ended {
+        let done = joined.context("a worker panicked")??;
+        let inside = done.into_iter().filter(|(at, _)| *at >= before.at && *at < after.at);
+        took_ms.extend(inside.map(|(_, took)| took.as_secs_f64() * 1000.0));
+        ended = running.join_next().await;
+    }
+    took_ms.sort_by(f64::total_cmp);
+    let load_cpu = after.own.cpu_since(&before.own);
+    let pairs = before.usage.into_iter().zip(after.usage);
+    Ok(Driven {
+        seconds: after.at.duration_since(before.at).as_secs_f64(),
+        took_ms,
+        usage: pairs
+            .map(|((name, before), (_, after))| (name, (before, after)))
+            .collect(),
+        load_cpu,
+    })
+}
+
+async fn work(mut worker: Box<dyn Worker>, stop: Arc<AtomicBool>) -> anyhow::Result<Vec<(Instant, Duration)>> {
+    let mut done = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        worker.once().await?;
+        let now = Instant::now();
+        done.push((now, now - begun));
+    }
+    Ok(done)
+}
+
+struct Look {
+    at: Instant,
+    usage: BTreeMap<&'static str, Usage>,
+    own: Usage,
+}
+
+fn look(watched: &Watched) -> anyhow::Result<Look> {
+    let mut usage = BTreeMap::new();
+    for (name, pids) in watched {
+        usage.insert(*name, Usage::now(pids)?);
+    }
+    Ok(Look {
+        usage,
+        own: Usage::now(&[std::process::id()])?,
+        at: Instant::now(),
+    })
+}
+
+impl Driven {
+    /// Things per second, their latency, and what one of them cost whom.
+    pub fn figures(&self) -> Vec<Figure> {
+        let count = self.took_ms.len() as f64;
+        let each_us = |time: Duration| time.as_secs_f64() * 1e6 / count.max(1.0);
+        let mut figures = vec![
+            Figure::more("rate", "/s", count / self.seconds),
+            Figure::less("p50", "ms", percentile(&self.took_ms, 0.5)),
+            Figure::less("p99", "ms", percentile(&self.took_ms, 0.99)),
+        ];
+        for (name, (before, after)) in &self.usage {
+            figures.push(Figure::less(cpu_name(name), "us", each_us(after.cpu_since(before))));
+        }
+        figures.push(Figure::less("load cpu", "us", each_us(self.load_cpu)));
+        figures
+    }
+}
+
+/// CPU time is told of each thing that was done.
+fn cpu_name(watched: &str) -> &'static str {
+    match watched {
+        "nodes" => "nodes cpu",
+        "gateway" => "gateway cpu",
+        _ => "server cpu",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Sleeper(u32);
+
+    #[async_trait]
+    impl Worker for Sleeper {
+        async fn once(&mut self) -> anyhow::Result<()> {
+            self.0 = self.0.checked_sub(1).context("the last was done")?;
+            pause(Duration::from_millis(2)).await;
+            Ok(())
+        }
+    }
+
+    const WINDOW: Window = Window {
+        warm: Duration::from_millis(20),
+        measured: Duration::from_millis(60),
+    };
+
+    #[tokio::test]
+    async fn what_ends_in_the_window_counts() {
+        let watched = Watched::from([("nodes", vec![std::process::id()])]);
+        let driven = drive(
+            vec![Box::new(Sleeper(u32::MAX)), Box::new(Sleeper(u32::MAX))],
+            WINDOW,
+            &watched,
+        );
+        let driven = driven.await.unwrap();
+        assert!(driven.seconds >= 0.06 && !driven.took_ms.is_empty());
+        assert!(driven.took_ms.iter().all(|ms| *ms >= 2.0));
+        let names: Vec<&str> = driven.figures().iter().map(|figure| figure.name).collect();
+        assert_eq!(names, ["rate", "p50", "p99", "nodes cpu", "load cpu"]);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_no_figure() {
+        for failing in [1, 8, 15] {
+            let failed = drive(vec![Box::new(Sleeper(failing))], WINDOW, &Watched::new()).await;
+            assert!(format!("{:#}", failed.unwrap_err()).contains("the last was done"));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Deliveries through the client crate: what a gateway asks of malle, without the gateway.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use malle_client::Client;
+
+use super::{Cell, Effort, Measurement};
+use crate::figures::Figure;
+use crate::load::{Worker, drive};
+use crate::mail::{Kind, Post};
+use crate::world::{Account, Shape, World, deliver};
+
+/// See the module's header.
+pub struct Deliver;
+
+/// Numbers of mails: no two deliveries of a run have the same body.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The number of the next mail.
+pub(super) fn next_number() -> u64 {
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+#[async_trait]
+impl Measurement for Deliver {
+    fn name(&self) -> &'static str {
+        "deliver"
+    }
+
+    fn about(&self) -> &'static str {
+        "deliveries through the client crate, text; kib: size of a mail, c: in flight, shards: of the accounts"
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for shards in [1, 8] {
+            for kib in [1, 16, 64] {
+                for c in [1, 16, 64, 256] {
+                    cells.push(Cell::of(&[("kib", kib), ("c", c), ("shards", shards)]));
+                }
+            }
+        }
+        cells
+    }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            shards: 8,
+            accounts_per_shard: 8,
+            timing: "local",
+        }
+    }
+
+    async fn run(&self, world: &mut World, cell: &Cell, effort: &Effort) -> anyhow::Result<Vec<Figure>> {
+        let World::Malle(cluster) = world;
+        let post = Arc::new(Post::new(Kind::Text, cell.get("kib") as usize * 1024));
+        let accounts: Arc<[Account]> = cluster.accounts_of(cell.get("shards") as u32).into();
+        let worker = || {
+            Box::new(Deliverer {
+                client: cluster.client.clone(),
+                post: post.clone(),
+                accounts: accounts.clone(),
+            })
+        };
+        let workers = (0..cell.get("c")).map(|_| worker() as Box<dyn Worker>).collect();
+        let mut watched = cluster.watched();
+        watched.remove("gateway");
+        Ok(drive(workers, effort.window, &watched).await?.figures())
+    }
+}
+
+/// Delivers one mail after the other, each to the next account.
+pub(super) struct Deliverer {
+    pub client: Client,
+    pub post: Arc<Post>,
+    pub accounts: Arc<[Account]>,
+}
+
+#[async_trait]
+impl Worker for Deliverer {
+    async fn once(&mut self) -> anyhow::Result<()> {
+        let number = next_number();
+        let account = &self.accounts[number as usize % self.accounts.len()];
+        Ok(deliver(&self.client, account.id, self.post.mail(number)).await?)
+    }
+}

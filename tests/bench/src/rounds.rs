@@ -1,0 +1,193 @@
+//! Repeating and alternating.
+//!
+//! Sides of a comparison run side by side, and their samples are taken in turns, A B B A A B B A: a machine that becomes slower, or a store
+//! that becomes fuller, meets both alike. The n-th samples of two sides are neighbours in time; they are the pairs whose ratios count.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::figures::{Better, Ratio, Spread};
+use crate::machine::{Others, Stretch};
+use crate::measure::{Cell, Effort, Measurement};
+use crate::world::{Side, World};
+
+/// What came of one measurement.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    /// Its name.
+    pub name: &'static str,
+    /// Its line of explanation.
+    pub about: &'static str,
+    /// Names of the sides; ratios are of the first to each other.
+    pub sides: Vec<String>,
+    /// Its cells.
+    pub rows: Vec<Row>,
+}
+
+/// What came of one cell.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Its parameters.
+    pub cell: Cell,
+    /// Figure by figure.
+    pub figures: Vec<Line>,
+    /// Of the most disturbed sample.
+    pub disturbed_by: Others,
+    /// Why there are no figures.
+    pub failed: Option<String>,
+}
+
+/// One figure of all sides.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// Its name.
+    pub name: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Which way is good.
+    pub better: Better,
+    /// Side by side.
+    pub sides: Vec<Spread>,
+    /// The first side beside each other one.
+    pub ratios: Vec<Option<Ratio>>,
+    /// Every sample, side by side, in the order in which they were taken.
+    pub samples: Vec<Vec<f64>>,
+}
+
+/// Measures these cells on these sides.
+///
+/// # Errors
+/// When a side does not start or stop. A cell that fails is a row that says why.
+pub async fn measure(
+    measurement: &'static dyn Measurement,
+    cells: &[Cell],
+    sides: &[Side],
+    effort: &Effort,
+    directory: &PathBuf,
+) -> anyhow::Result<Measured> {
+    let mut worlds = Vec::new();
+    for side in sides {
+        eprintln!("== {}: starting {}", measurement.name(), side.name);
+        let started = side.start(measurement.shape(), directory).await;
+        worlds.push(started.with_context(|| format!("starting {}", side.name))?);
+    }
+    let mut rows = Vec::new();
+    for (at, cell) in cells.iter().enumerate() {
+        eprintln!("== {}: {cell} ({} of {})", measurement.name(), at + 1, cells.len());
+        let mut row = Row {
+            cell: cell.clone(),
+            figures: Vec::new(),
+            disturbed_by: Others::default(),
+            failed: None,
+        };
+        if let Err(error) = fill(&mut row, measurement, &mut worlds, effort, at == 0).await {
+            eprintln!("== {}: {cell} failed: {error:#}", measurement.name());
+            row.failed = Some(format!("{error:#}"));
+        }
+        rows.push(row);
+    }
+    for world in worlds {
+        world.stop().await?;
+    }
+    Ok(Measured {
+        name: measurement.name(),
+        about: measurement.about(),
+        sides: sides.iter().map(|side| side.name.clone()).collect(),
+        rows,
+    })
+}
+
+/// All samples of one cell.
+async fn fill(
+    row: &mut Row,
+    measurement: &dyn Measurement,
+    worlds: &mut [World],
+    effort: &Effort,
+    cold: bool,
+) -> anyhow::Result<()> {
+    if cold {
+        for world in worlds.iter_mut() {
+            measurement.run(world, &row.cell, effort).await?;
+        }
+    }
+    for side in turns(worlds.len(), effort.rounds) {
+        let pids = worlds.iter().flat_map(World::pids).collect();
+        let stretch = Stretch::begin(pids)?;
+        let figures = measurement.run(&mut worlds[side], &row.cell, effort).await?;
+        let others = stretch.end()?;
+        if others.others + others.stolen > row.disturbed_by.others + row.disturbed_by.stolen {
+            row.disturbed_by = others;
+        }
+        for figure in figures {
+            let known = row.figures.iter().position(|line| line.name == figure.name);
+            let at = known.unwrap_or_else(|| {
+                row.figures.push(Line {
+                    name: figure.name,
+                    unit: figure.unit,
+                    better: figure.better,
+                    sides: Vec::new(),
+                    ratios: Vec::new(),
+                    samples: vec![Vec::new(); worlds.len()],
+                });
+                row.figures.len() - 1
+            });
+            row.figures[at].samples[side].push(figure.value);
+        }
+    }
+    row.figures.iter_mut().for_each(Line::conclude);
+    Ok(())
+}
+
+impl Line {
+    fn conclude(&mut self) {
+        let nothing = Spread {
+            median: f64::NAN,
+            low: f64::NAN,
+            high: f64::NAN,
+            samples: 0,
+        };
+        let of = |samples: &Vec<f64>| Spread::of(samples).unwrap_or(nothing);
+        self.sides = self.samples.iter().map(of).collect();
+        let (ours, others) = self.samples.split_first().expect("there is a side");
+        let ratio = |theirs: &Vec<f64>| Ratio::of(ours, theirs, self.better);
+        self.ratios = others.iter().map(ratio).collect();
+    }
+}
+
+/// Whose turn it is: forth and back.
+fn turns(sides: usize, rounds: usize) -> Vec<usize> {
+    let forth = |round: usize| round.is_multiple_of(2);
+    let one = |round: usize| (0..sides).map(move |at| if forth(round) { at } else { sides - 1 - at });
+    (0..rounds).flat_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_go_forth_and_back() {
+        assert_eq!(turns(1, 3), [0, 0, 0]);
+        assert_eq!(turns(2, 3), [0, 1, 1, 0, 0, 1]);
+        assert_eq!(turns(3, 2), [0, 1, 2, 2, 1, 0]);
+    }
+
+    #[test]
+    fn pairs_are_neighbours() {
+        // A B B A: the first of both are neighbours, and the second of both.
+        let mut line = Line {
+            name: "rate",
+            unit: "/s",
+            better: Better::More,
+            sides: Vec::new(),
+            ratios: Vec::new(),
+            samples: vec![vec![100.0, 10.0], vec![50.0, 5.0]],
+        };
+        line.conclude();
+        assert_eq!(line.sides[0].median, 55.0);
+        let ratio = line.ratios[0].unwrap();
+        assert_eq!((ratio.ratio.low, ratio.ratio.high, ratio.better_in), (2.0, 2.0, 2));
+    }
+}

@@ -1,0 +1,65 @@
+//! A set of binaries: `malled`, `malle-gateway` and `malle` in one directory.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use tokio::process::Command;
+
+/// One build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binaries {
+    directory: PathBuf,
+}
+
+impl Binaries {
+    /// Those in a directory.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn open(directory: &Path) -> anyhow::Result<Binaries> {
+        let directory = directory
+            .canonicalize()
+            .with_context(|| format!("no binaries in {}", directory.display()))?;
+        for name in ["malled", "malle-gateway", "malle"] {
+            ensure!(
+                directory.join(name).is_file(),
+                "{} is not there; build it with `cargo build --release --bins -p malle-node -p malle-gateway -p malle-cli`",
+                directory.join(name).display()
+            );
+        }
+        Ok(Binaries { directory })
+    }
+
+    /// Those that were built beside this program.
+    ///
+    /// # Errors
+    /// As [`Binaries::open`].
+    pub fn beside_us() -> anyhow::Result<Binaries> {
+        let ours = std::env::current_exe().context("finding this program")?;
+        Binaries::open(ours.parent().context("a program lies in a directory")?)
+    }
+
+    /// Where one of them is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Runs `malle` with these arguments, separated by blanks, in a directory.
+    ///
+    /// # Errors
+    /// With what it said, when it fails.
+    pub async fn malle(&self, within: &Path, arguments: &str) -> anyhow::Result<()> {
+        let output = Command::new(self.path("malle"))
+            .args(arguments.split(' '))
+            .current_dir(within)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .with_context(|| format!("starting {}", self.path("malle").display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "malle {arguments}: {}: {said}", output.status);
+        Ok(())
+    }
+}
