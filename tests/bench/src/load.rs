@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 
@@ -66,29 +66,18 @@ pub async fn drive(workers: Vec<Box<dyn Worker>>, window: Window, watched: &Watc
     for worker in workers {
         running.spawn(work(worker, stop.clone()));
     }
-    let mut failed = None;
-    tokio::select! {
-        // A worker ends before it is told to only by failing.
-        ended = running.join_next() => failed = ended,
-        () = pause(window.warm) => {}
-    }
+    go_on(&mut running, window.warm).await?;
     let before = look(watched)?;
-    if failed.is_none() {
-        tokio::select! {
-            ended = running.join_next() => failed = ended,
-            () = pause(window.measured) => {}
-        }
-    }
+    go_on(&mut running, window.measured).await?;
     let after = look(watched)?;
     stop.store(true, Ordering::Relaxed);
     let mut took_ms = Vec::new();
-    let mut ended = failed;
-    while let Some(joined) = ended {
+    while let Some(joined) = running.join_next().await {
         let done = joined.context("a worker panicked")??;
         let inside = done.into_iter().filter(|(at, _)| *at >= before.at && *at < after.at);
         took_ms.extend(inside.map(|(_, took)| took.as_secs_f64() * 1000.0));
-        ended = running.join_next().await;
     }
+    ensure!(!took_ms.is_empty(), "nothing ended within {:?}", window.measured);
     took_ms.sort_by(f64::total_cmp);
     let load_cpu = after.own.cpu_since(&before.own);
     let pairs = before.usage.into_iter().zip(after.usage);
@@ -102,7 +91,21 @@ pub async fn drive(workers: Vec<Box<dyn Worker>>, window: Window, watched: &Watc
     })
 }
 
-async fn work(mut worker: Box<dyn Worker>, stop: Arc<AtomicBool>) -> anyhow::Result<Vec<(Instant, Duration)>> {
+/// A worker ends before it is told to only by failing; the others end with the set.
+async fn go_on(running: &mut JoinSet<anyhow::Result<Done>>, time: Duration) -> anyhow::Result<()> {
+    tokio::select! {
+        Some(ended) = running.join_next() => {
+            ended.context("a worker panicked")??;
+            bail!("a worker ended by itself");
+        }
+        () = pause(time) => Ok(()),
+    }
+}
+
+/// When each thing ended, and how long it took.
+type Done = Vec<(Instant, Duration)>;
+
+async fn work(mut worker: Box<dyn Worker>, stop: Arc<AtomicBool>) -> anyhow::Result<Done> {
     let mut done = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
@@ -135,7 +138,7 @@ impl Driven {
     /// Things per second, their latency, and what one of them cost whom.
     pub fn figures(&self) -> Vec<Figure> {
         let count = self.took_ms.len() as f64;
-        let each_us = |time: Duration| time.as_secs_f64() * 1e6 / count.max(1.0);
+        let each_us = |time: Duration| time.as_secs_f64() * 1e6 / count;
         let mut figures = vec![
             Figure::more("rate", "/s", count / self.seconds),
             Figure::less("p50", "ms", percentile(&self.took_ms, 0.5)),
