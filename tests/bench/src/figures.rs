@@ -2,6 +2,8 @@
 //!
 //! On a machine that others use too, a figure of one minute says nothing about a figure of the next. So sides are compared pair by pair,
 //! each pair measured one right after the other, and the median of the pairs' ratios is told with its range and with how many pairs agree.
+//! Two starts of the same binaries differ by several percent for as long as they run (where memory and files came to lie, in which phase
+//! flushes fell), so each side is started anew a few times, and the ratio of each start is told: where those disagree, nothing is shown.
 
 use serde::Serialize;
 
@@ -85,29 +87,41 @@ impl Spread {
 }
 
 /// One side beside another.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Ratio {
     /// Ours divided by theirs, pair by pair.
     pub ratio: Spread,
+    /// The median of each start of the two.
+    pub starts: Vec<f64>,
     /// Pairs in which ours was the better one.
     pub better_in: usize,
 }
 
 impl Ratio {
-    /// Pairs are what stands at the same place of both; `None` when there is none with a number in it.
-    pub fn of(ours: &[f64], theirs: &[f64], better: Better) -> Option<Ratio> {
+    /// Pairs are what stands at the same place of both, `per_start` of each start; `None` when there is none with a number in it.
+    pub fn of(ours: &[f64], theirs: &[f64], better: Better, per_start: usize) -> Option<Ratio> {
         let ratios: Vec<f64> = ours
             .iter()
             .zip(theirs)
-            .filter(|(_, theirs)| **theirs > 0.0)
-            .map(|(ours, theirs)| ours / theirs)
+            .map(|(ours, theirs)| if *theirs > 0.0 { ours / theirs } else { f64::NAN })
             .collect();
+        let numbers = |ratios: &[f64]| {
+            ratios
+                .iter()
+                .copied()
+                .filter(|ratio| !ratio.is_nan())
+                .collect::<Vec<_>>()
+        };
+        let starts = ratios
+            .chunks(per_start.max(1))
+            .filter_map(|start| Spread::of(&numbers(start)));
         let wins = |ratio: &&f64| match better {
             Better::More => **ratio > 1.0,
             Better::Less => **ratio < 1.0,
         };
         Some(Ratio {
-            ratio: Spread::of(&ratios)?,
+            ratio: Spread::of(&numbers(&ratios))?,
+            starts: starts.map(|start| start.median).collect(),
             better_in: ratios.iter().filter(wins).count(),
         })
     }
@@ -138,11 +152,17 @@ mod tests {
     #[test]
     fn a_ratio_is_of_neighbours_and_not_of_medians() {
         // The machine became ten times slower in the middle; in each pair ours is twice as fast.
-        let ratio = Ratio::of(&[200.0, 200.0, 20.0], &[100.0, 100.0, 10.0], Better::More).unwrap();
+        let ratio = Ratio::of(&[200.0, 200.0, 20.0], &[100.0, 100.0, 10.0], Better::More, 3).unwrap();
         assert_eq!((ratio.ratio.median, ratio.ratio.low, ratio.better_in), (2.0, 2.0, 3));
-        let slower = Ratio::of(&[2.0], &[1.0], Better::Less).unwrap();
+        let slower = Ratio::of(&[2.0], &[1.0], Better::Less, 1).unwrap();
         assert_eq!(slower.better_in, 0);
-        assert_eq!(Ratio::of(&[1.0], &[0.0], Better::Less), None);
+        assert_eq!(Ratio::of(&[1.0], &[0.0], Better::Less, 1), None);
+    }
+
+    #[test]
+    fn each_start_has_a_ratio_of_its_own() {
+        let ratio = Ratio::of(&[1.0, 1.0, 3.0, 3.0], &[1.0, 1.0, 1.0, 0.0], Better::More, 2).unwrap();
+        assert_eq!((ratio.starts, ratio.ratio.samples), (vec![1.0, 3.0], 3));
     }
 
     #[test]

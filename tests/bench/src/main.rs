@@ -46,9 +46,12 @@ struct Flags {
     /// Seconds of a sample [default: 2, with --quick 0.5]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// Samples of each side [default: 3, of a comparison 6, with --quick 1]
+    /// Samples of each side in each start [default: 3, of a comparison 4, with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
+    /// How often everything is started anew [default: 1, of a comparison 3, with --quick 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    starts: Option<u16>,
     /// Writes all samples and what was made of them
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -172,18 +175,18 @@ fn effort(flags: &Flags, sides: usize) -> anyhow::Result<Effort> {
     if !(0.01..=3600.0).contains(&seconds) {
         bail!("a sample has 0.01 to 3600 seconds");
     }
-    let rounds = match (flags.rounds, flags.quick, sides) {
-        (Some(rounds), _, _) => usize::from(rounds),
-        (None, true, _) => 1,
-        (None, false, 1) => 3,
-        (None, false, _) => 6,
+    let (rounds, starts) = match (flags.quick, sides) {
+        (true, _) => (1, 1),
+        (false, 1) => (3, 1),
+        (false, _) => (4, 3),
     };
     Ok(Effort {
         window: Window {
             warm: Duration::from_secs_f64(seconds / 4.0),
             measured: Duration::from_secs_f64(seconds),
         },
-        rounds,
+        rounds: flags.rounds.unwrap_or(rounds).into(),
+        starts: flags.starts.unwrap_or(starts).into(),
     })
 }
 
@@ -212,12 +215,13 @@ mod tests {
 
     #[test]
     fn a_comparison_takes_more_samples_and_quick_takes_one() {
-        let rounds = |line: &str, sides| effort(&flags(line), sides).unwrap().rounds;
-        assert_eq!((rounds("malle-bench", 1), rounds("malle-bench", 2)), (3, 6));
-        assert_eq!(
-            (rounds("malle-bench --quick", 2), rounds("malle-bench --rounds 9", 2)),
-            (1, 9)
-        );
+        let amount = |line: &str, sides| {
+            let effort = effort(&flags(line), sides).unwrap();
+            (effort.rounds, effort.starts)
+        };
+        assert_eq!((amount("malle-bench", 1), amount("malle-bench", 2)), ((3, 1), (4, 3)));
+        assert_eq!(amount("malle-bench --quick", 2), (1, 1));
+        assert_eq!(amount("malle-bench --rounds 9 --starts 2", 2), (9, 2));
         assert!(effort(&flags("malle-bench --seconds 0"), 1).is_err());
     }
 }

@@ -156,12 +156,22 @@ fn spread(spread: &Spread) -> String {
 }
 
 fn ratio(ratio: &Option<Ratio>) -> String {
-    let Some(Ratio { ratio, better_in }) = ratio else {
+    let Some(Ratio {
+        ratio,
+        starts,
+        better_in,
+    }) = ratio
+    else {
         return "-".into();
     };
+    let starts: Vec<String> = starts.iter().map(|start| format!("{start:.2}")).collect();
     format!(
-        "{:.2} ({:.2} to {:.2}), better in {better_in} of {}",
-        ratio.median, ratio.low, ratio.high, ratio.samples
+        "{:.2} ({:.2} to {:.2}), better in {better_in} of {}; starts {}",
+        ratio.median,
+        ratio.low,
+        ratio.high,
+        ratio.samples,
+        starts.join(" ")
     )
 }
 
@@ -203,7 +213,7 @@ mod tests {
             sides: samples.iter().filter_map(|samples| Spread::of(samples)).collect(),
             ratios: samples[1..]
                 .iter()
-                .map(|theirs| Ratio::of(&ours, theirs, Better::More))
+                .map(|theirs| Ratio::of(&ours, theirs, Better::More, 1))
                 .collect(),
             samples,
         };
@@ -248,7 +258,10 @@ mod tests {
     fn two_sides_are_told_with_their_ratio() {
         let text = report(measured(2)).text();
         assert!(text.contains("side-0 / side-1"), "{text}");
-        assert!(text.contains("1.50 (1.00 to 2.00), better in 1 of 2"), "{text}");
+        assert!(
+            text.contains("1.50 (1.00 to 2.00), better in 1 of 2; starts 2.00 1.00"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Sides of a comparison run side by side, and their samples are taken in turns, A B B A A B B A: a machine that becomes slower, or a store
 //! that becomes fuller, meets both alike. The n-th samples of two sides are neighbours in time; they are the pairs whose ratios count.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -65,32 +65,25 @@ pub async fn measure(
     cells: &[Cell],
     sides: &[Side],
     effort: &Effort,
-    directory: &PathBuf,
+    directory: &Path,
 ) -> anyhow::Result<Measured> {
-    let mut worlds = Vec::new();
-    for side in sides {
-        eprintln!("== {}: starting {}", measurement.name(), side.name);
-        let started = side.start(measurement.shape(), directory).await;
-        worlds.push(started.with_context(|| format!("starting {}", side.name))?);
-    }
-    let mut rows = Vec::new();
-    for (at, cell) in cells.iter().enumerate() {
-        eprintln!("== {}: {cell} ({} of {})", measurement.name(), at + 1, cells.len());
-        let mut row = Row {
-            cell: cell.clone(),
-            figures: Vec::new(),
-            disturbed_by: Others::default(),
-            failed: None,
-        };
-        if let Err(error) = fill(&mut row, measurement, &mut worlds, effort, at == 0).await {
-            eprintln!("== {}: {cell} failed: {error:#}", measurement.name());
-            row.failed = Some(format!("{error:#}"));
+    let mut rows: Vec<Row> = cells.iter().cloned().map(Row::of).collect();
+    for start in 0..effort.starts {
+        let mut worlds = start_all(measurement, sides, start, directory).await?;
+        for (at, row) in rows.iter_mut().enumerate().filter(|(_, row)| row.failed.is_none()) {
+            let (name, cell) = (measurement.name(), &row.cell);
+            eprintln!("== {name}: {cell} ({} of {}, start {})", at + 1, cells.len(), start + 1);
+            if let Err(error) = fill(row, measurement, &mut worlds, effort, at == 0).await {
+                eprintln!("== {name}: {} failed: {error:#}", row.cell);
+                row.failed = Some(format!("{error:#}"));
+            }
         }
-        rows.push(row);
+        for world in worlds {
+            world.stop().await?;
+        }
     }
-    for world in worlds {
-        world.stop().await?;
-    }
+    let lines = rows.iter_mut().flat_map(|row| &mut row.figures);
+    lines.for_each(|line| line.conclude(effort.rounds));
     Ok(Measured {
         name: measurement.name(),
         about: measurement.about(),
@@ -99,7 +92,23 @@ pub async fn measure(
     })
 }
 
-/// All samples of one cell.
+/// A world of each side, in the order of the sides. Who starts first changes from start to start.
+async fn start_all(
+    measurement: &dyn Measurement,
+    sides: &[Side],
+    start: usize,
+    directory: &Path,
+) -> anyhow::Result<Vec<World>> {
+    let mut worlds: Vec<Option<World>> = sides.iter().map(|_| None).collect();
+    for at in turns(sides.len(), start + 1).into_iter().skip(start * sides.len()) {
+        eprintln!("== {}: starting {}", measurement.name(), sides[at].name);
+        let started = sides[at].start(measurement.shape(), directory).await;
+        worlds[at] = Some(started.with_context(|| format!("starting {}", sides[at].name))?);
+    }
+    Ok(worlds.into_iter().flatten().collect())
+}
+
+/// All samples of one cell in one start of the worlds.
 async fn fill(
     row: &mut Row,
     measurement: &dyn Measurement,
@@ -136,12 +145,22 @@ async fn fill(
             row.figures[at].samples[side].push(figure.value);
         }
     }
-    row.figures.iter_mut().for_each(Line::conclude);
     Ok(())
 }
 
+impl Row {
+    fn of(cell: Cell) -> Row {
+        Row {
+            cell,
+            figures: Vec::new(),
+            disturbed_by: Others::default(),
+            failed: None,
+        }
+    }
+}
+
 impl Line {
-    fn conclude(&mut self) {
+    fn conclude(&mut self, per_start: usize) {
         let nothing = Spread {
             median: f64::NAN,
             low: f64::NAN,
@@ -151,7 +170,7 @@ impl Line {
         let of = |samples: &Vec<f64>| Spread::of(samples).unwrap_or(nothing);
         self.sides = self.samples.iter().map(of).collect();
         let (ours, others) = self.samples.split_first().expect("there is a side");
-        let ratio = |theirs: &Vec<f64>| Ratio::of(ours, theirs, self.better);
+        let ratio = |theirs: &Vec<f64>| Ratio::of(ours, theirs, self.better, per_start);
         self.ratios = others.iter().map(ratio).collect();
     }
 }
@@ -185,9 +204,9 @@ mod tests {
             ratios: Vec::new(),
             samples: vec![vec![100.0, 10.0], vec![50.0, 5.0]],
         };
-        line.conclude();
+        line.conclude(2);
         assert_eq!(line.sides[0].median, 55.0);
-        let ratio = line.ratios[0].unwrap();
+        let ratio = line.ratios[0].clone().unwrap();
         assert_eq!((ratio.ratio.low, ratio.ratio.high, ratio.better_in), (2.0, 2.0, 2));
     }
 }

@@ -45,8 +45,10 @@ pub trait Measurement: Sync {
 pub struct Effort {
     /// Of one sample.
     pub window: Window,
-    /// Samples of each side, or pairs of them.
+    /// Samples of each side in each start.
     pub rounds: usize,
+    /// How often everything is started anew.
+    pub starts: usize,
 }
 
 /// A point: parameters with their values.

@@ -7,7 +7,7 @@ mod binaries;
 mod cluster;
 mod process;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 pub use binaries::Binaries;
 pub use cluster::{Account, Cluster, PASSWORD, Shape, deliver};
@@ -41,7 +41,7 @@ impl Side {
     ///
     /// # Errors
     /// With the log's end, when a process does not come up.
-    pub async fn start(&self, shape: Shape, directory: &PathBuf) -> anyhow::Result<World> {
+    pub async fn start(&self, shape: Shape, directory: &Path) -> anyhow::Result<World> {
         match &self.what {
             What::Malle(binaries) => Ok(World::Malle(Box::new(
                 Cluster::start(binaries.clone(), shape, directory).await?,
