@@ -1,4 +1,7 @@
 //! A set of binaries: `malled`, `malle-gateway` and `malle` in one directory.
+//!
+//! A world runs copies of its own. They cannot be replaced under it by a build, and all sides are alike in what is no property of the
+//! code: how the kernel cached the file (a program fresh from the linker ran five percent slower than its own copy), how long its path is.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,6 +15,9 @@ pub struct Binaries {
     directory: PathBuf,
 }
 
+/// Their names.
+const NAMES: [&str; 3] = ["malled", "malle-gateway", "malle"];
+
 impl Binaries {
     /// Those in a directory.
     ///
@@ -21,7 +27,7 @@ impl Binaries {
         let directory = directory
             .canonicalize()
             .with_context(|| format!("no binaries in {}", directory.display()))?;
-        for name in ["malled", "malle-gateway", "malle"] {
+        for name in NAMES {
             ensure!(
                 directory.join(name).is_file(),
                 "{} is not there; build it with `cargo build --release --bins -p malle-node -p malle-gateway -p malle-cli`",
@@ -38,6 +44,19 @@ impl Binaries {
     pub fn beside_us() -> anyhow::Result<Binaries> {
         let ours = std::env::current_exe().context("finding this program")?;
         Binaries::open(ours.parent().context("a program lies in a directory")?)
+    }
+
+    /// Copies them into `directory`, which is made.
+    ///
+    /// # Errors
+    /// When a file cannot be copied.
+    pub fn copy_to(&self, directory: &Path) -> anyhow::Result<Binaries> {
+        std::fs::create_dir(directory)?;
+        for name in NAMES {
+            let from = self.path(name);
+            std::fs::copy(&from, directory.join(name)).with_context(|| format!("copying {}", from.display()))?;
+        }
+        Binaries::open(directory)
     }
 
     /// Where one of them is.

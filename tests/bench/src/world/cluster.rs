@@ -6,16 +6,18 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use harness::until;
 use malle_client::{
     AccountId, Class, Client, Config, Error, InitPlan, NewAccount, Node, NodeId, Recipient, ShardId, SpecialUse,
     fresh_op_id,
 };
+use rand::RngExt as _;
 use tempfile::TempDir;
 
 use super::binaries::Binaries;
@@ -30,6 +32,11 @@ const NAME: &str = "malle.bench";
 const REGIONS: [&str; 3] = ["nord", "centre", "sud"];
 /// From nothing to delivered mail: seconds in a release build, more in another on a busy machine.
 const START: Duration = Duration::from_secs(180);
+
+/// Registered ports, below the kernel's own range (`ip_local_port_range`, from 32768).
+const PORTS: Range<u16> = 15_000..32_000;
+/// Draws until enough are free.
+const PORT_TRIES: usize = 1_000;
 
 /// What a measurement needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +88,10 @@ impl Cluster {
     ///
     /// # Errors
     /// With the end of the log of the process that did not come up.
-    pub async fn start(binaries: Binaries, shape: Shape, within: &Path) -> anyhow::Result<Cluster> {
+    pub async fn start(binaries: &Binaries, shape: Shape, within: &Path) -> anyhow::Result<Cluster> {
         let directory = tempfile::Builder::new().prefix("malle-bench-").tempdir_in(within)?;
         let path = directory.path().to_path_buf();
+        let binaries = binaries.copy_to(&path.join("binaries"))?;
         let ports = free_ports(2 * REGIONS.len() + 2)?;
         let mut nodes = Vec::new();
         for (at, region) in REGIONS.iter().enumerate() {
@@ -241,12 +249,15 @@ impl Cluster {
             let runs = gateway.must_run();
             let lmtp = &self.lmtp;
             async move {
-                runs?;
+                // Waiting does not bring back what has ended: that is the answer.
+                if runs.is_err() {
+                    return Ok(Some(runs));
+                }
                 harness::Lmtp::connect(lmtp).await?;
-                Ok(Some(()))
+                Ok(Some(Ok(())))
             }
         })
-        .await?;
+        .await??;
         self.gateway = Some(gateway);
         Ok(())
     }
@@ -330,23 +341,29 @@ async fn connect(path: &Path, name: &str, nodes: &[Node], members: &mut [Member]
         let runs = runs.map(Process::must_run).collect::<anyhow::Result<Vec<()>>>();
         let config = config.clone();
         async move {
-            runs?;
+            if let Err(ended) = runs {
+                return Ok(Some(Err(ended)));
+            }
             match Client::connect(config).await {
-                Ok(client) => Ok(Some(client)),
-                Err(error) if error.class() == Class::Retry => Ok(None),
-                Err(error) => Err(error.into()),
+                Err(error) if error.class() == Class::Retry => Err(error.into()),
+                answer => Ok(Some(answer.map_err(Into::into))),
             }
         }
     })
-    .await
+    .await?
 }
 
-/// Ports that are free now. All are held until all are known, so no two are the same.
+/// Ports that are free now, below those that the kernel gives to outgoing connections: nothing else takes them before our processes do.
 fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
-    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0"));
-    let held = held.collect::<Result<Vec<_>, _>>()?;
-    let address = |listener: &TcpListener| Ok(listener.local_addr()?.to_string());
-    let ports = held.iter().map(address).collect::<anyhow::Result<Vec<_>>>()?;
-    ensure!(ports.len() == count, "too few free ports");
-    Ok(ports)
+    let mut random = rand::rng();
+    let mut held = Vec::new();
+    for _ in 0..PORT_TRIES {
+        // Those that are held are not free, so no two are the same.
+        held.extend(TcpListener::bind(("127.0.0.1", random.random_range(PORTS))));
+        if held.len() == count {
+            let address = |listener: &TcpListener| Ok(listener.local_addr()?.to_string());
+            return held.iter().map(address).collect();
+        }
+    }
+    bail!("no {count} free ports among {PORTS:?}")
 }

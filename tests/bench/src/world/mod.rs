@@ -44,7 +44,7 @@ impl Side {
     pub async fn start(&self, shape: Shape, directory: &Path) -> anyhow::Result<World> {
         match &self.what {
             What::Malle(binaries) => Ok(World::Malle(Box::new(
-                Cluster::start(binaries.clone(), shape, directory).await?,
+                Cluster::start(binaries, shape, directory).await?,
             ))),
         }
     }
