@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::usage::Usage;
+use crate::world::World;
 
 /// Above this share of the machine's CPU in other hands, figures are those of another machine.
 const BUSY: f64 = 0.05;
@@ -139,20 +140,17 @@ impl Processors {
 pub struct Stretch {
     processors: Processors,
     ours: Usage,
-    pids: Vec<u32>,
 }
 
 impl Stretch {
-    /// Begins now; `pids` are our children.
+    /// Begins now.
     ///
     /// # Errors
     /// When the kernel does not tell.
-    pub fn begin(mut pids: Vec<u32>) -> anyhow::Result<Stretch> {
-        pids.push(std::process::id());
+    pub fn begin(worlds: &[World]) -> anyhow::Result<Stretch> {
         Ok(Stretch {
             processors: Processors::now()?,
-            ours: Usage::now(&pids)?,
-            pids,
+            ours: ours(worlds)?,
         })
     }
 
@@ -160,10 +158,19 @@ impl Stretch {
     ///
     /// # Errors
     /// When the kernel does not tell.
-    pub fn end(self) -> anyhow::Result<Others> {
-        let ours = Usage::now(&self.pids)?.cpu_since(&self.ours);
-        Ok(Processors::now()?.others_since(self.processors, ours))
+    pub fn end(self, worlds: &[World]) -> anyhow::Result<Others> {
+        let used = ours(worlds)?.cpu_since(&self.ours);
+        Ok(Processors::now()?.others_since(self.processors, used))
     }
+}
+
+/// Of the worlds as they are now, and of this process.
+fn ours(worlds: &[World]) -> anyhow::Result<Usage> {
+    let mut pids = vec![std::process::id()];
+    for world in worlds {
+        pids.extend(world.pids()?);
+    }
+    Usage::now(&pids)
 }
 
 impl Others {

@@ -8,6 +8,7 @@
 //! [`usage`] and [`machine`] read what the kernel counts.
 
 mod figures;
+mod imap;
 mod load;
 mod machine;
 mod mail;
@@ -28,7 +29,7 @@ use crate::load::Window;
 use crate::machine::Machine;
 use crate::measure::{ALL, Cell, Effort, Measurement};
 use crate::report::Report;
-use crate::world::{Binaries, Side, What};
+use crate::world::{Binaries, Installed, Side, What};
 
 /// Measures how fast malle is, on this machine
 #[derive(Debug, Parser)]
@@ -61,6 +62,9 @@ struct Flags {
     /// Directory of the binaries to compare with: ratios are --binaries divided by these
     #[arg(long, value_name = "DIR")]
     against: Option<PathBuf>,
+    /// Compares with Dovecot too, where it can do the same; installs Debian's packages when they are not there
+    #[arg(long)]
+    peer: bool,
     /// Where the data lies; a directory inside is made and removed [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -93,15 +97,29 @@ async fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let sides = sides(flags)?;
-    let effort = effort(flags, sides.len())?;
+    let mut sides = sides(flags)?;
+    let effort = effort(flags, sides.len() + usize::from(flags.peer))?;
     let directory = flags.dir.clone().unwrap_or_else(std::env::temp_dir);
     let seconds = effort.window.measured.as_secs_f64();
     let mut report = Report::new(machine::commit(), Machine::look(&directory)?, seconds);
     for warning in report.machine.warnings() {
         eprintln!("WARNING: {warning}");
     }
+    if flags.peer {
+        match Installed::find().await {
+            Ok(installed) => {
+                report.notes.push(format!("dovecot is {}", installed.version));
+                sides.push(Side {
+                    name: "dovecot".into(),
+                    what: What::Dovecot(installed),
+                });
+            }
+            Err(error) => report.notes.push(format!("SKIPPED: Dovecot: {error:#}")),
+        }
+    }
     for (measurement, cells) in chosen {
+        let able = |side: &&Side| !side.is_peer() || cells.iter().any(|cell| measurement.peer(cell));
+        let sides: Vec<Side> = sides.iter().filter(able).cloned().collect();
         let measured = rounds::measure(measurement, &cells, &sides, &effort, &directory).await;
         report
             .measured

@@ -23,6 +23,8 @@ pub struct Report {
     pub machine: Machine,
     /// Seconds of one sample.
     pub sample_seconds: f64,
+    /// What a reader should know: the peer's version, what was skipped and why.
+    pub notes: Vec<String>,
     /// What came of it.
     pub measured: Vec<Measured>,
 }
@@ -35,6 +37,7 @@ impl Report {
             commit,
             machine,
             sample_seconds,
+            notes: Vec::new(),
             measured: Vec::new(),
         }
     }
@@ -65,6 +68,9 @@ impl Report {
         );
         for warning in machine.warnings() {
             text += &format!("WARNING: {warning}\n");
+        }
+        for note in &self.notes {
+            text += &format!("{note}\n");
         }
         for measured in &self.measured {
             text += &format!("\n{}: {}\n", measured.name, measured.about);

@@ -73,7 +73,7 @@ pub async fn measure(
         for (at, row) in rows.iter_mut().enumerate().filter(|(_, row)| row.failed.is_none()) {
             let (name, cell) = (measurement.name(), &row.cell);
             eprintln!("== {name}: {cell} ({} of {}, start {})", at + 1, cells.len(), start + 1);
-            if let Err(error) = fill(row, measurement, &mut worlds, effort, at == 0).await {
+            if let Err(error) = fill(row, measurement, &mut worlds, effort).await {
                 eprintln!("== {name}: {} failed: {error:#}", row.cell);
                 row.failed = Some(format!("{error:#}"));
             }
@@ -103,7 +103,10 @@ async fn start_all(
     for at in turns(sides.len(), start + 1).into_iter().skip(start * sides.len()) {
         eprintln!("== {}: starting {}", measurement.name(), sides[at].name);
         let started = sides[at].start(measurement.shape(), directory).await;
-        worlds[at] = Some(started.with_context(|| format!("starting {}", sides[at].name))?);
+        let mut world = started.with_context(|| format!("starting {}", sides[at].name))?;
+        let prepared = measurement.prepare(&mut world).await;
+        prepared.with_context(|| format!("preparing {}", sides[at].name))?;
+        worlds[at] = Some(world);
     }
     Ok(worlds.into_iter().flatten().collect())
 }
@@ -114,18 +117,18 @@ async fn fill(
     measurement: &dyn Measurement,
     worlds: &mut [World],
     effort: &Effort,
-    cold: bool,
 ) -> anyhow::Result<()> {
-    if cold {
-        for world in worlds.iter_mut() {
-            measurement.run(world, &row.cell, effort).await?;
-        }
+    let able = |side: &usize| measurement.peer(&row.cell) || !matches!(worlds[*side], World::Dovecot(_));
+    let able: Vec<usize> = (0..worlds.len()).filter(able).collect();
+    // The first of a cell is cold: sessions, caches, a branch predictor that knows another cell.
+    for &side in &able {
+        measurement.run(&mut worlds[side], &row.cell, effort).await?;
     }
-    for side in turns(worlds.len(), effort.rounds) {
-        let pids = worlds.iter().flat_map(World::pids).collect();
-        let stretch = Stretch::begin(pids)?;
+    for turn in turns(able.len(), effort.rounds) {
+        let side = able[turn];
+        let stretch = Stretch::begin(worlds)?;
         let figures = measurement.run(&mut worlds[side], &row.cell, effort).await?;
-        let others = stretch.end()?;
+        let others = stretch.end(worlds)?;
         if others.others + others.stolen > row.disturbed_by.others + row.disturbed_by.stolen {
             row.disturbed_by = others;
         }

@@ -1,12 +1,11 @@
 //! Deliveries through the client crate: what a gateway asks of malle, without the gateway.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use malle_client::Client;
 
-use super::{Cell, Effort, Measurement};
+use super::{Cell, Effort, Measurement, next_number};
 use crate::figures::Figure;
 use crate::load::{Worker, drive};
 use crate::mail::{Kind, Post};
@@ -14,14 +13,6 @@ use crate::world::{Account, Shape, World, deliver};
 
 /// See the module's header.
 pub struct Deliver;
-
-/// Numbers of mails: no two deliveries of a run have the same body.
-static NUMBER: AtomicU64 = AtomicU64::new(0);
-
-/// The number of the next mail.
-pub(super) fn next_number() -> u64 {
-    NUMBER.fetch_add(1, Ordering::Relaxed)
-}
 
 #[async_trait]
 impl Measurement for Deliver {
@@ -46,15 +37,11 @@ impl Measurement for Deliver {
     }
 
     fn shape(&self) -> Shape {
-        Shape {
-            shards: 8,
-            accounts_per_shard: 8,
-            timing: "local",
-        }
+        Shape::default()
     }
 
     async fn run(&self, world: &mut World, cell: &Cell, effort: &Effort) -> anyhow::Result<Vec<Figure>> {
-        let World::Malle(cluster) = world;
+        let cluster = world.cluster()?;
         let post = Arc::new(Post::new(Kind::Text, cell.get("kib") as usize * 1024));
         let accounts: Arc<[Account]> = cluster.accounts_of(cell.get("shards") as u32).into();
         let worker = || {

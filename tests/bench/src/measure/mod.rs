@@ -4,9 +4,16 @@
 //! its parameters), which cluster it needs, and turns one cell and one running world into figures. What is absent here: repeating,
 //! alternating, medians, printing; that is `rounds`' and `report`'s, the same for all.
 
+mod append;
 mod deliver;
+mod fetch;
+mod flags;
+mod lmtp;
+mod notify;
+mod select;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -16,7 +23,15 @@ use crate::load::Window;
 use crate::world::{Shape, World};
 
 /// Every measurement, in the order of the report.
-pub const ALL: &[&dyn Measurement] = &[&deliver::Deliver];
+pub const ALL: &[&dyn Measurement] = &[
+    &deliver::Deliver,
+    &lmtp::Lmtp,
+    &append::Append,
+    &flags::Flags,
+    &fetch::Fetch,
+    &select::Select,
+    &notify::Notify,
+];
 
 /// One thing to measure.
 #[async_trait]
@@ -26,6 +41,19 @@ pub trait Measurement: Sync {
 
     /// One line above its table: what is done, by whom, in which unit figures are.
     fn about(&self) -> &'static str;
+
+    /// Whether another mail store can do it too: by LMTP and IMAP alone.
+    fn peer(&self, _: &Cell) -> bool {
+        false
+    }
+
+    /// What must be there before the first sample, in each world once.
+    ///
+    /// # Errors
+    /// When it did not come about.
+    async fn prepare(&self, _: &mut World) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Its points; all are measured in one world.
     fn cells(&self) -> Vec<Cell>;
@@ -38,6 +66,14 @@ pub trait Measurement: Sync {
     /// # Errors
     /// When something failed that is not part of what is measured.
     async fn run(&self, world: &mut World, cell: &Cell, effort: &Effort) -> anyhow::Result<Vec<Figure>>;
+}
+
+/// Numbers of mails: no two of a run have the same body.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The number of the next mail.
+fn next_number() -> u64 {
+    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 /// How much.
@@ -53,16 +89,52 @@ pub struct Effort {
 
 /// A point: parameters with their values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cell(Vec<(&'static str, u64)>);
+pub struct Cell(Vec<(&'static str, Value)>);
+
+/// A value of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Value {
+    Number(u64),
+    Word(&'static str),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Number(number) => number.fmt(f),
+            Value::Word(word) => f.write_str(word),
+        }
+    }
+}
 
 impl Cell {
     /// Of these parameters.
     pub fn of(parameters: &[(&'static str, u64)]) -> Cell {
-        Cell(parameters.to_vec())
+        let number = |(name, value): &(&'static str, u64)| (*name, Value::Number(*value));
+        Cell(parameters.iter().map(number).collect())
     }
 
-    /// The value of a parameter.
+    /// With one more parameter, in front of the others.
+    pub fn with(mut self, name: &'static str, word: &'static str) -> Cell {
+        self.0.insert(0, (name, Value::Word(word)));
+        self
+    }
+
+    /// The number of a parameter.
     pub fn get(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Number(number) => number,
+            Value::Word(_) => panic!("{name} is a word"),
+        }
+    }
+
+    /// Whether a parameter is this word.
+    pub fn is(&self, name: &str, word: &'static str) -> bool {
+        self.value(name) == Value::Word(word)
+    }
+
+    fn value(&self, name: &str) -> Value {
         let found = self.0.iter().find(|(known, _)| *known == name);
         found
             .map(|(_, value)| *value)

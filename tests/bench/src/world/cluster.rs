@@ -5,38 +5,30 @@
 //! where placement wants them before anything is measured, so every run has the same layout and nothing moves within a window.
 
 use std::fs;
-use std::net::TcpListener;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use harness::until;
 use malle_client::{
     AccountId, Class, Client, Config, Error, InitPlan, NewAccount, Node, NodeId, Recipient, ShardId, SpecialUse,
     fresh_op_id,
 };
-use rand::RngExt as _;
 use tempfile::TempDir;
 
+use super::PASSWORD;
 use super::binaries::Binaries;
+use super::ports::free_ports;
 use super::process::Process;
 use crate::load::Watched;
 
-/// Password of the first account of each shard; the others cannot log in, for hashing costs what nobody measures here.
-pub const PASSWORD: &str = "correct-horse-7";
 /// Trust domain of the certificates.
 const NAME: &str = "malle.bench";
 /// One node in each.
 const REGIONS: [&str; 3] = ["nord", "centre", "sud"];
 /// From nothing to delivered mail: seconds in a release build, more in another on a busy machine.
 const START: Duration = Duration::from_secs(180);
-
-/// Registered ports, below the kernel's own range (`ip_local_port_range`, from 32768).
-const PORTS: Range<u16> = 15_000..32_000;
-/// Draws until enough are free.
-const PORT_TRIES: usize = 1_000;
 
 /// What a measurement needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +39,16 @@ pub struct Shape {
     pub accounts_per_shard: u32,
     /// `local` or `wan`.
     pub timing: &'static str,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape {
+            shards: 8,
+            accounts_per_shard: 8,
+            timing: "local",
+        }
+    }
 }
 
 /// An account.
@@ -67,8 +69,10 @@ pub struct Cluster {
     directory: TempDir,
     nodes: Vec<Member>,
     gateway: Option<Process>,
-    lmtp: String,
-    imap: String,
+    /// `HOST:PORT` of the gateway's LMTP.
+    pub lmtp: String,
+    /// `HOST:PORT` of the gateway's IMAP.
+    pub imap: String,
     /// With an operator's certificate.
     pub operator: Client,
     /// With a gateway's, for delivery and reading.
@@ -204,7 +208,7 @@ impl Cluster {
         for shard in 1..=shape.shards {
             for number in 1..=shape.accounts_per_shard {
                 let new = NewAccount {
-                    address: format!("u{number}-{shard}@example.org"),
+                    address: address(number, shard),
                     password: (number == 1).then(|| PASSWORD.into()),
                     shard: Some(ShardId(shard)),
                     ..NewAccount::default()
@@ -261,6 +265,11 @@ impl Cluster {
         self.gateway = Some(gateway);
         Ok(())
     }
+}
+
+/// The address of an account.
+pub(super) fn address(number: u32, shard: u32) -> String {
+    format!("u{number}-{shard}@example.org")
 }
 
 /// One delivery through the client crate.
@@ -351,19 +360,4 @@ async fn connect(path: &Path, name: &str, nodes: &[Node], members: &mut [Member]
         }
     })
     .await?
-}
-
-/// Ports that are free now, below those that the kernel gives to outgoing connections: nothing else takes them before our processes do.
-fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
-    let mut random = rand::rng();
-    let mut held = Vec::new();
-    for _ in 0..PORT_TRIES {
-        // Those that are held are not free, so no two are the same.
-        held.extend(TcpListener::bind(("127.0.0.1", random.random_range(PORTS))));
-        if held.len() == count {
-            let address = |listener: &TcpListener| Ok(listener.local_addr()?.to_string());
-            return held.iter().map(address).collect();
-        }
-    }
-    bail!("no {count} free ports among {PORTS:?}")
 }
