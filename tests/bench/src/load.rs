@@ -43,8 +43,12 @@ pub type Watched = BTreeMap<&'static str, Vec<u32>>;
 pub struct Driven {
     /// Its true length.
     pub seconds: f64,
+    /// Things that were done from the load's begin to its end, in the window or not.
+    pub total: usize,
     /// Milliseconds of each thing that ended in it, rising.
     pub took_ms: Vec<f64>,
+    /// When each of them ended, in milliseconds from the window's begin, rising.
+    pub ended_ms: Vec<f64>,
     /// Before and after, of each of the watched.
     pub usage: BTreeMap<&'static str, (Usage, Usage)>,
     /// CPU time of this process, which makes the load.
@@ -71,19 +75,26 @@ pub async fn drive(workers: Vec<Box<dyn Worker>>, window: Window, watched: &Watc
     go_on(&mut running, window.measured).await?;
     let after = look(watched)?;
     stop.store(true, Ordering::Relaxed);
-    let mut took_ms = Vec::new();
+    let (mut took_ms, mut ended_ms, mut total) = (Vec::new(), Vec::new(), 0);
     while let Some(joined) = running.join_next().await {
         let done = joined.context("a worker panicked")??;
+        total += done.len();
         let inside = done.into_iter().filter(|(at, _)| *at >= before.at && *at < after.at);
-        took_ms.extend(inside.map(|(_, took)| took.as_secs_f64() * 1000.0));
+        for (at, took) in inside {
+            took_ms.push(took.as_secs_f64() * 1000.0);
+            ended_ms.push((at - before.at).as_secs_f64() * 1000.0);
+        }
     }
     ensure!(!took_ms.is_empty(), "nothing ended within {:?}", window.measured);
     took_ms.sort_by(f64::total_cmp);
+    ended_ms.sort_by(f64::total_cmp);
     let load_cpu = after.own.cpu_since(&before.own);
     let pairs = before.usage.into_iter().zip(after.usage);
     Ok(Driven {
         seconds: after.at.duration_since(before.at).as_secs_f64(),
+        total,
         took_ms,
+        ended_ms,
         usage: pairs
             .map(|((name, before), (_, after))| (name, (before, after)))
             .collect(),
@@ -135,6 +146,13 @@ fn look(watched: &Watched) -> anyhow::Result<Look> {
 }
 
 impl Driven {
+    /// The longest time in the window in which nothing ended, in milliseconds.
+    pub fn longest_gap_ms(&self) -> f64 {
+        let ends = [0.0].into_iter().chain(self.ended_ms.iter().copied());
+        let next = self.ended_ms.iter().copied().chain([self.seconds * 1000.0]);
+        ends.zip(next).map(|(end, next)| next - end).fold(0.0, f64::max)
+    }
+
     /// Things per second, their latency, and what one of them cost whom.
     pub fn figures(&self) -> Vec<Figure> {
         let count = self.took_ms.len() as f64;
@@ -193,8 +211,23 @@ mod tests {
         let driven = driven.await.unwrap();
         assert!(driven.seconds >= 0.06 && !driven.took_ms.is_empty());
         assert!(driven.took_ms.iter().all(|ms| *ms >= 2.0));
+        assert!(driven.longest_gap_ms() > 0.0 && driven.longest_gap_ms() <= driven.seconds * 1000.0);
         let names: Vec<&str> = driven.figures().iter().map(|figure| figure.name).collect();
         assert_eq!(names, ["rate", "p50", "p99", "cpu", "load cpu"]);
+    }
+
+    #[test]
+    fn a_gap_reaches_to_the_end_of_the_window_too() {
+        let driven = |ended_ms: &[f64]| Driven {
+            seconds: 1.0,
+            total: 0,
+            took_ms: Vec::new(),
+            ended_ms: ended_ms.to_vec(),
+            usage: BTreeMap::new(),
+            load_cpu: Duration::ZERO,
+        };
+        assert_eq!(driven(&[100.0, 150.0, 750.0, 900.0]).longest_gap_ms(), 600.0);
+        assert_eq!(driven(&[100.0, 150.0]).longest_gap_ms(), 850.0);
     }
 
     #[tokio::test]

@@ -170,12 +170,12 @@ fn ratio(ratio: &Option<Ratio>) -> String {
     else {
         return "-".into();
     };
-    let starts: Vec<String> = starts.iter().map(|start| format!("{start:.2}")).collect();
+    let starts: Vec<String> = starts.iter().map(|start| number(*start)).collect();
     format!(
-        "{:.2} ({:.2} to {:.2}), better in {better_in} of {}; starts {}",
-        ratio.median,
-        ratio.low,
-        ratio.high,
+        "{} ({} to {}), better in {better_in} of {}; starts {}",
+        number(ratio.median),
+        number(ratio.low),
+        number(ratio.high),
         ratio.samples,
         starts.join(" ")
     )
@@ -187,7 +187,8 @@ fn number(value: f64) -> String {
         value if value.is_nan() => "-".into(),
         value if value >= 99.5 => format!("{value:.0}"),
         value if value >= 9.95 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
+        value if value >= 0.0995 || value == 0.0 => format!("{value:.2}"),
+        value => format!("{value:.2e}"),
     }
 }
 

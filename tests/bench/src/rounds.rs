@@ -68,18 +68,27 @@ pub async fn measure(
     directory: &Path,
 ) -> anyhow::Result<Measured> {
     let mut rows: Vec<Row> = cells.iter().cloned().map(Row::of).collect();
-    for start in 0..effort.starts {
-        let mut worlds = start_all(measurement, sides, start, directory).await?;
-        for (at, row) in rows.iter_mut().enumerate().filter(|(_, row)| row.failed.is_none()) {
-            let (name, cell) = (measurement.name(), &row.cell);
-            eprintln!("== {name}: {cell} ({} of {}, start {})", at + 1, cells.len(), start + 1);
-            if let Err(error) = fill(row, measurement, &mut worlds, effort).await {
-                eprintln!("== {name}: {} failed: {error:#}", row.cell);
-                row.failed = Some(format!("{error:#}"));
+    // Neighbours of one shape share a world.
+    for rows in rows.chunk_by_mut(|a, b| measurement.shape(&a.cell) == measurement.shape(&b.cell)) {
+        for start in 0..effort.starts {
+            let mut worlds = start_all(measurement, &rows[0].cell, sides, start, directory).await?;
+            for row in rows.iter_mut().filter(|row| row.failed.is_none()) {
+                eprintln!(
+                    "== {}: {}, start {} of {}",
+                    measurement.name(),
+                    row.cell,
+                    start + 1,
+                    effort.starts
+                );
+                if let Err(error) = fill(row, measurement, &mut worlds, effort).await {
+                    eprintln!("== {}: {} failed: {error:#}", measurement.name(), row.cell);
+                    row.figures.clear();
+                    row.failed = Some(format!("{error:#}"));
+                }
             }
-        }
-        for world in worlds {
-            world.stop().await?;
+            for world in worlds {
+                world.stop().await?;
+            }
         }
     }
     let lines = rows.iter_mut().flat_map(|row| &mut row.figures);
@@ -95,6 +104,7 @@ pub async fn measure(
 /// A world of each side, in the order of the sides. Who starts first changes from start to start.
 async fn start_all(
     measurement: &dyn Measurement,
+    cell: &Cell,
     sides: &[Side],
     start: usize,
     directory: &Path,
@@ -102,7 +112,7 @@ async fn start_all(
     let mut worlds: Vec<Option<World>> = sides.iter().map(|_| None).collect();
     for at in turns(sides.len(), start + 1).into_iter().skip(start * sides.len()) {
         eprintln!("== {}: starting {}", measurement.name(), sides[at].name);
-        let started = sides[at].start(measurement.shape(), directory).await;
+        let started = sides[at].start(measurement.shape(cell), directory).await;
         let mut world = started.with_context(|| format!("starting {}", sides[at].name))?;
         let prepared = measurement.prepare(&mut world).await;
         prepared.with_context(|| format!("preparing {}", sides[at].name))?;
@@ -120,8 +130,7 @@ async fn fill(
 ) -> anyhow::Result<()> {
     let able = |side: &usize| measurement.peer(&row.cell) || !matches!(worlds[*side], World::Dovecot(_));
     let able: Vec<usize> = (0..worlds.len()).filter(able).collect();
-    // The first of a cell is cold: sessions, caches, a branch predictor that knows another cell.
-    for &side in &able {
+    for &side in able.iter().filter(|_| measurement.warms_up()) {
         measurement.run(&mut worlds[side], &row.cell, effort).await?;
     }
     for turn in turns(able.len(), effort.rounds) {

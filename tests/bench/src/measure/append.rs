@@ -9,7 +9,7 @@ use crate::figures::Figure;
 use crate::imap::Session;
 use crate::load::{Worker, drive};
 use crate::mail::{Kind, Post};
-use crate::world::{Shape, World};
+use crate::world::World;
 
 /// See the module's header.
 pub struct Append;
@@ -30,10 +30,6 @@ impl Measurement for Append {
 
     fn cells(&self) -> Vec<Cell> {
         [1, 8].map(|c| Cell::of(&[("kib", 8), ("c", c)])).into()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::default()
     }
 
     async fn run(&self, world: &mut World, cell: &Cell, effort: &Effort) -> anyhow::Result<Vec<Figure>> {

@@ -9,7 +9,7 @@ use super::{Cell, Effort, Measurement, next_number};
 use crate::figures::Figure;
 use crate::load::{Worker, drive};
 use crate::mail::{Kind, Post};
-use crate::world::{Account, Shape, World, deliver};
+use crate::world::{Account, World, deliver};
 
 /// See the module's header.
 pub struct Deliver;
@@ -36,33 +36,38 @@ impl Measurement for Deliver {
         cells
     }
 
-    fn shape(&self) -> Shape {
-        Shape::default()
-    }
-
     async fn run(&self, world: &mut World, cell: &Cell, effort: &Effort) -> anyhow::Result<Vec<Figure>> {
         let cluster = world.cluster()?;
         let post = Arc::new(Post::new(Kind::Text, cell.get("kib") as usize * 1024));
         let accounts: Arc<[Account]> = cluster.accounts_of(cell.get("shards") as u32).into();
-        let worker = || {
-            Box::new(Deliverer {
-                client: cluster.client.clone(),
-                post: post.clone(),
-                accounts: accounts.clone(),
-            })
-        };
-        let workers = (0..cell.get("c")).map(|_| worker() as Box<dyn Worker>).collect();
-        let mut watched = cluster.watched();
-        watched.remove("gateway");
+        let workers = deliverers(&cluster.client, &post, &accounts, cell.get("c"));
+        let watched = world.watched_by(true)?;
         Ok(drive(workers, effort.window, &watched).await?.figures())
     }
 }
 
+/// So many that deliver at the same time.
+pub(super) fn deliverers(
+    client: &Client,
+    post: &Arc<Post>,
+    accounts: &Arc<[Account]>,
+    count: u64,
+) -> Vec<Box<dyn Worker>> {
+    let one = |_| {
+        Box::new(Deliverer {
+            client: client.clone(),
+            post: post.clone(),
+            accounts: accounts.clone(),
+        }) as Box<dyn Worker>
+    };
+    (0..count).map(one).collect()
+}
+
 /// Delivers one mail after the other, each to the next account.
-pub(super) struct Deliverer {
-    pub client: Client,
-    pub post: Arc<Post>,
-    pub accounts: Arc<[Account]>,
+struct Deliverer {
+    client: Client,
+    post: Arc<Post>,
+    accounts: Arc<[Account]>,
 }
 
 #[async_trait]

@@ -14,7 +14,7 @@ use super::{Cell, Effort, Measurement};
 use crate::figures::Figure;
 use crate::imap::Session;
 use crate::load::{Worker, drive};
-use crate::world::{PASSWORD, Shape, World};
+use crate::world::{PASSWORD, World};
 
 /// Messages that one fetch is about.
 const MESSAGES: u32 = 2_000;
@@ -45,10 +45,6 @@ impl Measurement for Fetch {
         ["imap", "client"].into_iter().flat_map(cells).collect()
     }
 
-    fn shape(&self) -> Shape {
-        Shape::default()
-    }
-
     async fn prepare(&self, world: &mut World) -> anyhow::Result<()> {
         fill(world, &world.users()[..1], MESSAGES.into(), KIB).await
     }
@@ -71,7 +67,8 @@ impl Measurement for Fetch {
                 what,
             })
         };
-        Ok(drive(vec![worker], effort.window, &world.watched()?).await?.figures())
+        let watched = world.watched_by(cell.is("by", "client"))?;
+        Ok(drive(vec![worker], effort.window, &watched).await?.figures())
     }
 }
 

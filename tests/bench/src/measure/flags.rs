@@ -9,7 +9,7 @@ use super::{Cell, Effort, Measurement};
 use crate::figures::Figure;
 use crate::imap::Session;
 use crate::load::{Worker, drive};
-use crate::world::{PASSWORD, Shape, World};
+use crate::world::{PASSWORD, World};
 
 /// Messages of each mailbox.
 const MESSAGES: u32 = 500;
@@ -36,10 +36,6 @@ impl Measurement for Flags {
         ["imap", "client"].into_iter().flat_map(cells).collect()
     }
 
-    fn shape(&self) -> Shape {
-        Shape::default()
-    }
-
     async fn prepare(&self, world: &mut World) -> anyhow::Result<()> {
         fill(world, &world.users(), MESSAGES.into(), 1).await
     }
@@ -60,7 +56,8 @@ impl Measurement for Flags {
                 }));
             }
         }
-        Ok(drive(workers, effort.window, &world.watched()?).await?.figures())
+        let watched = world.watched_by(cell.is("by", "client"))?;
+        Ok(drive(workers, effort.window, &watched).await?.figures())
     }
 }
 

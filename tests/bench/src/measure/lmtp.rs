@@ -15,7 +15,7 @@ use super::{Cell, Effort, Measurement, next_number};
 use crate::figures::Figure;
 use crate::load::{Worker, drive};
 use crate::mail::{Kind, Post};
-use crate::world::{Shape, World};
+use crate::world::World;
 
 /// Envelope sender.
 const SENDER: &str = "paul.martin@example.net";
@@ -43,10 +43,6 @@ impl Measurement for Lmtp {
         let sizes = [8, 64].into_iter();
         let cell = |kib| [1, 8, 32].map(|c| Cell::of(&[("kib", kib), ("c", c)]));
         sizes.flat_map(cell).collect()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::default()
     }
 
     async fn run(&self, world: &mut World, cell: &Cell, effort: &Effort) -> anyhow::Result<Vec<Figure>> {

@@ -6,11 +6,15 @@
 
 mod append;
 mod deliver;
+mod failover;
 mod fetch;
 mod flags;
+mod idle;
 mod lmtp;
 mod notify;
+mod overload;
 mod select;
+mod written;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +35,10 @@ pub const ALL: &[&dyn Measurement] = &[
     &fetch::Fetch,
     &select::Select,
     &notify::Notify,
+    &written::Written,
+    &idle::Idle,
+    &failover::Failover,
+    &overload::Overload,
 ];
 
 /// One thing to measure.
@@ -55,11 +63,18 @@ pub trait Measurement: Sync {
         Ok(())
     }
 
-    /// Its points; all are measured in one world.
+    /// Its points.
     fn cells(&self) -> Vec<Cell>;
 
-    /// The cluster that it needs.
-    fn shape(&self) -> Shape;
+    /// The cluster that a cell needs. Cells of one shape are measured in one world.
+    fn shape(&self, _: &Cell) -> Shape {
+        Shape::default()
+    }
+
+    /// Whether the first sample of a cell is thrown away, because sessions and caches are cold.
+    fn warms_up(&self) -> bool {
+        true
+    }
 
     /// One sample.
     ///

@@ -11,7 +11,7 @@ use crate::figures::{Figure, percentile};
 use crate::imap::Session;
 use crate::load::pause;
 use crate::mail::{Kind, Post};
-use crate::world::{Shape, World};
+use crate::world::World;
 
 /// See the module's header.
 pub struct Notify;
@@ -32,10 +32,6 @@ impl Measurement for Notify {
 
     fn cells(&self) -> Vec<Cell> {
         vec![Cell::of(&[("kib", 8)])]
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::default()
     }
 
     async fn run(&self, world: &mut World, cell: &Cell, effort: &Effort) -> anyhow::Result<Vec<Figure>> {

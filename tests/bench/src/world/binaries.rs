@@ -64,6 +64,17 @@ impl Binaries {
         self.directory.join(name)
     }
 
+    /// What `malled` has against a configuration; `None` when it takes it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn refuses(&self, config: &Path) -> anyhow::Result<Option<String>> {
+        let mut command = Command::new(self.path("malled"));
+        let output = command.arg("--check").arg("--config").arg(config).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+        Ok((!output.status.success()).then_some(said))
+    }
+
     /// Runs `malle` with these arguments, separated by blanks, in a directory.
     ///
     /// # Errors

@@ -4,21 +4,23 @@
 //! Not `malle demo`, whose shape is fixed: measurements want one shard or 64, either timing, binaries of another build. Leaders are moved to
 //! where placement wants them before anything is measured, so every run has the same layout and nothing moves within a window.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use harness::until;
 use malle_client::{
-    AccountId, Class, Client, Config, Error, InitPlan, NewAccount, Node, NodeId, Recipient, ShardId, SpecialUse,
-    fresh_op_id,
+    AccountId, Class, Client, Config, Error, GroupStatus, InitPlan, NewAccount, Node, NodeId, Recipient, ShardId,
+    SpecialUse, fresh_op_id,
 };
 use tempfile::TempDir;
 
 use super::PASSWORD;
 use super::binaries::Binaries;
+use super::counters::Counters;
 use super::ports::free_ports;
 use super::process::Process;
 use crate::load::Watched;
@@ -85,6 +87,8 @@ pub struct Cluster {
 struct Member {
     node: Node,
     process: Option<Process>,
+    /// `HOST:PORT` of its `/metrics`; `None` where the build has none.
+    metrics: Option<String>,
 }
 
 impl Cluster {
@@ -96,7 +100,8 @@ impl Cluster {
         let directory = tempfile::Builder::new().prefix("malle-bench-").tempdir_in(within)?;
         let path = directory.path().to_path_buf();
         let binaries = binaries.copy_to(&path.join("binaries"))?;
-        let ports = free_ports(2 * REGIONS.len() + 2)?;
+        let ports = free_ports(3 * REGIONS.len() + 2)?;
+        let (ports, metrics) = ports.split_at(2 * REGIONS.len() + 2);
         let mut nodes = Vec::new();
         for (at, region) in REGIONS.iter().enumerate() {
             nodes.push(Node {
@@ -110,11 +115,12 @@ impl Cluster {
         }
         make_certificates(&binaries, &path).await?;
         let mut members = Vec::new();
-        for node in &nodes {
-            write_node_config(&path, node, shape.timing)?;
+        for (node, metrics) in nodes.iter().zip(metrics) {
+            let metrics = write_node_config(&binaries, &path, node, shape.timing, metrics).await?;
             members.push(Member {
                 process: Some(start_node(&binaries, &path, node.id)?),
                 node: node.clone(),
+                metrics,
             });
         }
         let operator = connect(&path, "operator", &nodes, &mut members).await?;
@@ -184,15 +190,99 @@ impl Cluster {
         .await
     }
 
+    /// What the nodes that run count, together; `None` when a build does not tell.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub async fn counters(&self) -> anyhow::Result<Option<Counters>> {
+        let mut sum = Counters::default();
+        for member in self.nodes.iter().filter(|member| member.process.is_some()) {
+            let Some(address) = &member.metrics else {
+                return Ok(None);
+            };
+            sum.add(Counters::read(address).await?);
+        }
+        Ok(Some(sum))
+    }
+
+    /// The node that placement wants to lead the first shard.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn leader_of_first_shard(&self) -> anyhow::Result<NodeId> {
+        let topology = self.operator.directory().topology().await?;
+        let first = topology.shards.iter().find(|shard| shard.id == ShardId(1));
+        let leader = first.and_then(|shard| shard.replicas.first());
+        leader.copied().context("there is a first shard")
+    }
+
+    /// SIGKILL; returns when it is gone.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let process = self.member(node)?.process.take();
+        process.context("the node does not run")?.kill().await
+    }
+
+    /// Starts a killed node again and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn restart(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let process = start_node(&self.binaries, self.directory.path(), node)?;
+        self.member(node)?.process = Some(process);
+        until(format!("an answer of node {node}"), START, || async {
+            Ok(Some(self.operator.cluster().node_status(node, false).await.map(drop)?))
+        })
+        .await
+    }
+
+    /// Waits until a node holds what the others have committed now, with every body.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn caught_up(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let mut committed: BTreeMap<ShardId, u64> = BTreeMap::new();
+        for other in self.nodes.iter().filter(|member| member.node.id != node) {
+            let status = self.operator.cluster().node_status(other.node.id, false).await?;
+            for group in status.groups {
+                let highest = committed.entry(group.shard).or_default();
+                *highest = group.committed_index.max(*highest);
+            }
+        }
+        until(format!("node {node} to catch up"), START, || async {
+            let status = self.operator.cluster().node_status(node, false).await?;
+            // The directory names no bodies.
+            let reached = |group: &GroupStatus| match group.shard {
+                ShardId::DIRECTORY => group.applied_index,
+                _ => group.applied_index.min(group.bodies_complete_through),
+            };
+            let groups = status.groups.iter();
+            let through: BTreeMap<ShardId, u64> = groups.map(|group| (group.shard, reached(group))).collect();
+            let has = |(shard, index): (&ShardId, &u64)| through.get(shard).is_some_and(|through| through >= index);
+            Ok(committed.iter().all(has).then_some(()))
+        })
+        .await
+    }
+
+    fn member(&mut self, node: NodeId) -> anyhow::Result<&mut Member> {
+        let found = self.nodes.iter_mut().find(|member| member.node.id == node);
+        found.with_context(|| format!("there is no node {node}"))
+    }
+
     /// Waits until each shard is led by the replica that placement prefers, and moves those that are not.
-    async fn settle_leaders(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn settle_leaders(&mut self) -> anyhow::Result<()> {
         until("every leader in its place", START, || async {
             let topology = self.operator.directory().topology().await?;
             let mut settled = true;
             for shard in topology.shards {
                 let preferred = *shard.replicas.first().context("a shard without replicas")?;
                 let status = self.operator.cluster().node_status(preferred, false).await?;
-                let leads = |group: &malle_client::GroupStatus| group.shard == shard.id && group.role == "leader";
+                let leads = |group: &GroupStatus| group.shard == shard.id && group.role == "leader";
                 if !status.groups.iter().any(leads) {
                     settled = false;
                     self.operator.cluster().leader_move(shard.id, preferred).await?;
@@ -311,9 +401,16 @@ fn node_file(path: &Path, id: NodeId) -> PathBuf {
     path.join(format!("node-{id}.toml"))
 }
 
-fn write_node_config(path: &Path, node: &Node, timing: &str) -> anyhow::Result<()> {
-    let id = node.id;
-    let config = serde_json::json!({
+/// Writes the node's file; gives where its figures are if the build has any.
+async fn write_node_config(
+    binaries: &Binaries,
+    path: &Path,
+    node: &Node,
+    timing: &str,
+    metrics: &str,
+) -> anyhow::Result<Option<String>> {
+    let (id, file) = (node.id, node_file(path, node.id));
+    let mut config = serde_json::json!({
         "node": id.0,
         "region": node.region,
         "zone": node.zone,
@@ -326,7 +423,19 @@ fn write_node_config(path: &Path, node: &Node, timing: &str) -> anyhow::Result<(
         "timing": timing,
         "tls": tls(path, &format!("node-{id}")),
     });
-    Ok(fs::write(node_file(path, id), toml::to_string(&config)?)?)
+    let plain = toml::to_string(&config)?;
+    config["telemetry"] = serde_json::json!({ "listen": metrics });
+    fs::write(&file, toml::to_string(&config)?)?;
+    // A build from before `[telemetry]` refuses what it does not know, and says so.
+    let refused = binaries.refuses(&file).await?;
+    if refused.as_ref().is_some_and(|said| said.contains("telemetry")) {
+        fs::write(&file, plain)?;
+        return Ok(None);
+    }
+    match refused {
+        Some(said) => bail!("malled --check: {said}"),
+        None => Ok(Some(metrics.into())),
+    }
 }
 
 fn start_node(binaries: &Binaries, path: &Path, id: NodeId) -> anyhow::Result<Process> {

@@ -5,6 +5,7 @@
 
 mod binaries;
 mod cluster;
+mod counters;
 mod dovecot;
 mod ports;
 mod process;
@@ -117,6 +118,18 @@ impl World {
             World::Malle(cluster) => Ok(cluster.watched()),
             World::Dovecot(dovecot) => dovecot.watched(),
         }
+    }
+
+    /// Its processes but the gateway, when what is measured goes past it.
+    ///
+    /// # Errors
+    /// As [`World::watched`].
+    pub fn watched_by(&self, client_crate: bool) -> anyhow::Result<Watched> {
+        let mut watched = self.watched()?;
+        if client_crate {
+            watched.remove("gateway");
+        }
+        Ok(watched)
     }
 
     /// Every process id.
