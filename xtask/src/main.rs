@@ -4,10 +4,12 @@
 //! * `fix` writes what a machine can write: format, golden scripts, the hash of the wire contract.
 //! * `test` builds the binaries once and runs everything that must pass; the test runner's closing lines come last.
 //! * `demo` builds the three binaries for release and hands its flags to `malle demo`.
+//! * `bench` builds them for release and hands its flags to `malle-bench`: the one way in which speed is claimed.
 //!
 //! CI calls `check` and `test`, so a green machine at home and a green CI mean the same. Every cargo call selects the whole workspace
 //! with `--locked`: the same packages mean the same features, so nothing is built twice, and nothing rewrites the lock file.
 
+mod bench;
 mod cargo;
 mod check;
 mod fix;
@@ -58,6 +60,12 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
         flags: Vec<OsString>,
     },
+    /// Builds for release and runs `malle-bench` with the flags that follow
+    Bench {
+        /// Flags of `malle-bench`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
+        flags: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Fix => fix::run(&root),
         Verb::Test { fast, long } => suites::run(&root, suites::Length::of(fast, long)),
         Verb::Demo { flags } => demo(&root, &flags),
+        Verb::Bench { flags } => bench::run(&root, &flags),
     });
     match done {
         Ok(code) => code,

@@ -43,6 +43,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("malle-cli", &["malle-client", "malle-proto"]),
     ("malle-gateway", &["malle-client", "malle-proto"]),
     ("malle-tests", &["malle-client", "malle-proto"]),
+    ("malle-bench", &["malle-client", "malle-tests"]),
     ("malle-chaos", &["malle-client", "malle-proto"]),
     ("xtask", &[]),
 ];
