@@ -41,6 +41,9 @@ pub struct Config {
     /// What is logged.
     #[serde(default)]
     pub log: Log,
+    /// Health and metrics.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// Memory for the caches of all indexes of this node together, in bytes.
     #[serde(default = "default_index_cache_bytes")]
     pub index_cache_bytes: u64,
@@ -100,6 +103,15 @@ impl Default for Log {
             format: LogFormat::default(),
         }
     }
+}
+
+/// Health and metrics over plain HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// IP:PORT that `/health/live`, `/health/ready` and `/metrics` are served on, without TLS and to everybody who reaches it; port 0 lets
+    /// the system choose. Nothing listens when it is left out.
+    pub listen: Option<SocketAddr>,
 }
 
 /// The shape of a log line.
@@ -215,6 +227,12 @@ impl Config {
                 self.peer_listen
             ),
         );
+        if let Some(listen) = self.telemetry.listen {
+            demand(
+                listen.port() == 0 || ![self.client_listen, self.peer_listen].contains(&listen),
+                format!("telemetry.listen = {listen}: another listener has it; use another port"),
+            );
+        }
         demand(
             self.data_dir.is_absolute(),
             format!("data_dir = {:?}: write a path that begins with /", self.data_dir),
@@ -325,6 +343,8 @@ mod tests {
         [log]
         level = "debug"
         format = "json"
+        [telemetry]
+        listen = "127.0.0.1:9464"
     "#;
 
     fn without(name: &str) -> String {
@@ -349,6 +369,15 @@ mod tests {
         assert_eq!(config.index_cache_bytes, 268_435_456);
         let config = Config::parse(&without("scrub_days")).unwrap();
         assert_eq!(config.scrub_days, 30);
+        let config = Config::parse(&without("listen =")).unwrap();
+        assert_eq!(config.telemetry.listen, None);
+    }
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let example = include_str!("../../deploy/malled.example.toml");
+        let config = Config::parse(example).unwrap();
+        assert_eq!(config.telemetry.listen, "127.0.0.1:9464".parse().ok());
     }
 
     #[test]
@@ -382,6 +411,7 @@ mod tests {
             .replace("n1.example.org:7420", "0.0.0.0:7420")
             .replace("[fd00::1]:7421", "n1:0")
             .replace("[::]:7421", "0.0.0.0:7420")
+            .replace("127.0.0.1:9464", "0.0.0.0:7420")
             .replace("1073741824", "5")
             .replace("scrub_days = 14", "scrub_days = 0");
         let Err(ConfigError::Invalid(problems)) = Config::parse(&text) else {
@@ -397,6 +427,7 @@ mod tests {
                 "client_address",
                 "peer_address",
                 "peer_listen",
+                "telemetry.listen",
                 "data_dir",
                 "index_cache_bytes",
                 "scrub_days"

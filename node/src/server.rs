@@ -1,5 +1,6 @@
 //! Wires the rooms together: from a configuration to a node that serves, and back to a clean stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,10 @@ use crate::security::tls::{Reloaded, Tls};
 use crate::security::{Identity, connect};
 use crate::state::SledIndexes;
 
+mod observe;
+
+use observe::{Observatory, Rooms};
+
 /// Certificates are looked at this often; SIGHUP is for the impatient.
 const CERTIFICATES_LOOK: Duration = Duration::from_secs(30);
 /// HTTP/2 windows of both services: bodies in flight, not packets.
@@ -49,6 +54,35 @@ pub struct Node {
     tls: Arc<Tls>,
     stop: watch::Sender<bool>,
     tasks: Vec<malle_rt::JoinHandle<()>>,
+    observatory: Arc<Observatory>,
+    monitoring: Monitoring,
+}
+
+/// The listener for monitoring: the first thing that starts and the last that ends.
+struct Monitoring {
+    address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    task: Option<malle_rt::JoinHandle<()>>,
+}
+
+impl Monitoring {
+    async fn start(config: &Config, observatory: &Arc<Observatory>) -> anyhow::Result<Monitoring> {
+        let (stop, stopped) = watch::channel(false);
+        let started = match config.telemetry.listen {
+            Some(address) => Some(observatory.listen(address, stopped).await?),
+            None => None,
+        };
+        let (address, task) = started.unzip();
+        Ok(Monitoring { address, stop, task })
+    }
+
+    async fn end(self) {
+        self.stop.send_replace(true);
+        if let Some(task) = self.task {
+            // Nobody is told how a listener ended: it is not there any more.
+            let _ = task.await;
+        }
+    }
 }
 
 /// Dials peers over mTLS.
@@ -109,6 +143,8 @@ impl Node {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let env = Env::real();
         prepare(&disk, &config.data_dir)?;
+        let observatory = Observatory::new(disk.clone(), config.data_dir.clone());
+        let monitoring = Monitoring::start(config, &observatory).await?;
         let logs = Arc::new(Logs::open(disk.clone(), &config.data_dir.join("log"), config.node).context("raft log")?);
         let addresses = Arc::new(PeerAddresses::default());
         let dial = Arc::new(SecureDial(tls.clone()));
@@ -158,6 +194,8 @@ impl Node {
             tls,
             stop,
             tasks: Vec::new(),
+            observatory,
+            monitoring,
         };
         node.serve_peers(config, raft, &stopped).await?;
         let replacements = Replacements::new(node.groups.clone(), transport, addresses.clone());
@@ -209,6 +247,13 @@ impl Node {
     ) -> anyhow::Result<()> {
         let listener = listen(config.client_listen).await?;
         let mail = MailApi::new(self.groups.clone(), self.bodies.clone(), env.clone());
+        self.observatory.opened(Rooms {
+            groups: self.groups.clone(),
+            bodies: self.bodies.clone(),
+            scrub: self.scrub.clone(),
+            logs: self.logs.clone(),
+            mail: mail.clone(),
+        });
         let directory = DirectoryApi::new(self.groups.clone(), env.clone());
         let facts = NodeFacts {
             node: config.node,
@@ -216,6 +261,7 @@ impl Node {
             disk,
             data_dir: config.data_dir.clone(),
             started: malle_rt::now(),
+            telemetry: self.monitoring.address,
         };
         let cluster = ClusterApi::new(
             self.groups.clone(),
@@ -265,6 +311,7 @@ impl Node {
         self.groups.close().await;
         self.bodies.close().await;
         self.logs.journal().close().await;
+        self.monitoring.end().await;
         tracing::info!("stopped");
     }
 }

@@ -1,5 +1,6 @@
 //! The `Cluster` service: what operators ask of the machines.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct NodeFacts {
     pub data_dir: PathBuf,
     /// Since when it runs.
     pub started: Instant,
+    /// Where its health and metrics are.
+    pub telemetry: Option<SocketAddr>,
 }
 
 /// The `Cluster` service.
@@ -163,6 +166,11 @@ impl ClusterApi {
             bodies,
             body_bytes,
             scrub: Some(super::convert::scrub(self.scrub.report())),
+            telemetry_address: self
+                .facts
+                .telemetry
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
         })
     }
 

@@ -320,6 +320,18 @@ impl Group {
         }
     }
 
+    /// How many entries the follower that is furthest behind lacks; `None` on a node that does not lead.
+    pub fn replication_lag(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or_default();
+        let matched = metrics.replication.as_ref()?;
+        let lags = matched
+            .values()
+            .map(|id| last.saturating_sub(id.as_ref().map_or(0, |id| id.index)));
+        lags.max()
+    }
+
     /// Asks for every body that the rows name and this node lacks: after a snapshot nobody told of them one by one.
     pub async fn bodies_after_snapshot(&self) {
         let index = self.state.applied_index();

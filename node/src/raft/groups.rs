@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Groups {
     open: RwLock<BTreeMap<ShardId, Arc<Group>>>,
     /// Why a group that belongs here is not open.
     failed: RwLock<BTreeMap<ShardId, String>>,
+    /// Views that were rebuilt since the start.
+    rebuilds: AtomicU64,
     /// One opening or closing at a time.
     changing: tokio::sync::Mutex<bool>,
 }
@@ -71,6 +74,7 @@ impl Groups {
             settings,
             open: RwLock::default(),
             failed: RwLock::default(),
+            rebuilds: AtomicU64::default(),
             changing: tokio::sync::Mutex::new(false),
         })
     }
@@ -102,6 +106,11 @@ impl Groups {
     /// Groups that belong here and are not open, with the reason.
     pub fn failed(&self) -> BTreeMap<ShardId, String> {
         self.failed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Views that were rebuilt since the start.
+    pub fn rebuilds(&self) -> u64 {
+        self.rebuilds.load(Ordering::Relaxed)
     }
 
     /// The journal's failure, when it has failed: this node acknowledges nothing any more.
@@ -234,6 +243,7 @@ impl Groups {
         )
         .await
         .map_err(|error| stopped(&error))?;
+        self.rebuilds.fetch_add(state.rebuilds(), Ordering::Relaxed);
         let network = Network {
             transport: settings.transport.clone(),
             addresses: settings.addresses.clone(),

@@ -13,10 +13,12 @@ mod cluster;
 mod imap;
 mod lmtp;
 pub mod mail;
+pub mod monitoring;
 mod wait;
 
 pub use binaries::{binary, installed};
 pub use cluster::{Cluster, Identity, PASSWORD, account};
 pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
+pub use monitoring::Metrics;
 pub use wait::{until, within};
