@@ -188,7 +188,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] with every problem and what to do about it.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let mut problems = Vec::new();
+        let mut problems = self.address_problems();
         let mut demand = |holds: bool, problem: String| {
             if !holds {
                 problems.push(problem);
@@ -211,28 +211,6 @@ impl Config {
                 self.cluster
             ),
         );
-        for (name, value) in [
-            ("client_address", &self.client_address),
-            ("peer_address", &self.peer_address),
-        ] {
-            demand(
-                is_reachable(value),
-                format!("{name} = {value:?}: write the HOST:PORT under which other machines reach this node"),
-            );
-        }
-        demand(
-            self.client_listen != self.peer_listen || self.client_listen.port() == 0,
-            format!(
-                "peer_listen = {}: client_listen is the same; use another port",
-                self.peer_listen
-            ),
-        );
-        if let Some(listen) = self.telemetry.listen {
-            demand(
-                listen.port() == 0 || ![self.client_listen, self.peer_listen].contains(&listen),
-                format!("telemetry.listen = {listen}: another listener has it; use another port"),
-            );
-        }
         demand(
             self.data_dir.is_absolute(),
             format!("data_dir = {:?}: write a path that begins with /", self.data_dir),
@@ -258,6 +236,33 @@ impl Config {
         } else {
             Err(ConfigError::Invalid(problems))
         }
+    }
+
+    /// Addresses that nobody reaches, and listeners that are in each other's way.
+    fn address_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, value) in [
+            ("client_address", &self.client_address),
+            ("peer_address", &self.peer_address),
+        ] {
+            if !is_reachable(value) {
+                problems.push(format!(
+                    "{name} = {value:?}: write the HOST:PORT under which other machines reach this node"
+                ));
+            }
+        }
+        let mut taken = vec![("client_listen", self.client_listen)];
+        for (name, listen) in [
+            ("peer_listen", Some(self.peer_listen)),
+            ("telemetry.listen", self.telemetry.listen),
+        ] {
+            let Some(listen) = listen else { continue };
+            if let Some((other, _)) = taken.iter().find(|(_, other)| *other == listen && listen.port() != 0) {
+                problems.push(format!("{name} = {listen}: {other} is the same; use another port"));
+            }
+            taken.push((name, listen));
+        }
+        problems
     }
 }
 
@@ -421,13 +426,13 @@ mod tests {
         assert_eq!(
             named,
             [
-                "node",
-                "region",
-                "cluster",
                 "client_address",
                 "peer_address",
                 "peer_listen",
                 "telemetry.listen",
+                "node",
+                "region",
+                "cluster",
                 "data_dir",
                 "index_cache_bytes",
                 "scrub_days"

@@ -69,7 +69,7 @@ impl Monitoring {
     async fn start(config: &Config, observatory: &Arc<Observatory>) -> anyhow::Result<Monitoring> {
         let (stop, stopped) = watch::channel(false);
         let started = match config.telemetry.listen {
-            Some(address) => Some(observatory.listen(address, stopped).await?),
+            Some(address) => Some(observatory.listen(address, stopped).await.context("telemetry.listen")?),
             None => None,
         };
         let (address, task) = started.unzip();
@@ -160,10 +160,7 @@ impl Node {
         let groups = Groups::new(GroupsSettings {
             node: config.node,
             cluster: config.cluster.clone(),
-            timing: match config.timing {
-                TimingName::Local => Timing::LOCAL,
-                TimingName::Wan => Timing::WAN,
-            },
+            timing: timing_of(config.timing),
             env: env.clone(),
             disk: disk.clone(),
             dir: config.data_dir.join("checkpoints"),
@@ -177,13 +174,7 @@ impl Node {
             addresses: addresses.clone(),
         });
         let raft = RaftServer::new(groups.clone(), disk.clone(), config.data_dir.join("incoming"));
-        // Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
-        groups.open(ShardId::DIRECTORY).await.context("directory")?;
-        for shard in logs.found() {
-            if let Err(error) = groups.open(shard).await {
-                tracing::error!(%shard, %error, "a group that has a log here does not open");
-            }
-        }
+        open_groups(&groups, &logs).await?;
         let (stop, stopped) = watch::channel(false);
         let scrub = Scrub::new(bodies.clone(), groups.clone(), env.clone(), config.scrub_days);
         let mut node = Node {
@@ -328,6 +319,24 @@ fn server() -> Server {
 async fn ended(mut stopped: watch::Receiver<bool>) {
     // The sender lives as long as the node: an error means that it is gone, too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn timing_of(name: TimingName) -> Timing {
+    match name {
+        TimingName::Local => Timing::LOCAL,
+        TimingName::Wan => Timing::WAN,
+    }
+}
+
+/// Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
+async fn open_groups(groups: &Arc<Groups>, logs: &Logs) -> anyhow::Result<()> {
+    groups.open(ShardId::DIRECTORY).await.context("directory")?;
+    for shard in logs.found() {
+        if let Err(error) = groups.open(shard).await {
+            tracing::error!(%shard, %error, "a group that has a log here does not open");
+        }
+    }
+    Ok(())
 }
 
 fn cache_of_one(all: u64) -> u64 {

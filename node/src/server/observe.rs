@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::Context as _;
 use async_trait::async_trait;
 use malle_journal::{Disk, Journal, SyncTimes};
 use malle_proto::ShardId;
@@ -60,8 +59,8 @@ impl Observatory {
         self: &Arc<Self>,
         address: SocketAddr,
         stop: watch::Receiver<bool>,
-    ) -> anyhow::Result<(SocketAddr, malle_rt::JoinHandle<()>)> {
-        let listener = listen(address).await.context("telemetry.listen")?;
+    ) -> std::io::Result<(SocketAddr, malle_rt::JoinHandle<()>)> {
+        let listener = listen(address).await?;
         let address = listener.local_addr()?;
         let served = malle_rt::spawn(telemetry::serve(listener, self.clone(), stop));
         Ok((address, served))
