@@ -160,7 +160,7 @@ impl ClusterApi {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from((malle_rt::now() - self.facts.started).as_millis()).unwrap_or(u64::MAX),
             groups,
-            failed: self.groups.journal_failure().unwrap_or_default(),
+            failed: self.groups.duty().condemned().borrow().clone().unwrap_or_default(),
             disk_free_bytes,
             disk_total_bytes,
             bodies,

@@ -13,7 +13,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
-use super::GroupError;
+use super::{Duty, GroupError};
 use super::read::ReadRounds;
 use crate::bodies::{GroupBodies, Members};
 use crate::env::Env;
@@ -35,6 +35,7 @@ pub struct Group {
     raft: Raft,
     state: GroupState,
     bodies: Arc<GroupBodies>,
+    duty: Arc<Duty>,
     /// Proposals under way.
     proposals: Semaphore,
     /// KiB of mail on the way in.
@@ -50,6 +51,7 @@ impl Group {
         raft: Raft,
         state: GroupState,
         bodies: Arc<GroupBodies>,
+        duty: Arc<Duty>,
     ) -> Self {
         let proposals = Semaphore::new(limits::PROPOSALS_PER_SHARD_MAX);
         Group {
@@ -59,6 +61,7 @@ impl Group {
             raft,
             state,
             bodies,
+            duty,
             proposals,
             intake: Arc::new(Semaphore::new(limits::BODY_BYTES_PER_SHARD_MAX / 1024)),
             rounds: ReadRounds::default(),
@@ -148,10 +151,14 @@ impl Group {
                 retry_after: BUSY_RETRY,
             });
         };
-        match malle_rt::timeout_at(deadline, self.raft.client_write(proposal)).await {
-            Ok(written) => Ok(written?.data),
-            Err(_) => Err(GroupError::Deadline),
-        }
+        self.duty.acknowledges()?;
+        let written = match malle_rt::timeout_at(deadline, self.raft.client_write(proposal)).await {
+            Ok(written) => written?.data,
+            Err(_) => return Err(GroupError::Deadline),
+        };
+        // Done or not, who repeats it elsewhere learns; here nobody is told any more.
+        self.duty.acknowledges()?;
+        Ok(written)
     }
 
     /// This node leads, as far as it knows.
@@ -266,6 +273,11 @@ impl Group {
         Ok(())
     }
 
+    /// This node's elections are over; it still votes and replicates.
+    pub(super) fn never_stand_again(&self) {
+        self.raft.runtime_config().elect(false);
+    }
+
     /// Makes a checkpoint now and purges the log behind it, but for the last `kept` entries, which a follower may still want.
     ///
     /// # Errors
@@ -317,6 +329,7 @@ impl Group {
             rebuilds: self.state.rebuilds(),
             rows,
             accounts: 0,
+            unwilling: self.duty.unwilling().unwrap_or_default(),
         }
     }
 

@@ -16,7 +16,7 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::group::Group;
 use super::network::Network;
-use super::{GroupError, Timing};
+use super::{Duty, GroupError, HandedOver, Timing};
 use crate::bodies::{Bodies, GroupBodies};
 use crate::env::Env;
 use crate::log::{GroupLog, Logs};
@@ -61,6 +61,7 @@ pub struct Groups {
     open: RwLock<BTreeMap<ShardId, Arc<Group>>>,
     /// Why a group that belongs here is not open.
     failed: RwLock<BTreeMap<ShardId, String>>,
+    duty: Arc<Duty>,
     /// Views that were rebuilt since the start.
     rebuilds: AtomicU64,
     /// One opening or closing at a time.
@@ -74,6 +75,7 @@ impl Groups {
             settings,
             open: RwLock::default(),
             failed: RwLock::default(),
+            duty: Arc::default(),
             rebuilds: AtomicU64::default(),
             changing: tokio::sync::Mutex::new(false),
         })
@@ -82,6 +84,24 @@ impl Groups {
     /// This node.
     pub fn node(&self) -> NodeId {
         self.settings.node
+    }
+
+    /// Whether this node may acknowledge and should lead.
+    pub fn duty(&self) -> &Arc<Duty> {
+        &self.duty
+    }
+
+    pub(super) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.settings.transport
+    }
+
+    /// The node stops, or must: it gives its groups away and stands for none again.
+    pub async fn stop_leading(self: &Arc<Self>, deadline: Instant) -> HandedOver {
+        self.duty.leave();
+        for group in self.all() {
+            group.never_stand_again();
+        }
+        self.hand_over_all(deadline).await
     }
 
     /// The group, if it is open here.
@@ -265,6 +285,7 @@ impl Groups {
             raft,
             state,
             bodies.clone(),
+            self.duty.clone(),
         ));
         let weak = Arc::downgrade(&group);
         let this = settings.node;

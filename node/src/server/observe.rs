@@ -85,6 +85,9 @@ impl Observed for Observatory {
                 health.dead.push(format!("the journal of the {kind} failed: {reason}"));
             }
         }
+        if rooms.groups.duty().is_leaving() {
+            health.unready.push("the node is stopping".into());
+        }
         for (shard, reason) in rooms.groups.failed() {
             health.unready.push(format!("shard {shard} is not open: {reason}"));
         }
@@ -210,6 +213,12 @@ impl Rooms {
             "malle_raft_replication_lag_entries",
             "Entries that the follower furthest behind lacks, on the leader",
             lags,
+        );
+        let (given, taken) = self.groups.duty().transfers();
+        page.counter(
+            "malle_leader_transfers",
+            "Leaderships given to another node, and taken over at the request of one",
+            [("given", given), ("taken", taken)].map(|(way, count)| (vec![("way", way.to_owned())], count)),
         );
         page.gauge(
             "malle_groups_failed",
