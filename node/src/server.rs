@@ -33,8 +33,10 @@ use crate::security::tls::{Reloaded, Tls};
 use crate::security::{Identity, connect};
 use crate::state::SledIndexes;
 
+mod leave;
 mod observe;
 
+use leave::{Watched, give_groups_away, watch_journals};
 use observe::{Observatory, Rooms};
 
 /// Certificates are looked at this often; SIGHUP is for the impatient.
@@ -176,6 +178,12 @@ impl Node {
         let raft = RaftServer::new(groups.clone(), disk.clone(), config.data_dir.join("incoming"));
         open_groups(&groups, &logs).await?;
         let (stop, stopped) = watch::channel(false);
+        malle_rt::spawn(watch_journals(
+            Watched::new("log", logs.journal()),
+            Watched::new("volumes", bodies.journal()),
+            groups.duty().clone(),
+            stopped.clone(),
+        ));
         let scrub = Scrub::new(bodies.clone(), groups.clone(), env.clone(), config.scrub_days);
         let mut node = Node {
             groups,
@@ -287,13 +295,19 @@ impl Node {
         reload(&self.tls);
     }
 
-    /// The journal's failure, once it has failed: this node acknowledges nothing any more.
-    pub fn journal_failed(&self) -> watch::Receiver<Option<String>> {
-        self.logs.journal().failed()
+    /// Becomes the reason once a journal has failed: this node acknowledges nothing any more and must leave.
+    pub fn condemned(&self) -> watch::Receiver<Option<String>> {
+        self.groups.duty().condemned()
     }
 
-    /// Stops: no new requests, a short while for those under way, then every group with a clean mark.
+    /// Leaves without a clean mark, which would be a lie: gives its groups away where that is possible, and no more.
+    pub async fn abandon(self) {
+        give_groups_away(&self.groups).await;
+    }
+
+    /// Stops: groups that it leads go to others, no new requests, a short while for those under way, then every group with a clean mark.
     pub async fn stop(self) {
+        give_groups_away(&self.groups).await;
         self.stop.send_replace(true);
         let tasks = futures::future::join_all(self.tasks);
         if malle_rt::timeout(DRAIN, tasks).await.is_err() {
@@ -378,5 +392,7 @@ async fn follow_certificates(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) 
     }
 }
 
+#[cfg(test)]
+mod failing_disk;
 #[cfg(test)]
 mod power_cut;

@@ -1,20 +1,24 @@
 //! Leadership given to a replica that can take it: planned stops, a failing journal, a full disk.
 //!
 //! The successor is asked first, so that nobody is chosen who is down, leaves too, or would give it back at once. openraft stops taking
-//! proposals when the transfer begins and goes on replicating; the successor stands as soon as its own log has everything. What is
-//! absent: any way to force it. Where nobody can take over within the time, the others elect after theirs, as after a crash.
+//! proposals when the transfer begins and goes on replicating; the successor stands as soon as its own log has everything. A group whose
+//! raft ended with the journal can send nothing any more: its successor is asked in its name, and wins only what any election gives.
+//! What is absent: any way to force it. Where nobody can take over within the time, the others elect after theirs, as after a crash.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use malle_proto::v1::GroupStatus;
+use malle_machine::format;
+use malle_proto::v1::{GroupStatus, RaftFrame};
 use malle_proto::{NodeId, ShardId};
 use malle_rt::Instant;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 
 use super::{Group, GroupError, Groups};
+use crate::log::records::TransferRecord;
+use crate::peers::RaftCall;
 
 /// A replica that does not answer within this is no successor.
 const ASK: Duration = Duration::from_millis(500);
@@ -35,7 +39,7 @@ pub struct HandedOver {
 impl Groups {
     /// Gives away every group that this node leads, all at the same time.
     pub async fn hand_over_all(self: &Arc<Self>, deadline: Instant) -> HandedOver {
-        let led: Vec<Arc<Group>> = self.all().into_iter().filter(|group| group.is_leader()).collect();
+        let led: Vec<Arc<Group>> = self.all().into_iter().filter(|group| self.leads_or_did(group)).collect();
         let outcomes = led.iter().map(|group| async move {
             let outcome = self.hand_over(group, deadline).await;
             (group.shard(), outcome)
@@ -61,7 +65,7 @@ impl Groups {
     /// # Errors
     /// `NotLeader` when this node does not lead, `Unavailable` when nobody can take over or did in time.
     pub async fn hand_over(&self, group: &Group, deadline: Instant) -> Result<NodeId, GroupError> {
-        if !group.is_leader() {
+        if !self.leads_or_did(group) {
             return Err(GroupError::NotLeader { leader: group.leader() });
         }
         let successors = self.successors(group).await;
@@ -69,9 +73,8 @@ impl Groups {
             return Err(GroupError::Unavailable("no other replica is up and willing".into()));
         }
         for to in successors {
-            group.raft().trigger().transfer_leader(to.0).await?;
             let until = deadline.min(malle_rt::now() + TAKE_OVER);
-            if malle_rt::timeout_at(until, self.leads(to, group)).await.is_ok() {
+            if malle_rt::timeout_at(until, self.give(group, to, until)).await.is_ok() {
                 self.duty().given.fetch_add(1, Ordering::Relaxed);
                 return Ok(to);
             }
@@ -80,6 +83,49 @@ impl Groups {
             }
         }
         Err(GroupError::Unavailable("no other replica took over in time".into()))
+    }
+
+    /// Whether this node leads the group, or led it until its raft ended.
+    fn leads_or_did(&self, group: &Group) -> bool {
+        let metrics = group.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let ended = metrics.running_state.is_err() && metrics.current_leader == Some(self.node().0);
+        metrics.state == ServerState::Leader || ended
+    }
+
+    /// Returns once `to` leads.
+    async fn give(&self, group: &Group, to: NodeId, until: Instant) {
+        let begun = group.is_leader() && group.raft().trigger().transfer_leader(to.0).await.is_ok();
+        if begun {
+            tokio::select! {
+                () = self.leads(to, group) => return,
+                // The journal's failure reaches raft while it begins: nobody knows whether the request went out.
+                () = ended(group) => {}
+            }
+        }
+        self.bequeath(group, to, until).await;
+        self.leads(to, group).await;
+    }
+
+    /// Asks a follower to stand, in the name of a leader whose raft has ended.
+    async fn bequeath(&self, group: &Group, to: NodeId, deadline: Instant) {
+        let vote = group.raft().metrics().borrow_watched().vote;
+        let record = TransferRecord {
+            from: (&vote).into(),
+            to: to.0,
+            // The voters see to it that nobody leads who lacks a committed entry.
+            last: None,
+        };
+        let frame = RaftFrame {
+            shard: group.shard().0,
+            from: self.node().0,
+            to: to.0,
+            payload_data: format::encode(&record),
+        };
+        let asked = self.transport().call(to, RaftCall::TransferLeader, frame, deadline).await;
+        if let Err(error) = asked {
+            tracing::debug!(shard = %group.shard(), %to, %error, "the successor was not reached");
+        }
     }
 
     /// Voters that answer and would lead, the longest log first.
@@ -113,6 +159,16 @@ impl Groups {
                 return;
             }
             malle_rt::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Returns once the raft of this group has ended.
+async fn ended(group: &Group) {
+    let mut metrics = group.raft().metrics();
+    while metrics.borrow_watched().running_state.is_ok() {
+        if metrics.changed().await.is_err() {
+            return;
         }
     }
 }
