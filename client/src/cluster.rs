@@ -90,6 +90,8 @@ pub struct NodeStatus {
     pub body_bytes: u64,
     /// What its scrub has done.
     pub scrub: ScrubStatus,
+    /// IP:PORT of its health and metrics; `None` when nothing listens.
+    pub telemetry_address: Option<String>,
 }
 
 /// What the scrub of a node has done since the node's process started. A node of an older version says nothing: all is zero.

@@ -311,6 +311,7 @@ pub(crate) fn node_status(wire: v1::NodeStatusReply) -> Result<NodeStatus, Error
         bodies: wire.bodies,
         body_bytes: wire.body_bytes,
         scrub: scrub(wire.scrub.unwrap_or_default()),
+        telemetry_address: (!wire.telemetry_address.is_empty()).then_some(wire.telemetry_address),
     })
 }
 

@@ -41,6 +41,9 @@ pub struct Config {
     /// What is logged.
     #[serde(default)]
     pub log: Log,
+    /// Health and metrics.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// Memory for the caches of all indexes of this node together, in bytes.
     #[serde(default = "default_index_cache_bytes")]
     pub index_cache_bytes: u64,
@@ -100,6 +103,15 @@ impl Default for Log {
             format: LogFormat::default(),
         }
     }
+}
+
+/// Health and metrics over plain HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// IP:PORT that `/health/live`, `/health/ready` and `/metrics` are served on, without TLS and to everybody who reaches it; port 0 lets
+    /// the system choose. Nothing listens when it is left out.
+    pub listen: Option<SocketAddr>,
 }
 
 /// The shape of a log line.
@@ -176,7 +188,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] with every problem and what to do about it.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let mut problems = Vec::new();
+        let mut problems = self.address_problems();
         let mut demand = |holds: bool, problem: String| {
             if !holds {
                 problems.push(problem);
@@ -197,22 +209,6 @@ impl Config {
             format!(
                 "cluster = {:?}: use the trust domain of the certificates, such as mail.example.org",
                 self.cluster
-            ),
-        );
-        for (name, value) in [
-            ("client_address", &self.client_address),
-            ("peer_address", &self.peer_address),
-        ] {
-            demand(
-                is_reachable(value),
-                format!("{name} = {value:?}: write the HOST:PORT under which other machines reach this node"),
-            );
-        }
-        demand(
-            self.client_listen != self.peer_listen || self.client_listen.port() == 0,
-            format!(
-                "peer_listen = {}: client_listen is the same; use another port",
-                self.peer_listen
             ),
         );
         demand(
@@ -240,6 +236,33 @@ impl Config {
         } else {
             Err(ConfigError::Invalid(problems))
         }
+    }
+
+    /// Addresses that nobody reaches, and listeners that are in each other's way.
+    fn address_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, value) in [
+            ("client_address", &self.client_address),
+            ("peer_address", &self.peer_address),
+        ] {
+            if !is_reachable(value) {
+                problems.push(format!(
+                    "{name} = {value:?}: write the HOST:PORT under which other machines reach this node"
+                ));
+            }
+        }
+        let mut taken = vec![("client_listen", self.client_listen)];
+        for (name, listen) in [
+            ("peer_listen", Some(self.peer_listen)),
+            ("telemetry.listen", self.telemetry.listen),
+        ] {
+            let Some(listen) = listen else { continue };
+            if let Some((other, _)) = taken.iter().find(|(_, other)| *other == listen && listen.port() != 0) {
+                problems.push(format!("{name} = {listen}: {other} is the same; use another port"));
+            }
+            taken.push((name, listen));
+        }
+        problems
     }
 }
 
@@ -325,6 +348,8 @@ mod tests {
         [log]
         level = "debug"
         format = "json"
+        [telemetry]
+        listen = "127.0.0.1:9464"
     "#;
 
     fn without(name: &str) -> String {
@@ -349,6 +374,15 @@ mod tests {
         assert_eq!(config.index_cache_bytes, 268_435_456);
         let config = Config::parse(&without("scrub_days")).unwrap();
         assert_eq!(config.scrub_days, 30);
+        let config = Config::parse(&without("listen =")).unwrap();
+        assert_eq!(config.telemetry.listen, None);
+    }
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let example = include_str!("../../deploy/malled.example.toml");
+        let config = Config::parse(example).unwrap();
+        assert_eq!(config.telemetry.listen, "127.0.0.1:9464".parse().ok());
     }
 
     #[test]
@@ -382,6 +416,7 @@ mod tests {
             .replace("n1.example.org:7420", "0.0.0.0:7420")
             .replace("[fd00::1]:7421", "n1:0")
             .replace("[::]:7421", "0.0.0.0:7420")
+            .replace("127.0.0.1:9464", "0.0.0.0:7420")
             .replace("1073741824", "5")
             .replace("scrub_days = 14", "scrub_days = 0");
         let Err(ConfigError::Invalid(problems)) = Config::parse(&text) else {
@@ -391,12 +426,13 @@ mod tests {
         assert_eq!(
             named,
             [
-                "node",
-                "region",
-                "cluster",
                 "client_address",
                 "peer_address",
                 "peer_listen",
+                "telemetry.listen",
+                "node",
+                "region",
+                "cluster",
                 "data_dir",
                 "index_cache_bytes",
                 "scrub_days"

@@ -30,10 +30,13 @@ struct Arguments {
     stop_when_stdin_closes: bool,
 }
 
+/// How a node exits whose disk lost a write (EX_IOERR of sysexits.h): starting it again is for whoever has looked at the disk.
+const DISK_FAILED: u8 = 74;
+
 /// Why a node ends.
 enum End {
     Asked(&'static str),
-    JournalFailed(String),
+    Condemned(String),
 }
 
 fn main() -> ExitCode {
@@ -78,13 +81,14 @@ async fn serve(config: &Config, stop_when_stdin_closes: bool) -> anyhow::Result<
             node.stop().await;
             Ok(ExitCode::SUCCESS)
         }
-        // Nothing more can be made durable on this disk: a clean mark would be a lie. Followers elect other leaders.
-        End::JournalFailed(reason) => {
+        End::Condemned(reason) => {
+            node.abandon().await;
             tracing::error!(
                 reason,
-                "the journal failed; this node leaves the cluster until its disk is looked at"
+                exit = DISK_FAILED,
+                "this node has left until its disk is looked at"
             );
-            Ok(ExitCode::FAILURE)
+            Ok(ExitCode::from(DISK_FAILED))
         }
     }
 }
@@ -93,7 +97,7 @@ async fn wait(node: &Node, stop_when_stdin_closes: bool) -> anyhow::Result<End> 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let mut failed = node.journal_failed();
+    let mut condemned = node.condemned();
     let stdin_closed = async {
         if !stop_when_stdin_closes {
             std::future::pending::<()>().await;
@@ -104,17 +108,15 @@ async fn wait(node: &Node, stop_when_stdin_closes: bool) -> anyhow::Result<End> 
     };
     tokio::pin!(stdin_closed);
     loop {
-        if let Some(reason) = failed.borrow_and_update().clone() {
-            return Ok(End::JournalFailed(reason));
+        if let Some(reason) = condemned.borrow_and_update().clone() {
+            return Ok(End::Condemned(reason));
         }
         tokio::select! {
             _ = terminate.recv() => return Ok(End::Asked("SIGTERM")),
             _ = interrupt.recv() => return Ok(End::Asked("SIGINT")),
             () = &mut stdin_closed => return Ok(End::Asked("the end of standard input")),
             _ = hang_up.recv() => node.reload(),
-            changed = failed.changed() => if changed.is_err() {
-                return Ok(End::JournalFailed("the journal is closed".into()));
-            },
+            changed = condemned.changed() => changed?,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Wires the rooms together: from a configuration to a node that serves, and back to a clean stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,12 @@ use crate::security::tls::{Reloaded, Tls};
 use crate::security::{Identity, connect};
 use crate::state::SledIndexes;
 
+mod leave;
+mod observe;
+
+use leave::{Watched, give_groups_away, watch_journals};
+use observe::{Observatory, Rooms};
+
 /// Certificates are looked at this often; SIGHUP is for the impatient.
 const CERTIFICATES_LOOK: Duration = Duration::from_secs(30);
 /// HTTP/2 windows of both services: bodies in flight, not packets.
@@ -49,6 +56,35 @@ pub struct Node {
     tls: Arc<Tls>,
     stop: watch::Sender<bool>,
     tasks: Vec<malle_rt::JoinHandle<()>>,
+    observatory: Arc<Observatory>,
+    monitoring: Monitoring,
+}
+
+/// The listener for monitoring: the first thing that starts and the last that ends.
+struct Monitoring {
+    address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    task: Option<malle_rt::JoinHandle<()>>,
+}
+
+impl Monitoring {
+    async fn start(config: &Config, observatory: &Arc<Observatory>) -> anyhow::Result<Monitoring> {
+        let (stop, stopped) = watch::channel(false);
+        let started = match config.telemetry.listen {
+            Some(address) => Some(observatory.listen(address, stopped).await.context("telemetry.listen")?),
+            None => None,
+        };
+        let (address, task) = started.unzip();
+        Ok(Monitoring { address, stop, task })
+    }
+
+    async fn end(self) {
+        self.stop.send_replace(true);
+        if let Some(task) = self.task {
+            // Nobody is told how a listener ended: it is not there any more.
+            let _ = task.await;
+        }
+    }
 }
 
 /// Dials peers over mTLS.
@@ -109,6 +145,8 @@ impl Node {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let env = Env::real();
         prepare(&disk, &config.data_dir)?;
+        let observatory = Observatory::new(disk.clone(), config.data_dir.clone());
+        let monitoring = Monitoring::start(config, &observatory).await?;
         let logs = Arc::new(Logs::open(disk.clone(), &config.data_dir.join("log"), config.node).context("raft log")?);
         let addresses = Arc::new(PeerAddresses::default());
         let dial = Arc::new(SecureDial(tls.clone()));
@@ -124,10 +162,7 @@ impl Node {
         let groups = Groups::new(GroupsSettings {
             node: config.node,
             cluster: config.cluster.clone(),
-            timing: match config.timing {
-                TimingName::Local => Timing::LOCAL,
-                TimingName::Wan => Timing::WAN,
-            },
+            timing: timing_of(config.timing),
             env: env.clone(),
             disk: disk.clone(),
             dir: config.data_dir.join("checkpoints"),
@@ -141,14 +176,14 @@ impl Node {
             addresses: addresses.clone(),
         });
         let raft = RaftServer::new(groups.clone(), disk.clone(), config.data_dir.join("incoming"));
-        // Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
-        groups.open(ShardId::DIRECTORY).await.context("directory")?;
-        for shard in logs.found() {
-            if let Err(error) = groups.open(shard).await {
-                tracing::error!(%shard, %error, "a group that has a log here does not open");
-            }
-        }
+        open_groups(&groups, &logs).await?;
         let (stop, stopped) = watch::channel(false);
+        malle_rt::spawn(watch_journals(
+            Watched::new("log", logs.journal()),
+            Watched::new("volumes", bodies.journal()),
+            groups.duty().clone(),
+            stopped.clone(),
+        ));
         let scrub = Scrub::new(bodies.clone(), groups.clone(), env.clone(), config.scrub_days);
         let mut node = Node {
             groups,
@@ -158,6 +193,8 @@ impl Node {
             tls,
             stop,
             tasks: Vec::new(),
+            observatory,
+            monitoring,
         };
         node.serve_peers(config, raft, &stopped).await?;
         let replacements = Replacements::new(node.groups.clone(), transport, addresses.clone());
@@ -209,6 +246,13 @@ impl Node {
     ) -> anyhow::Result<()> {
         let listener = listen(config.client_listen).await?;
         let mail = MailApi::new(self.groups.clone(), self.bodies.clone(), env.clone());
+        self.observatory.opened(Rooms {
+            groups: self.groups.clone(),
+            bodies: self.bodies.clone(),
+            scrub: self.scrub.clone(),
+            logs: self.logs.clone(),
+            mail: mail.clone(),
+        });
         let directory = DirectoryApi::new(self.groups.clone(), env.clone());
         let facts = NodeFacts {
             node: config.node,
@@ -216,6 +260,7 @@ impl Node {
             disk,
             data_dir: config.data_dir.clone(),
             started: malle_rt::now(),
+            telemetry: self.monitoring.address,
         };
         let cluster = ClusterApi::new(
             self.groups.clone(),
@@ -250,13 +295,19 @@ impl Node {
         reload(&self.tls);
     }
 
-    /// The journal's failure, once it has failed: this node acknowledges nothing any more.
-    pub fn journal_failed(&self) -> watch::Receiver<Option<String>> {
-        self.logs.journal().failed()
+    /// Becomes the reason once a journal has failed: this node acknowledges nothing any more and must leave.
+    pub fn condemned(&self) -> watch::Receiver<Option<String>> {
+        self.groups.duty().condemned()
     }
 
-    /// Stops: no new requests, a short while for those under way, then every group with a clean mark.
+    /// Leaves without a clean mark, which would be a lie: gives its groups away where that is possible, and no more.
+    pub async fn abandon(self) {
+        give_groups_away(&self.groups).await;
+    }
+
+    /// Stops: groups that it leads go to others, no new requests, a short while for those under way, then every group with a clean mark.
     pub async fn stop(self) {
+        give_groups_away(&self.groups).await;
         self.stop.send_replace(true);
         let tasks = futures::future::join_all(self.tasks);
         if malle_rt::timeout(DRAIN, tasks).await.is_err() {
@@ -265,6 +316,7 @@ impl Node {
         self.groups.close().await;
         self.bodies.close().await;
         self.logs.journal().close().await;
+        self.monitoring.end().await;
         tracing::info!("stopped");
     }
 }
@@ -281,6 +333,24 @@ fn server() -> Server {
 async fn ended(mut stopped: watch::Receiver<bool>) {
     // The sender lives as long as the node: an error means that it is gone, too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn timing_of(name: TimingName) -> Timing {
+    match name {
+        TimingName::Local => Timing::LOCAL,
+        TimingName::Wan => Timing::WAN,
+    }
+}
+
+/// Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
+async fn open_groups(groups: &Arc<Groups>, logs: &Logs) -> anyhow::Result<()> {
+    groups.open(ShardId::DIRECTORY).await.context("directory")?;
+    for shard in logs.found() {
+        if let Err(error) = groups.open(shard).await {
+            tracing::error!(%shard, %error, "a group that has a log here does not open");
+        }
+    }
+    Ok(())
 }
 
 fn cache_of_one(all: u64) -> u64 {
@@ -322,5 +392,7 @@ async fn follow_certificates(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) 
     }
 }
 
+#[cfg(test)]
+mod failing_disk;
 #[cfg(test)]
 mod power_cut;

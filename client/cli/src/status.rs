@@ -45,6 +45,8 @@ struct NodeRow {
     bodies: Option<u64>,
     body_bytes: Option<u64>,
     scrub: Option<ScrubRow>,
+    /// IP:PORT of its health and metrics.
+    telemetry_address: Option<String>,
 }
 
 /// What the scrub has done since the node's start; times are milliseconds since 1970, 0 for never.
@@ -170,6 +172,7 @@ fn node_row(
         bodies: status.map(|status| status.bodies),
         body_bytes: status.map(|status| status.body_bytes),
         scrub: status.map(|status| scrub_row(&status.scrub)),
+        telemetry_address: status.and_then(|status| status.telemetry_address.clone()),
     }
 }
 

@@ -52,6 +52,7 @@ mod record;
 mod recover;
 mod segment;
 mod shared;
+mod sync_times;
 mod writer;
 
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use error::JournalError;
 pub use memory_disk::MemoryDisk;
 pub use record::Record;
 pub use recover::{Replay, ReplayRefusal, ReplayedRecord, SealedSegment};
+pub use sync_times::SyncTimes;
 
 use record::{RECORD_HEADER_BYTES, RecordHeader};
 use segment::{SEGMENT_HEADER_BYTES, Segment};
@@ -352,7 +354,12 @@ impl Journal {
 
     /// Syncs of batches since the start.
     pub fn syncs(&self) -> u64 {
-        self.inner.shared.counters.syncs.load(Ordering::Relaxed)
+        self.sync_times().count()
+    }
+
+    /// How long those syncs took.
+    pub fn sync_times(&self) -> SyncTimes {
+        self.inner.shared.counters.sync_times.read()
     }
 
     /// Becomes the reason when the journal stops for good; also when it is closed.

@@ -130,6 +130,8 @@ struct State {
     /// Bytes that may still be allocated; unlimited when unset.
     free: Option<u64>,
     fail_syncs: u32,
+    /// Only syncs of files below this directory fail.
+    fail_below: PathBuf,
     /// Syncs until the end that was asked for.
     end_at_sync: Option<(u32, End)>,
     syncs: u64,
@@ -162,6 +164,11 @@ impl State {
         self.names = self.durable_names.clone();
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|inode, _| named.contains(inode));
+    }
+
+    fn is_below(&self, inode: u64, dir: &Path) -> bool {
+        let mut names = self.names.iter().filter(|(_, named)| **named == inode);
+        names.any(|(path, _)| path.starts_with(dir))
     }
 
     /// Whether the process ends instead of this sync.
@@ -213,7 +220,14 @@ impl MemoryDisk {
 
     /// The next `count` syncs fail.
     pub fn fail_next_syncs(&self, count: u32) {
-        self.state().fail_syncs = count;
+        self.fail_next_syncs_below(Path::new("/"), count);
+    }
+
+    /// The next `count` syncs of files below `dir` fail.
+    pub fn fail_next_syncs_below(&self, dir: &Path, count: u32) {
+        let mut state = self.state();
+        state.fail_syncs = count;
+        state.fail_below = dir.to_owned();
     }
 
     /// Space that is left from now on; `None`: no end.
@@ -339,9 +353,10 @@ impl DiskFile for MemoryFile {
             if state.ends_now() {
                 return Err(io::Error::other("the process was killed"));
             }
+            let fails = state.fail_syncs > 0 && state.is_below(inode, &state.fail_below);
             let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
             let changes = std::mem::take(&mut inode.unsynced);
-            if state.fail_syncs > 0 {
+            if fails {
                 state.fail_syncs -= 1;
                 return Err(io::Error::other("sync failed"));
             }

@@ -8,6 +8,7 @@
 //! What this never does: guess. A hole, a header that is neither empty nor valid, or a segment of another node stops the start.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -125,11 +126,13 @@ pub(crate) fn recover(
             header,
             segments: &mut found.segments,
             replay: &mut *replay,
+            durable_below: 0,
         };
         end = scan.run(sealed_end)?;
         segment.ends_at(end);
+        let durable_below = scan.durable_below;
         if sealed_end.is_none() {
-            settle_tail(&*file, options.mode, end).map_err(JournalError::io("sync", &path))?;
+            settle_tail(&*file, options.mode, durable_below, end).map_err(JournalError::io("sync", &path))?;
         }
     }
     Ok(Recovered {
@@ -138,12 +141,22 @@ pub(crate) fn recover(
     })
 }
 
-/// What was replayed may still stand in the page cache alone when the process, not the machine, died: it is made durable before
-/// anybody builds on it. A kept segment gives back the space behind its end.
-fn settle_tail(file: &dyn DiskFile, mode: Mode, end: u32) -> std::io::Result<()> {
+/// What was replayed may still stand in the page cache alone, when the process died and not the machine: it is made durable before
+/// anybody builds on it. The last batch is written again for that, because after a failed sync Linux calls its pages clean, and another
+/// sync would say yes and write nothing. A kept segment gives back the space behind its end.
+fn settle_tail(file: &dyn DiskFile, mode: Mode, durable_below: u32, end: u32) -> std::io::Result<()> {
     if mode == Mode::Keep && file.len()? > u64::from(end) {
         file.set_len(u64::from(end))?;
     }
+    // The header of the segment went out with its first batch.
+    let begin = if durable_below > SEGMENT_HEADER_BYTES as u32 {
+        durable_below
+    } else {
+        0
+    };
+    let mut batch = vec![0; end.saturating_sub(begin) as usize];
+    file.read_at(u64::from(begin), &mut batch)?;
+    file.write_at(u64::from(begin), &mut [IoSlice::new(&batch)])?;
     file.sync_data()
 }
 
@@ -239,6 +252,8 @@ struct Scan<'a> {
     header: SegmentHeader,
     segments: &'a mut Segments,
     replay: &'a mut dyn Replay,
+    /// Where the batch of the last valid record began.
+    durable_below: u32,
 }
 
 impl Scan<'_> {
@@ -251,6 +266,7 @@ impl Scan<'_> {
             }
             if let Some(header) = self.valid_at(offset)? {
                 self.hand_over(offset, header)?;
+                self.durable_below = header.durable_below;
                 offset = header.end(offset);
                 continue;
             }

@@ -12,6 +12,7 @@ use crate::Options;
 use crate::disk::{Disk, DiskFile, DiskLock};
 use crate::error::JournalError;
 use crate::segment::Segments;
+use crate::sync_times::SyncClock;
 
 /// Files of segments that are kept open for readers: more would cost descriptors, fewer an `open` per read.
 const OPEN_FILES_MAX: usize = 128;
@@ -20,7 +21,7 @@ const OPEN_FILES_MAX: usize = 128;
 pub(crate) struct Counters {
     pub bytes_written: AtomicU64,
     pub records: AtomicU64,
-    pub syncs: AtomicU64,
+    pub sync_times: SyncClock,
 }
 
 /// What the handles, the writer and the completions share.

@@ -10,6 +10,7 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
@@ -220,10 +221,13 @@ impl Writer {
             (written, batch.queued)
         })
         .await;
-        if let Err(error) = written {
-            let path = slot_path(&self.shared.dir, current.segment.slot);
-            self.shared.fail(&JournalError::io("write", &path)(error).in_full());
-            return false;
+        match written {
+            Ok(sync_took) => self.shared.counters.sync_times.note(sync_took),
+            Err(error) => {
+                let path = slot_path(&self.shared.dir, current.segment.slot);
+                self.shared.fail(&JournalError::io("write", &path)(error).in_full());
+                return false;
+            }
         }
         self.end += batch.bytes as u32;
         current.segment.ends_at(self.end);
@@ -236,7 +240,6 @@ impl Writer {
             .counters
             .records
             .fetch_add(queued.len() as u64, Ordering::Relaxed);
-        self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.note_groups(&current.segment, &queued);
         answer(queued, &current.segment, begin);
         self.current = Some(current);
@@ -375,13 +378,14 @@ fn frame(queued: &[Queued], generation: u64, begin: u32) -> Vec<[u8; RECORD_HEAD
         .collect()
 }
 
+/// How long the sync alone took.
 fn write_and_sync(
     file: &dyn DiskFile,
     segment_header: Option<&[u8; SEGMENT_HEADER_BYTES]>,
     begin: u32,
     frames: &[[u8; RECORD_HEADER_BYTES]],
     queued: &[Queued],
-) -> io::Result<()> {
+) -> io::Result<Duration> {
     let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(queued.len() * 3 + 1);
     slices.extend(segment_header.map(|header| IoSlice::new(header)));
     for (frame, Queued { record, .. }) in frames.iter().zip(queued) {
@@ -400,7 +404,9 @@ fn write_and_sync(
     }
     let from = if segment_header.is_some() { 0 } else { u64::from(begin) };
     file.write_at(from, &mut slices)?;
-    file.sync_data()
+    let began = malle_rt::now();
+    file.sync_data()?;
+    Ok(malle_rt::now() - began)
 }
 
 /// Tells everybody where the record stands, in the order of the disk.

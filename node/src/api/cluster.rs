@@ -1,5 +1,6 @@
 //! The `Cluster` service: what operators ask of the machines.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct NodeFacts {
     pub data_dir: PathBuf,
     /// Since when it runs.
     pub started: Instant,
+    /// Where its health and metrics are.
+    pub telemetry: Option<SocketAddr>,
 }
 
 /// The `Cluster` service.
@@ -157,12 +160,17 @@ impl ClusterApi {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from((malle_rt::now() - self.facts.started).as_millis()).unwrap_or(u64::MAX),
             groups,
-            failed: self.groups.journal_failure().unwrap_or_default(),
+            failed: self.groups.duty().condemned().borrow().clone().unwrap_or_default(),
             disk_free_bytes,
             disk_total_bytes,
             bodies,
             body_bytes,
             scrub: Some(super::convert::scrub(self.scrub.report())),
+            telemetry_address: self
+                .facts
+                .telemetry
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
         })
     }
 

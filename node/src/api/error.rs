@@ -221,6 +221,11 @@ pub fn reply<T>(result: Result<T, Refused>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
 
+/// What a status of this node says.
+pub fn code_of(status: &Status) -> ErrorCode {
+    Error::decode(status.details()).map_or(ErrorCode::Unspecified, |error| error.code())
+}
+
 /// A peer asked for what is not here.
 pub fn peer_not_found(message: &str) -> Status {
     Refused::not_found(message).into()

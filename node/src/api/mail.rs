@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::error::{self, Refused};
 use super::intake::Owner;
 use super::room::Room;
+use super::tally::{MailCounts, Tally};
 use super::{convert, intake, stream, watch};
 use crate::bodies::Bodies;
 use crate::env::Env;
@@ -47,6 +48,7 @@ pub struct MailApi {
     pub(super) env: Env,
     pub(super) intake: Arc<intake::Intake>,
     pub(super) room: Room,
+    pub(super) tally: Arc<Tally>,
     keys: Arc<RwLock<Option<TokenKeys>>>,
 }
 
@@ -70,8 +72,14 @@ impl MailApi {
             env,
             intake: Arc::default(),
             room: Room::of_a_node(),
+            tally: Arc::default(),
             keys: Arc::default(),
         }
+    }
+
+    /// What was answered since the start.
+    pub fn counts(&self) -> MailCounts {
+        self.tally.read(self.room.taken_bytes())
     }
 
     pub(super) fn group(&self, shard: u32) -> Result<Arc<Group>, Refused> {
@@ -205,23 +213,28 @@ impl MailApi {
             Ok(answer) => answer,
             Err(_) => Err(GroupError::Deadline.into()),
         };
-        let refusal = |refused: Refused| MailReply {
-            id,
-            account_modseq: 0,
-            result: Some(mail_reply::Result::Error(refused.0)),
-        };
         let reply = match answer {
             Ok((result, account_modseq)) => MailReply {
                 id,
                 account_modseq,
                 result: Some(result),
             },
-            Err(refused) => refusal(refused),
+            Err(refused) => self.refuse(id, refused),
         };
         if reply.encoded_len() > limits::GRPC_MESSAGE_MAX_BYTES {
-            return refusal(Refused::limit("the answer is larger than a message may be"));
+            return self.refuse(id, Refused::limit("the answer is larger than a message may be"));
         }
         reply
+    }
+
+    /// The answer to a request that is not done.
+    pub(super) fn refuse(&self, id: u64, refused: Refused) -> MailReply {
+        self.tally.refused(refused.0.code());
+        MailReply {
+            id,
+            account_modseq: 0,
+            result: Some(mail_reply::Result::Error(refused.0)),
+        }
     }
 
     async fn dispatch(&self, peer: &Peer, request: MailRequest, deadline: Instant) -> Answer {
@@ -297,9 +310,11 @@ impl Mail for MailApi {
         let deadline = malle_rt::now() + TRANSFER;
         let mut chunks = request.into_inner();
         match malle_rt::timeout_at(deadline, self.take_upload(&peer, &mut chunks, deadline)).await {
-            Ok(done) => done.map(Response::new),
+            Ok(done) => done,
             Err(_) => Err(Refused::from(GroupError::Deadline).into()),
         }
+        .map(Response::new)
+        .inspect_err(|status| self.tally.refused(error::code_of(status)))
     }
 
     type DownloadStream = Streamed<DownloadChunk>;

@@ -13,6 +13,7 @@ mod mail;
 mod reads;
 mod room;
 mod stream;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -21,3 +22,4 @@ mod writes;
 pub use cluster::{ClusterApi, NodeFacts};
 pub use directory::DirectoryApi;
 pub use mail::MailApi;
+pub use tally::MailCounts;

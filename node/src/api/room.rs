@@ -19,6 +19,7 @@ const BUSY_RETRY: Duration = Duration::from_millis(200);
 pub(super) struct Room {
     /// In KiB: a permit counts in 32 bits.
     left: Arc<Semaphore>,
+    bytes: usize,
     /// How long a caller waits for some.
     wait: Duration,
 }
@@ -38,8 +39,14 @@ impl Room {
     fn new(bytes: usize, wait: Duration) -> Room {
         Room {
             left: Arc::new(Semaphore::new(bytes / 1024)),
+            bytes,
             wait,
         }
+    }
+
+    /// Bytes that are taken now.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        (self.bytes as u64).saturating_sub(self.left.available_permits() as u64 * 1024)
     }
 
     /// Takes room for this many bytes.
@@ -68,6 +75,7 @@ mod tests {
     async fn who_finds_no_room_is_told_to_come_again_and_room_comes_back() {
         let room = Room::new(10 * 1024, Duration::from_millis(1));
         let taken = room.take(9 * 1024 + 1).await.unwrap();
+        assert_eq!(room.taken_bytes(), 10 * 1024);
         let refused = room.take(1).await.unwrap_err();
         assert_eq!(refused.0.code(), ErrorCode::Busy);
         assert!(refused.0.retry_after_ms > 0);

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use futures::StreamExt;
 use malle_proto::limits;
 use malle_proto::v1::mail_request::Call;
-use malle_proto::v1::{MailReply, MailRequest, body, mail_reply};
+use malle_proto::v1::{MailReply, MailRequest, body};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Status, Streaming};
 
-use super::error::Refused;
 use super::mail::MailApi;
 use crate::security::Peer;
 
@@ -33,7 +32,7 @@ pub(super) fn serve(
             let room = match api.room.take(brought(&request)).await {
                 Ok(room) => room,
                 Err(refused) => {
-                    if answers.send(Ok(refused_reply(request.id, refused))).await.is_err() {
+                    if answers.send(Ok(api.refuse(request.id, refused))).await.is_err() {
                         return;
                     }
                     continue;
@@ -44,7 +43,7 @@ pub(super) fn serve(
                 let id = request.id;
                 let (reply, _page) = match api.room.take(expected(&request)).await {
                     Ok(page) => (api.answer(&peer, request).await, Some(page)),
-                    Err(refused) => (refused_reply(id, refused), None),
+                    Err(refused) => (api.refuse(id, refused), None),
                 };
                 drop(room);
                 // A client that went away asks again elsewhere, with the same op id.
@@ -54,14 +53,6 @@ pub(super) fn serve(
         }
     });
     out
-}
-
-fn refused_reply(id: u64, refused: Refused) -> MailReply {
-    MailReply {
-        id,
-        account_modseq: 0,
-        result: Some(mail_reply::Result::Error(refused.0)),
-    }
 }
 
 /// Bytes of a body that a request brings along.

@@ -41,6 +41,7 @@ impl MailApi {
         let Outcome::Delivered(outcomes) = outcome else {
             return Err(unexpected(outcome));
         };
+        self.tally.delivered(&outcomes);
         let outcomes = outcomes.into_iter().map(convert::recipient_outcome).collect();
         Ok((mail_reply::Result::Deliver(v1::DeliverReply { outcomes }), 0))
     }
@@ -65,6 +66,7 @@ impl MailApi {
         let Outcome::Appended(stored) = outcome else {
             return Err(unexpected(outcome));
         };
+        self.tally.appended();
         let modseq = stored.modseq.0;
         Ok((
             mail_reply::Result::Append(v1::AppendReply {

@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use malle_journal::{Disk, JournalError};
+use malle_journal::{Disk, Journal, JournalError};
 use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use tokio::sync::Semaphore;
 
@@ -213,6 +213,16 @@ impl Bodies {
     pub fn counts(&self) -> (u64, u64) {
         let counts = self.volumes.counts();
         (counts.bodies, counts.payload_bytes)
+    }
+
+    /// Bytes of bodies in memory for puts under way.
+    pub fn bytes_in_flight(&self) -> u64 {
+        (limits::BODY_BYTES_IN_FLIGHT_MAX as u64).saturating_sub(self.room.available_permits() as u64 * 1024)
+    }
+
+    /// The journal below the volumes, for its figures.
+    pub fn journal(&self) -> &Journal {
+        self.volumes.journal()
     }
 
     /// Set once the volumes take nothing any more.

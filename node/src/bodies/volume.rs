@@ -410,6 +410,10 @@ impl Volumes {
         self.inner.journal.records()
     }
 
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.inner.journal.failed()
     }

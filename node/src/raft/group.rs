@@ -13,9 +13,9 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
-use super::GroupError;
 use super::read::ReadRounds;
 use super::riders::rider;
+use super::{Duty, GroupError};
 use crate::bodies::{GroupBodies, Members, StoredBody};
 use crate::env::Env;
 use crate::log::types::{Member, Proposal, Reply, TypeConfig};
@@ -36,6 +36,7 @@ pub struct Group {
     raft: Raft,
     state: GroupState,
     bodies: Arc<GroupBodies>,
+    duty: Arc<Duty>,
     /// Proposals under way.
     proposals: Semaphore,
     /// KiB of mail on the way in.
@@ -51,6 +52,7 @@ impl Group {
         raft: Raft,
         state: GroupState,
         bodies: Arc<GroupBodies>,
+        duty: Arc<Duty>,
     ) -> Self {
         let proposals = Semaphore::new(limits::PROPOSALS_PER_SHARD_MAX);
         Group {
@@ -60,6 +62,7 @@ impl Group {
             raft,
             state,
             bodies,
+            duty,
             proposals,
             intake: Arc::new(Semaphore::new(limits::BODY_BYTES_PER_SHARD_MAX / 1024)),
             rounds: ReadRounds::default(),
@@ -167,10 +170,14 @@ impl Group {
                 retry_after: BUSY_RETRY,
             });
         };
-        match malle_rt::timeout_at(deadline, self.raft.client_write(proposal)).await {
-            Ok(written) => Ok(written?.data),
-            Err(_) => Err(GroupError::Deadline),
-        }
+        self.duty.acknowledges()?;
+        let written = match malle_rt::timeout_at(deadline, self.raft.client_write(proposal)).await {
+            Ok(written) => written?.data,
+            Err(_) => return Err(GroupError::Deadline),
+        };
+        // Done or not, who repeats it elsewhere learns; here nobody is told any more.
+        self.duty.acknowledges()?;
+        Ok(written)
     }
 
     /// This node leads, as far as it knows.
@@ -285,6 +292,11 @@ impl Group {
         Ok(())
     }
 
+    /// This node's elections are over; it still votes and replicates.
+    pub(super) fn never_stand_again(&self) {
+        self.raft.runtime_config().elect(false);
+    }
+
     /// Makes a checkpoint now and purges the log behind it, but for the last `kept` entries, which a follower may still want.
     ///
     /// # Errors
@@ -336,7 +348,20 @@ impl Group {
             rebuilds: self.state.rebuilds(),
             rows,
             accounts: 0,
+            unwilling: self.duty.unwilling().unwrap_or_default(),
         }
+    }
+
+    /// How many entries the follower that is furthest behind lacks; `None` on a node that does not lead.
+    pub fn replication_lag(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or_default();
+        let matched = metrics.replication.as_ref()?;
+        let lags = matched
+            .values()
+            .map(|id| last.saturating_sub(id.as_ref().map_or(0, |id| id.index)));
+        lags.max()
     }
 
     /// Asks for every body that the rows name and this node lacks: after a snapshot nobody told of them one by one.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::group::Group;
 use super::network::Network;
 use super::riders::Keeper;
-use super::{GroupError, Timing};
+use super::{Duty, GroupError, HandedOver, Timing};
 use crate::bodies::{Bodies, GroupBodies};
 use crate::env::Env;
 use crate::log::{GroupLog, Logs};
@@ -63,6 +64,9 @@ pub struct Groups {
     open: RwLock<BTreeMap<ShardId, Arc<Group>>>,
     /// Why a group that belongs here is not open.
     failed: RwLock<BTreeMap<ShardId, String>>,
+    duty: Arc<Duty>,
+    /// Views that were rebuilt since the start.
+    rebuilds: AtomicU64,
     /// One opening or closing at a time.
     changing: tokio::sync::Mutex<bool>,
     /// Checkpoints that may be written now.
@@ -76,6 +80,8 @@ impl Groups {
             settings,
             open: RwLock::default(),
             failed: RwLock::default(),
+            duty: Arc::default(),
+            rebuilds: AtomicU64::default(),
             changing: tokio::sync::Mutex::new(false),
             checkpoints: Arc::new(Semaphore::new(limits::CHECKPOINTS_AT_ONCE)),
         })
@@ -84,6 +90,24 @@ impl Groups {
     /// This node.
     pub fn node(&self) -> NodeId {
         self.settings.node
+    }
+
+    /// Whether this node may acknowledge and should lead.
+    pub fn duty(&self) -> &Arc<Duty> {
+        &self.duty
+    }
+
+    pub(super) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.settings.transport
+    }
+
+    /// The node stops, or must: it gives its groups away and stands for none again.
+    pub async fn stop_leading(self: &Arc<Self>, deadline: Instant) -> HandedOver {
+        self.duty.leave();
+        for group in self.all() {
+            group.never_stand_again();
+        }
+        self.hand_over_all(deadline).await
     }
 
     /// The group, if it is open here.
@@ -113,6 +137,11 @@ impl Groups {
     /// Groups that belong here and are not open, with the reason.
     pub fn failed(&self) -> BTreeMap<ShardId, String> {
         self.failed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Views that were rebuilt since the start.
+    pub fn rebuilds(&self) -> u64 {
+        self.rebuilds.load(Ordering::Relaxed)
     }
 
     /// The journal's failure, when it has failed: this node acknowledges nothing any more.
@@ -286,6 +315,7 @@ impl Groups {
         )
         .await
         .map_err(|error| stopped(&error))?;
+        self.rebuilds.fetch_add(state.rebuilds(), Ordering::Relaxed);
         let network = Network {
             transport: settings.transport.clone(),
             addresses: settings.addresses.clone(),
@@ -307,6 +337,7 @@ impl Groups {
             raft,
             state,
             bodies.clone(),
+            self.duty.clone(),
         ));
         let weak = Arc::downgrade(&group);
         let this = settings.node;

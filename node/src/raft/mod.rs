@@ -1,7 +1,8 @@
 //! The raft groups of this node: proposing, reading, members, leaders.
 //!
 //! [`Groups`] holds every group that has a replica here, [`Group`] is the handle that the api and placement work with: propose a
-//! command, read behind a barrier, ask who leads. `network` speaks to the peers, `serve` answers them.
+//! command, read behind a barrier, ask who leads. `network` speaks to the peers, `serve` answers them. [`Duty`] says whether the node may
+//! acknowledge and lead at all, `hand_over` gives leadership away.
 //!
 //! With `log` and `state` this is the only room that knows openraft. What it must never do: answer a proposal that is not committed
 //! and applied, answer a linearizable read without hearing from a majority after the read began, start a group over a log that lost
@@ -9,9 +10,11 @@
 
 mod barrier;
 mod body_rows;
+mod duty;
 mod error;
 mod group;
 mod groups;
+mod hand_over;
 mod network;
 mod read;
 mod riders;
@@ -19,8 +22,10 @@ mod serve;
 mod timing;
 
 pub use barrier::Barrier;
+pub use duty::Duty;
 pub use error::GroupError;
 pub use group::Group;
 pub use groups::{Groups, GroupsSettings};
+pub use hand_over::HandedOver;
 pub use serve::RaftServer;
 pub use timing::Timing;

@@ -179,10 +179,15 @@ impl RaftServer {
             RaftCall::TransferLeader => {
                 let record = decode::<TransferRecord>(frame)?;
                 let request = TransferLeaderRequest::new(record.from.into(), record.to, record.last.map(Into::into));
+                let successor = request.to_node_id() == &self.groups.node().0;
                 let result = raft
                     .handle_transfer_leader(request)
                     .await
                     .map_err(|error| error.to_string())?;
+                if successor && result.is_ok() {
+                    self.groups.duty().taken.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(shard = %group.shard(), %from, "this node takes leadership over");
+                }
                 Ok(format::encode(&transferred(result)))
             }
             RaftCall::Propose => self.propose(&group, frame).await,

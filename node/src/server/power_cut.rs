@@ -7,9 +7,9 @@
 //!
 //! `MALLE_POWER_SEED` and `MALLE_POWER_CUTS` choose another history and its length.
 
-mod load;
+pub(super) mod load;
 mod plug;
-mod world;
+pub(super) mod world;
 
 use std::sync::atomic::Ordering;
 

@@ -1,11 +1,20 @@
-//! What the node says of itself: log lines now; metrics are drawn from the same places when somebody scrapes them.
+//! What the node says of itself: log lines, figures and health.
 //!
-//! Logs go to standard error, one line an event, for people or as JSON. Nothing here ever logs the content of a mail, a password, a
+//! [`init`] starts the log; [`serve`] answers who monitors, with a [`Page`] of figures and the [`Health`] that an [`Observed`] gives. The
+//! figures are drawn from the rooms when somebody scrapes them, so a room counts and knows nothing of metrics. Logs go to standard error, one line an event, for people or as JSON. Nothing here ever logs the content of a mail, a password, a
 //! token or a key: rooms log ids, sizes and reasons.
+
+mod health;
+mod http;
+mod page;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+
+pub use health::Health;
+pub use http::{Observed, serve};
+pub use page::{Histogram, Labels, Page};
 
 /// Why logging does not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use crate::binaries::binary;
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
+use crate::monitoring::{self, Metrics};
 use crate::power::{self, LoopDisk};
 use crate::wait::{until, within};
 
@@ -315,6 +316,26 @@ impl Cluster {
         Ok((shard, leader.await?))
     }
 
+    /// `IP:PORT` of a node's health and metrics. It is another one after a restart.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn monitoring_address(&self, node: NodeId) -> anyhow::Result<String> {
+        let status = self.operator().await?.cluster().node_status(node, false).await?;
+        status.telemetry_address.context("the node listens for no monitoring")
+    }
+
+    /// The figures of a node now.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self, node: NodeId) -> anyhow::Result<Metrics> {
+        let address = self.monitoring_address(node).await?;
+        let (status, text) = monitoring::get(&address, "/metrics").await?;
+        ensure!(status == 200, "/metrics of node {node}: {status}");
+        Metrics::parse(&text)
+    }
+
     /// Kills a node of the demo with SIGKILL and waits until it is gone. One that has ended by itself is gone, too: a node whose disk fails
     /// leaves.
     ///
@@ -451,6 +472,9 @@ impl Cluster {
             tls.insert(key.into(), path.display().to_string().into());
         }
         table.insert("tls".into(), tls.into());
+        let mut telemetry = toml::Table::new();
+        telemetry.insert("listen".into(), "127.0.0.1:0".into());
+        table.insert("telemetry".into(), telemetry.into());
         let config = directory.join("malled.toml");
         std::fs::write(&config, table.to_string())?;
         let log = File::create(directory.join("malled.log"))?;
@@ -703,6 +727,7 @@ mod tests {
             bodies: 0,
             body_bytes: 0,
             scrub: Default::default(),
+            telemetry_address: None,
         }
     }
 

@@ -13,6 +13,7 @@ mod cluster;
 mod imap;
 mod lmtp;
 pub mod mail;
+pub mod monitoring;
 mod power;
 mod wait;
 
@@ -20,5 +21,6 @@ pub use binaries::{binary, installed};
 pub use cluster::{Cluster, Identity, PASSWORD, account};
 pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
+pub use monitoring::Metrics;
 pub use power::LoopDisk;
 pub use wait::{until, within};

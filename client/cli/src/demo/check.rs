@@ -402,6 +402,7 @@ mod tests {
             bodies: 0,
             body_bytes: 0,
             scrub: Default::default(),
+            telemetry_address: None,
         }
     }
 

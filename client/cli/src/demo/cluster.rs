@@ -394,6 +394,8 @@ fn node_config(layout: &Layout, place: &NodePlace) -> anyhow::Result<String> {
         "peer_address": place.peer.to_string(),
         "timing": "local",
         "tls": identity(layout, &format!("node-{id}")),
+        // The node says in its status which port it got.
+        "telemetry": { "listen": "127.0.0.1:0" },
     });
     Ok(toml::to_string(&config)?)
 }

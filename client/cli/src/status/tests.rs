@@ -61,6 +61,7 @@ fn status(node: u64, groups: Vec<GroupStatus>) -> (NodeId, Result<NodeStatus, St
         bodies: 12,
         body_bytes: 99_000,
         scrub: Default::default(),
+        telemetry_address: None,
     };
     (NodeId(node), Ok(status))
 }

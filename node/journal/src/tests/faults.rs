@@ -231,6 +231,25 @@ async fn what_a_killed_process_left_in_the_page_cache_is_durable_before_it_is_re
 }
 
 #[tokio::test]
+async fn what_a_failed_sync_left_in_the_page_cache_is_durable_before_it_is_replayed() {
+    for (seed, already) in (0..32).map(|seed| (seed, seed as u8 % 2)) {
+        let disk = MemoryDisk::new();
+        let (journal, _) = open(&disk);
+        append_numbered(&journal, 1, 0..already).await;
+        disk.fail_next_syncs(1);
+        assert!(journal.append(record(1, b"not acknowledged")).await.is_err());
+        journal.close().await;
+        drop(journal);
+        let (journal, replayed) = open(&disk);
+        assert_eq!(replayed.len(), usize::from(already) + 1, "readers still see it");
+        disk.crash(seed);
+        drop(journal);
+        let (_journal, after) = open(&disk);
+        assert_eq!(after, replayed, "the next sync wrote what the failed one had lost");
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_stops_acknowledging_and_loses_nothing() {
     let disk = MemoryDisk::new();
     let (journal, _) = open(&disk);

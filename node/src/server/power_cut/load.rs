@@ -12,14 +12,14 @@ use malle_proto::v1::mail_request::Call;
 use malle_proto::v1::{self, MailRequest};
 use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, OpId, Uid, limits};
 
-use super::world::{Chance, Machine, SHARD, World, pause, soon};
+use super::world::{Chance, Machine, Running, SHARD, World, pause, soon};
 use crate::bodies::Bodies;
 use crate::raft::Barrier;
 use crate::security::{GatewayRoles, Identity, Peer};
 
 /// A message that was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Promised {
+pub(in crate::server) struct Promised {
     pub hash: BodyHash,
     pub system_flags: u8,
     /// From here on a reader may miss it.
@@ -30,7 +30,7 @@ pub(super) struct Promised {
 
 /// What one account was promised, by UID.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(in crate::server) struct Ledger {
     pub messages: Mutex<BTreeMap<u32, Promised>>,
 }
 
@@ -41,7 +41,7 @@ impl Ledger {
 }
 
 /// Everything that was promised, and what was found broken.
-pub(super) struct Load {
+pub(in crate::server) struct Load {
     pub world: Arc<World>,
     pub ledgers: Vec<Ledger>,
     pub acknowledged: AtomicU64,
@@ -99,7 +99,8 @@ impl Load {
         }
     }
 
-    async fn deliver(&self, account: usize, chance: &mut Chance) {
+    /// A mail that nobody has sent before, as a request and as bytes.
+    pub fn mail(&self, account: usize, chance: &mut Chance) -> (MailRequest, Bytes) {
         let (id, _) = self.world.accounts[account];
         let op = op_id(chance);
         let mut mail = format!("Message-ID: <{:?}>\r\nSubject: mail\r\n\r\n", op.0).into_bytes();
@@ -112,7 +113,7 @@ impl Load {
             mail.extend_from_slice(&chance.next().to_le_bytes());
         }
         let mail = Bytes::from(mail);
-        let request = || MailRequest {
+        let request = MailRequest {
             shard: SHARD.0,
             deadline_ms: 2_000,
             call: Some(Call::Deliver(v1::Deliver {
@@ -127,12 +128,28 @@ impl Load {
             })),
             ..MailRequest::default()
         };
+        (request, mail)
+    }
+
+    /// Sends a mail to one node; the UID when it says that it is stored, what it says otherwise.
+    pub async fn send(&self, to: &Running, request: MailRequest) -> Result<u32, Option<v1::Error>> {
+        match to.api.answer(&lmtp(), request).await.result {
+            Some(Reply::Deliver(reply)) => match reply.outcomes[0].outcome.clone() {
+                Some(v1::recipient_outcome::Outcome::Delivered(stored)) => Ok(stored.uid),
+                Some(v1::recipient_outcome::Outcome::Error(error)) => Err(Some(error)),
+                None => Err(None),
+            },
+            Some(Reply::Error(error)) => Err(Some(error)),
+            _ => Err(None),
+        }
+    }
+
+    async fn deliver(&self, account: usize, chance: &mut Chance) {
+        let (request, mail) = self.mail(account, chance);
         let uid = loop {
             let leader = self.world.leader().await;
-            if let Some(Reply::Deliver(reply)) = leader.api.answer(&lmtp(), request()).await.result
-                && let Some(v1::recipient_outcome::Outcome::Delivered(stored)) = &reply.outcomes[0].outcome
-            {
-                break stored.uid;
+            if let Ok(uid) = self.send(&leader, request.clone()).await {
+                break uid;
             }
             pause().await;
         };

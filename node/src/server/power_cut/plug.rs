@@ -63,9 +63,12 @@ impl DiskFile for PluggedFile {
         if self.plug.lies {
             return Ok(());
         }
-        // The cut comes at a sync: the process ends in it.
-        file.sync_data()
-            .inspect_err(|_| self.plug.alive.store(false, Ordering::SeqCst))
+        file.sync_data().inspect_err(|_| {
+            // The cut comes at a sync: the process ends in it, and its files with it. A sync that only fails leaves them.
+            if file.len().is_err() {
+                self.plug.alive.store(false, Ordering::SeqCst);
+            }
+        })
     }
     fn sync_all(&self) -> io::Result<()> {
         self.powered()?.sync_all()

@@ -14,9 +14,10 @@ use malle_machine::view::Flow;
 use malle_proto::v1::{GroupStatus, RaftFrame};
 use malle_proto::{AccountId, BodyHash, MailboxId, NodeId, ShardId, limits};
 use malle_rt::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::super::PeerRooms;
+use super::super::leave::{Watched, give_groups_away, watch_journals};
 use super::plug::Plug;
 use crate::api::MailApi;
 use crate::bodies::Bodies;
@@ -27,7 +28,7 @@ use crate::peers::{AppendStream, PeerError, PeerHandler, RaftCall, StoredBody, T
 use crate::raft::{Group, Groups, GroupsSettings, RaftServer, Timing};
 use crate::state::{Indexes, OpenedIndex};
 
-pub(super) const SHARD: ShardId = ShardId(3);
+pub(in crate::server) const SHARD: ShardId = ShardId(3);
 /// Small segments: every run recycles some.
 const LOG_SEGMENT_BYTES: u64 = 1 << 20;
 const VOLUME_SEGMENT_BYTES: u64 = 512 << 10;
@@ -38,18 +39,18 @@ const TIMING: Timing = Timing {
     election_max_ms: 200,
 };
 
-pub(super) fn soon() -> Instant {
+pub(in crate::server) fn soon() -> Instant {
     malle_rt::now() + Duration::from_secs(30)
 }
 
 /// Between two looks at a condition, and before a client asks again.
-pub(super) async fn pause() {
+pub(in crate::server) async fn pause() {
     malle_rt::sleep(Duration::from_millis(2)).await;
 }
 
 /// Numbers that follow from a seed (splitmix64).
 #[derive(Clone)]
-pub(super) struct Chance(pub u64);
+pub(in crate::server) struct Chance(pub u64);
 
 impl Chance {
     pub fn next(&mut self) -> u64 {
@@ -67,7 +68,7 @@ impl Chance {
 
 /// Who is switched on.
 #[derive(Default)]
-pub(super) struct Net {
+pub(in crate::server) struct Net {
     on: RwLock<BTreeMap<NodeId, Life>>,
 }
 
@@ -217,7 +218,7 @@ impl Transport for Wire {
 
 /// The view of one node's group. What a cut leaves of it is decided by [`View::cut`].
 #[derive(Default)]
-pub(super) struct View {
+pub(in crate::server) struct View {
     kept: Mutex<Option<(Arc<MemoryIndex>, [u8; 16])>>,
 }
 
@@ -275,16 +276,18 @@ impl Indexes for Views {
 }
 
 /// A node while its power is on.
-pub(super) struct Running {
+pub(in crate::server) struct Running {
     pub group: Arc<Group>,
     pub api: MailApi,
     pub bodies: Arc<Bodies>,
-    groups: Arc<Groups>,
+    pub groups: Arc<Groups>,
     alive: Arc<AtomicBool>,
+    /// Its end is the end of the node's tasks.
+    _stop: watch::Sender<bool>,
 }
 
 /// A node's disk and view, and the node while it is on.
-pub(super) struct Machine {
+pub(in crate::server) struct Machine {
     id: NodeId,
     pub disk: MemoryDisk,
     /// Its disk answers syncs without making them.
@@ -295,7 +298,7 @@ pub(super) struct Machine {
 }
 
 /// Three machines.
-pub(super) struct World {
+pub(in crate::server) struct World {
     net: Arc<Net>,
     env: Env,
     pub machines: Vec<Machine>,
@@ -372,6 +375,7 @@ impl World {
         );
         let bodies = bodies.expect("volumes open after any cut");
         let logs = Logs::open_with(disk.clone(), &at("log"), machine.id, LOG_SEGMENT_BYTES);
+        let logs = Arc::new(logs.expect("the log opens after any cut"));
         let groups = Groups::new(GroupsSettings {
             node: machine.id,
             cluster: "test".into(),
@@ -379,7 +383,7 @@ impl World {
             env: self.env.clone(),
             disk: disk.clone(),
             dir: at("checkpoints"),
-            logs: Arc::new(logs.expect("the log opens after any cut")),
+            logs: logs.clone(),
             indexes: Arc::new(Views(machine.view.clone())),
             bodies: bodies.clone(),
             transport: wire,
@@ -399,12 +403,17 @@ impl World {
                 alive: alive.clone(),
             },
         );
+        let (stop, stopped) = watch::channel(false);
+        let watched = [("log", logs.journal()), ("volumes", bodies.journal())];
+        let [log, volumes] = watched.map(|(kind, journal)| Watched::new(kind, journal));
+        malle_rt::spawn(leave_when_condemned(groups.clone(), log, volumes, stopped));
         let running = Running {
             api: MailApi::new(groups.clone(), bodies.clone(), self.env.clone()),
             group,
             bodies,
             groups,
             alive,
+            _stop: stop,
         };
         *machine.running.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(running));
     }
@@ -433,7 +442,7 @@ impl World {
         }
     }
 
-    fn switch_off(&self, machine: &Machine) -> Option<Arc<Running>> {
+    pub fn switch_off(&self, machine: &Machine) -> Option<Arc<Running>> {
         self.net
             .on
             .write()
@@ -452,13 +461,27 @@ impl World {
                 .machines
                 .iter()
                 .filter_map(Machine::running)
-                .find(|running| running.group.is_leader());
+                .find(|running| running.group.is_leader() && !running.is_condemned());
             if let Some(running) = leads {
                 return running;
             }
             assert!(malle_rt::now() < until, "no leader within 30 s");
             pause().await;
         }
+    }
+}
+
+/// What a node's program does, but for its end: what it says afterwards must not count.
+async fn leave_when_condemned(groups: Arc<Groups>, log: Watched, volumes: Watched, stop: watch::Receiver<bool>) {
+    watch_journals(log, volumes, groups.duty().clone(), stop).await;
+    if groups.duty().condemned().borrow().is_some() {
+        give_groups_away(&groups).await;
+    }
+}
+
+impl Running {
+    pub fn is_condemned(&self) -> bool {
+        self.groups.duty().condemned().borrow().is_some()
     }
 }
 
