@@ -1,8 +1,8 @@
 //! The life of a shard as commands, from a seed: what tests and measurements feed to a machine.
 //!
 //! [`Sample::day`] is the mix of an ordinary day: mail comes in, most of it is read, some is moved, some deleted. The other calls are
-//! its parts, and the hardest thing that a shard can be asked: flags on as many messages as one command may touch. Bodies are named
-//! and never put. Nothing in `malled` calls this; it stands here because it is pure and every crate above needs the same mail.
+//! its parts, and the hardest thing that a shard can be asked: flags on as many messages as one command may touch. The body of each mail
+//! is its summary once more ([`body_of`]), for those who want bodies to be there. Nothing in `malled` calls this; it stands here because it is pure and every crate above needs the same mail.
 
 use bytes::Bytes;
 use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, OpId, ThreadId, Uid, limits};
@@ -107,14 +107,14 @@ impl Sample {
 
     fn mail(&mut self) -> NewMail {
         let references = self.below(3);
-        let size = 2_000 + self.below(30_000);
+        let summary = self.summary();
         NewMail {
             body: BodyPut {
-                hash: BodyHash(self.bytes()),
-                size,
+                hash: BodyHash(*blake3::hash(&summary).as_bytes()),
+                size: summary.len() as u64,
                 epoch: 0,
             },
-            summary: Summary::Inline(self.summary()),
+            summary: Summary::Inline(summary),
             email_id: EmailId([0; 16]),
             fresh_thread: ThreadId([0; 16]),
             thread_keys: (0..=references).map(|_| self.bytes()).collect(),
@@ -242,6 +242,22 @@ impl Sample {
             some.copy_from_slice(&drawn[..some.len()]);
         }
         bytes
+    }
+}
+
+/// The body that a sampled delivery names.
+pub fn body_of(op: &Op) -> Option<(BodyHash, Bytes)> {
+    match op {
+        Op::Deliver {
+            mail:
+                NewMail {
+                    body,
+                    summary: Summary::Inline(bytes),
+                    ..
+                },
+            ..
+        } => Some((body.hash, bytes.clone())),
+        _ => None,
     }
 }
 
