@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use malle_node::config::{Config, Log, Timing, TlsFiles};
+use malle_node::config::{Config, Log, Telemetry, Timing, TlsFiles};
 use malle_node::security::tls::install_provider;
 use malle_node::server::Node;
 use malle_node_bench::alone::{Alone, CLUSTER, NODE};
@@ -113,6 +113,7 @@ fn configuration(dir: &Path) -> anyhow::Result<Config> {
         log: Log::default(),
         index_cache_bytes: 256 * 1024 * 1024,
         scrub_days: 30,
+        telemetry: Telemetry::default(),
     })
 }
 

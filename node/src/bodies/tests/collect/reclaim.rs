@@ -149,7 +149,7 @@ async fn a_crash_at_any_step_of_emptying_a_volume_loses_nothing() {
     let mut freed = BTreeSet::new();
     for seed in 0..60u64 {
         let (world, collector, bodies) = node_with(|number| number >= 42 || number % 5 == 0).await;
-        world.disks[&1].crash_at_sync(seed as u32 % 20, seed);
+        world.disks[&1].crash_at_sync(seed as u32 % 40, seed);
         let failed = world.net.node(1);
         collector.reclaim_now().await;
         let crashed = failed.failed().borrow().is_some() || collector.report().volumes_freed < 2;
