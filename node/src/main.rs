@@ -83,7 +83,11 @@ async fn serve(config: &Config, stop_when_stdin_closes: bool) -> anyhow::Result<
         }
         End::Condemned(reason) => {
             node.abandon().await;
-            tracing::error!(reason, exit = DISK_FAILED, "this node has left until its disk is looked at");
+            tracing::error!(
+                reason,
+                exit = DISK_FAILED,
+                "this node has left until its disk is looked at"
+            );
             Ok(ExitCode::from(DISK_FAILED))
         }
     }

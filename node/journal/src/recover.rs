@@ -151,7 +151,11 @@ fn settle_tail(file: &dyn DiskFile, mode: Mode, durable_below: u32, end: u32) ->
         file.set_len(u64::from(end))?;
     }
     // The header of the segment went out with its first batch.
-    let begin = if durable_below > SEGMENT_HEADER_BYTES as u32 { durable_below } else { 0 };
+    let begin = if durable_below > SEGMENT_HEADER_BYTES as u32 {
+        durable_below
+    } else {
+        0
+    };
     let mut batch = vec![0; end.saturating_sub(begin) as usize];
     file.read_at(u64::from(begin), &mut batch)?;
     file.write_at(u64::from(begin), &mut [IoSlice::new(&batch)])?;

@@ -13,8 +13,8 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
-use super::{Duty, GroupError};
 use super::read::ReadRounds;
+use super::{Duty, GroupError};
 use crate::bodies::{GroupBodies, Members};
 use crate::env::Env;
 use crate::log::types::{Member, Proposal, Reply, TypeConfig};

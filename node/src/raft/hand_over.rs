@@ -39,7 +39,11 @@ pub struct HandedOver {
 impl Groups {
     /// Gives away every group that this node leads, all at the same time.
     pub async fn hand_over_all(self: &Arc<Self>, deadline: Instant) -> HandedOver {
-        let led: Vec<Arc<Group>> = self.all().into_iter().filter(|group| self.leads_or_did(group)).collect();
+        let led: Vec<Arc<Group>> = self
+            .all()
+            .into_iter()
+            .filter(|group| self.leads_or_did(group))
+            .collect();
         let outcomes = led.iter().map(|group| async move {
             let outcome = self.hand_over(group, deadline).await;
             (group.shard(), outcome)
@@ -122,7 +126,10 @@ impl Groups {
             to: to.0,
             payload_data: format::encode(&record),
         };
-        let asked = self.transport().call(to, RaftCall::TransferLeader, frame, deadline).await;
+        let asked = self
+            .transport()
+            .call(to, RaftCall::TransferLeader, frame, deadline)
+            .await;
         if let Err(error) = asked {
             tracing::debug!(shard = %group.shard(), %to, %error, "the successor was not reached");
         }

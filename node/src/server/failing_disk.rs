@@ -105,5 +105,8 @@ async fn a_condemned_leader_acknowledges_nothing_while_it_still_leads() {
         assert!(error.message.contains("a journal failed"), "{error:?}");
     }
     assert!(leader.group.is_leader(), "nobody asked another to lead");
-    assert!(load.send(&leader, request).await.is_err(), "not even what is done already");
+    assert!(
+        load.send(&leader, request).await.is_err(),
+        "not even what is done already"
+    );
 }

@@ -40,7 +40,12 @@ impl Watched {
 
 /// Condemns the node at the first failure of either journal; ends then, or when the node stops. After a failed sync nothing is known of
 /// the pages that it covered, so whatever the disk says from then on: this node acknowledges nothing any more.
-pub(super) async fn watch_journals(mut log: Watched, mut volumes: Watched, duty: Arc<Duty>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn watch_journals(
+    mut log: Watched,
+    mut volumes: Watched,
+    duty: Arc<Duty>,
+    mut stop: watch::Receiver<bool>,
+) {
     let reason = tokio::select! {
         // A journal that is closed counts as failed: the stop is looked at first.
         biased;
@@ -56,6 +61,9 @@ pub(super) async fn watch_journals(mut log: Watched, mut volumes: Watched, duty:
 pub(super) async fn give_groups_away(groups: &Arc<Groups>) {
     let condemned = groups.duty().condemned().borrow().is_some();
     let patience = if condemned { CONDEMNED } else { PLANNED };
-    let done = groups.stop_leading(malle_rt::now() + patience).await;
-    tracing::info!(given = done.given.len(), kept = done.kept.len(), "this node leads nothing any more");
+    let begun = malle_rt::now();
+    let done = groups.stop_leading(begun + patience).await;
+    let took_ms = (malle_rt::now() - begun).as_millis();
+    let (given, kept) = (done.given.len(), done.kept.len());
+    tracing::info!(given, kept, took_ms, "this node leads nothing any more");
 }
