@@ -682,8 +682,11 @@ async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until no other cluster runs on this machine.
-async fn alone() -> anyhow::Result<File> {
+/// Waits until no other cluster of tests runs on this machine; none begins while the file is held.
+///
+/// # Errors
+/// When the file cannot be locked.
+pub async fn alone() -> anyhow::Result<File> {
     let path = std::env::temp_dir().join("malle-cluster.lock");
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?;

@@ -18,7 +18,7 @@ mod power;
 mod wait;
 
 pub use binaries::{binary, installed};
-pub use cluster::{Cluster, Identity, PASSWORD, account};
+pub use cluster::{Cluster, Identity, PASSWORD, account, alone};
 pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
 pub use monitoring::Metrics;

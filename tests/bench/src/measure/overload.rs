@@ -1,6 +1,6 @@
 //! Ten times what it takes: offered without waiting for answers, as a campaign or a broken relay does.
 //!
-//! First the capacity, with 64 in flight. Then mails arrive at ten times that rate, each with a patience of a few seconds, however many are
+//! First the capacity, with 64 in flight. Then mails arrive at ten times that rate, each with a patience of ten seconds, however many are
 //! waiting already. What must hold: as much is accepted as before, what is accepted does not wait for long, memory has an end, and the rest is told to
 //! come later (Busy, or no answer within its patience). Arrivals above [`WAITING_MAX`] at once are turned away by this program itself, which must
 //! survive too; they are told apart.
@@ -27,7 +27,7 @@ const TIMES: f64 = 10.0;
 /// In flight when the capacity is measured.
 const IN_FLIGHT: u64 = 64;
 /// Of each mail.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Arrivals come in ticks.
 const TICK: Duration = Duration::from_millis(5);
 /// Mails that wait at the same time.

@@ -5,11 +5,10 @@
 //! where placement wants them before anything is measured, so every run has the same layout and nothing moves within a window.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use harness::until;
 use malle_client::{
@@ -21,12 +20,11 @@ use tempfile::TempDir;
 use super::PASSWORD;
 use super::binaries::Binaries;
 use super::counters::Counters;
+use super::files;
 use super::ports::free_ports;
 use super::process::Process;
 use crate::load::Watched;
 
-/// Trust domain of the certificates.
-const NAME: &str = "malle.bench";
 /// One node in each.
 const REGIONS: [&str; 3] = ["nord", "centre", "sud"];
 /// From nothing to delivered mail: seconds in a release build, more in another on a busy machine.
@@ -113,10 +111,10 @@ impl Cluster {
                 retired: false,
             });
         }
-        make_certificates(&binaries, &path).await?;
+        files::certificates(&binaries, &path, REGIONS.len()).await?;
         let mut members = Vec::new();
         for (node, metrics) in nodes.iter().zip(metrics) {
-            let metrics = write_node_config(&binaries, &path, node, shape.timing, metrics).await?;
+            let metrics = files::node(&binaries, &path, node, shape.timing, metrics).await?;
             members.push(Member {
                 process: Some(start_node(&binaries, &path, node.id)?),
                 node: node.clone(),
@@ -176,7 +174,7 @@ impl Cluster {
 
     async fn init(&mut self, shape: Shape) -> anyhow::Result<()> {
         let plan = InitPlan {
-            cluster_name: NAME.into(),
+            cluster_name: files::CLUSTER_NAME.into(),
             nodes: self.nodes.iter().map(|member| member.node.clone()).collect(),
             shards: shape.shards,
             replicas: REGIONS.len() as u32,
@@ -328,15 +326,7 @@ impl Cluster {
             .iter()
             .map(|member| member.node.client_address.as_str())
             .collect();
-        let config = serde_json::json!({
-            "host": "localhost",
-            "endpoints": endpoints,
-            "tls": tls(path, "gateway"),
-            "lmtp": { "listen": [self.lmtp] },
-            "imap": { "listen": [self.imap], "plaintext_login": "loopback" },
-        });
-        let file = path.join("gateway.toml");
-        fs::write(&file, toml::to_string(&config)?)?;
+        let file = files::gateway(path, &endpoints, &self.lmtp, &self.imap)?;
         let program = self.binaries.path("malle-gateway");
         let mut gateway = Process::start("the gateway", &program, &file, &path.join("gateway.log"))?;
         until("the gateway's ports", START, || {
@@ -376,74 +366,12 @@ pub async fn deliver(client: &Client, account: AccountId, body: Bytes) -> Result
     answers.remove(0).map(drop)
 }
 
-async fn make_certificates(binaries: &Binaries, path: &Path) -> anyhow::Result<()> {
-    let mut wanted = vec![
-        format!("cert ca --cluster {NAME} --out ca"),
-        "cert operator bench --ca-dir ca --out operator".to_owned(),
-        "cert gateway bench --role lmtp --role imap --ca-dir ca --out gateway".to_owned(),
-    ];
-    wanted.extend((1..=REGIONS.len()).map(|id| format!("cert node {id} --ca-dir ca --out node-{id}")));
-    for arguments in wanted {
-        binaries.malle(path, &arguments).await?;
-    }
-    Ok(())
-}
-
-fn tls(path: &Path, name: &str) -> serde_json::Value {
-    serde_json::json!({
-        "ca": path.join("ca/ca.pem"),
-        "cert": path.join(format!("{name}.pem")),
-        "key": path.join(format!("{name}.key")),
-    })
-}
-
-fn node_file(path: &Path, id: NodeId) -> PathBuf {
-    path.join(format!("node-{id}.toml"))
-}
-
-/// Writes the node's file; gives where its figures are if the build has any.
-async fn write_node_config(
-    binaries: &Binaries,
-    path: &Path,
-    node: &Node,
-    timing: &str,
-    metrics: &str,
-) -> anyhow::Result<Option<String>> {
-    let (id, file) = (node.id, node_file(path, node.id));
-    let mut config = serde_json::json!({
-        "node": id.0,
-        "region": node.region,
-        "zone": node.zone,
-        "cluster": NAME,
-        "data_dir": path.join(format!("node-{id}")),
-        "client_listen": node.client_address,
-        "peer_listen": node.peer_address,
-        "client_address": node.client_address,
-        "peer_address": node.peer_address,
-        "timing": timing,
-        "tls": tls(path, &format!("node-{id}")),
-    });
-    let plain = toml::to_string(&config)?;
-    config["telemetry"] = serde_json::json!({ "listen": metrics });
-    fs::write(&file, toml::to_string(&config)?)?;
-    // A build from before `[telemetry]` refuses what it does not know, and says so.
-    let refused = binaries.refuses(&file).await?;
-    if refused.as_ref().is_some_and(|said| said.contains("telemetry")) {
-        fs::write(&file, plain)?;
-        return Ok(None);
-    }
-    match refused {
-        Some(said) => bail!("malled --check: {said}"),
-        None => Ok(Some(metrics.into())),
-    }
-}
-
 fn start_node(binaries: &Binaries, path: &Path, id: NodeId) -> anyhow::Result<Process> {
     let log = path.join(format!("node-{id}.log"));
     Process::start(
         &format!("node {id}"),
         &binaries.path("malled"),
-        &node_file(path, id),
+        &files::node_file(path, id),
         &log,
     )
 }

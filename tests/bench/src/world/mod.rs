@@ -7,6 +7,7 @@ mod binaries;
 mod cluster;
 mod counters;
 mod dovecot;
+mod files;
 mod ports;
 mod process;
 
