@@ -92,6 +92,8 @@ pub struct NodeStatus {
     pub scrub: ScrubStatus,
     /// IP:PORT of its health and metrics; `None` when nothing listens.
     pub telemetry_address: Option<String>,
+    /// What its collection has done.
+    pub collect: CollectStatus,
 }
 
 /// What the scrub of a node has done since the node's process started. A node of an older version says nothing: all is zero.
@@ -121,6 +123,32 @@ pub struct ScrubStatus {
     pub repaired: u64,
     /// Of all these, those that rows name and that no peer has given yet.
     pub open: u64,
+}
+
+/// What collection has done on a node since its process started, and how its volumes are. A node of an older version says nothing: all
+/// is zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CollectStatus {
+    /// Whole rounds over rows and bodies.
+    pub rounds: u64,
+    /// When the last one ended; 0: none did.
+    pub finished_ms: u64,
+    /// Bodies freed.
+    pub freed: u64,
+    /// Their bytes on disk.
+    pub freed_bytes: u64,
+    /// Bytes written once more, out of volumes that were given up.
+    pub carried_bytes: u64,
+    /// Volumes given up.
+    pub volumes_freed: u64,
+    /// Their bytes.
+    pub volumes_freed_bytes: u64,
+    /// Bytes of the volumes now.
+    pub volume_bytes: u64,
+    /// Of these, what no body needs.
+    pub garbage_bytes: u64,
+    /// Volumes that could not be emptied at the last look.
+    pub stuck: u64,
 }
 
 /// Calls on the machines, for operators.

@@ -5,7 +5,7 @@ use malle_proto::ids::BadId;
 use malle_proto::{ClusterId, ModSeq, NodeId, OpId, ShardId, Uid, UidValidity, v1};
 use prost::Message as _;
 
-use crate::cluster::{GroupStatus, NodeStatus, ScrubStatus};
+use crate::cluster::{CollectStatus, GroupStatus, NodeStatus, ScrubStatus};
 use crate::directory::{AccountRecord, AddressEvent, AddressRecord, Node, Shard, Topology};
 use crate::error::Error;
 use crate::types::{
@@ -312,7 +312,23 @@ pub(crate) fn node_status(wire: v1::NodeStatusReply) -> Result<NodeStatus, Error
         body_bytes: wire.body_bytes,
         scrub: scrub(wire.scrub.unwrap_or_default()),
         telemetry_address: (!wire.telemetry_address.is_empty()).then_some(wire.telemetry_address),
+        collect: collect(wire.collect.unwrap_or_default()),
     })
+}
+
+fn collect(wire: v1::CollectStatus) -> CollectStatus {
+    CollectStatus {
+        rounds: wire.rounds,
+        finished_ms: wire.finished_ms,
+        freed: wire.freed,
+        freed_bytes: wire.freed_bytes,
+        carried_bytes: wire.carried_bytes,
+        volumes_freed: wire.volumes_freed,
+        volumes_freed_bytes: wire.volumes_freed_bytes,
+        volume_bytes: wire.volume_bytes,
+        garbage_bytes: wire.garbage_bytes,
+        stuck: wire.stuck,
+    }
 }
 
 fn scrub(wire: v1::ScrubStatus) -> ScrubStatus {

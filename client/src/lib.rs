@@ -40,7 +40,7 @@ mod types;
 mod watch;
 
 pub use client::{Client, ClientTls, Config};
-pub use cluster::{Cluster, GroupStatus, InitPlan, NodeStatus, ScrubStatus};
+pub use cluster::{Cluster, CollectStatus, GroupStatus, InitPlan, NodeStatus, ScrubStatus};
 pub use dial::{Dial, Io, Tcp};
 pub use directory::{
     AccountChange, AccountRecord, AddressEvent, AddressRecord, Directory, NewAccount, Node, Shard, Topology, Who,

@@ -18,8 +18,8 @@ use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 
-use crate::api::{ClusterApi, DirectoryApi, MailApi, NodeFacts};
-use crate::bodies::{Bodies, Scrub};
+use crate::api::{ClusterApi, DirectoryApi, MailApi, NodeFacts, Upkeep};
+use crate::bodies::{Bodies, CollectTimes, Collector, Scrub};
 use crate::config::{Config, Timing as TimingName};
 use crate::env::Env;
 use crate::log::Logs;
@@ -51,7 +51,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Node {
     groups: Arc<Groups>,
     bodies: Arc<Bodies>,
-    scrub: Arc<Scrub>,
+    upkeep: Upkeep,
     logs: Arc<Logs>,
     tls: Arc<Tls>,
     stop: watch::Sender<bool>,
@@ -184,11 +184,14 @@ impl Node {
             groups.duty().clone(),
             stopped.clone(),
         ));
-        let scrub = Scrub::new(bodies.clone(), groups.clone(), env.clone(), config.scrub_days);
+        let upkeep = Upkeep {
+            scrub: Scrub::new(bodies.clone(), groups.clone(), env.clone(), config.scrub_days),
+            collector: Collector::new(bodies.clone(), groups.clone(), env.clone(), CollectTimes::default()),
+        };
         let mut node = Node {
             groups,
             bodies,
-            scrub,
+            upkeep,
             logs,
             tls,
             stop,
@@ -202,7 +205,9 @@ impl Node {
         let placement = Placement::new(node.groups.clone(), addresses, env);
         node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
         node.tasks
-            .push(malle_rt::spawn(node.scrub.clone().run(stopped.clone())));
+            .push(malle_rt::spawn(node.upkeep.scrub.clone().run(stopped.clone())));
+        node.tasks
+            .push(malle_rt::spawn(node.upkeep.collector.clone().run(stopped.clone())));
         node.tasks
             .push(malle_rt::spawn(follow_certificates(node.tls.clone(), stopped)));
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
@@ -249,7 +254,7 @@ impl Node {
         self.observatory.opened(Rooms {
             groups: self.groups.clone(),
             bodies: self.bodies.clone(),
-            scrub: self.scrub.clone(),
+            upkeep: self.upkeep.clone(),
             logs: self.logs.clone(),
             mail: mail.clone(),
         });
@@ -265,7 +270,7 @@ impl Node {
         let cluster = ClusterApi::new(
             self.groups.clone(),
             self.bodies.clone(),
-            self.scrub.clone(),
+            self.upkeep.clone(),
             replacements,
             env.clone(),
             facts,

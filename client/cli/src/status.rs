@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use malle_client::{GroupStatus, NodeId, NodeStatus, ScrubStatus, ShardId, Topology};
+use malle_client::{CollectStatus, GroupStatus, NodeId, NodeStatus, ScrubStatus, ShardId, Topology};
 use serde::Serialize;
 
 use crate::output;
@@ -47,6 +47,23 @@ struct NodeRow {
     scrub: Option<ScrubRow>,
     /// IP:PORT of its health and metrics.
     telemetry_address: Option<String>,
+    collect: Option<CollectRow>,
+}
+
+/// What collection has done since the node's start, and how its volumes are.
+#[derive(Debug, Serialize)]
+struct CollectRow {
+    rounds: u64,
+    finished_ms: u64,
+    freed: u64,
+    freed_bytes: u64,
+    carried_bytes: u64,
+    volumes_freed: u64,
+    volumes_freed_bytes: u64,
+    /// Now: the volumes, what of them no body needs, and how many could not be emptied.
+    volume_bytes: u64,
+    garbage_bytes: u64,
+    stuck: u64,
 }
 
 /// What the scrub has done since the node's start; times are milliseconds since 1970, 0 for never.
@@ -173,7 +190,30 @@ fn node_row(
         body_bytes: status.map(|status| status.body_bytes),
         scrub: status.map(|status| scrub_row(&status.scrub)),
         telemetry_address: status.and_then(|status| status.telemetry_address.clone()),
+        collect: status.map(|status| collect_row(&status.collect)),
     }
+}
+
+fn collect_row(collect: &CollectStatus) -> CollectRow {
+    CollectRow {
+        rounds: collect.rounds,
+        finished_ms: collect.finished_ms,
+        freed: collect.freed,
+        freed_bytes: collect.freed_bytes,
+        carried_bytes: collect.carried_bytes,
+        volumes_freed: collect.volumes_freed,
+        volumes_freed_bytes: collect.volumes_freed_bytes,
+        volume_bytes: collect.volume_bytes,
+        garbage_bytes: collect.garbage_bytes,
+        stuck: collect.stuck,
+    }
+}
+
+/// What the volumes take, and how much of it is garbage.
+fn space_cell(collect: &CollectRow) -> String {
+    let percent = (u128::from(collect.garbage_bytes) * 100).checked_div(u128::from(collect.volume_bytes));
+    let size = output::size(collect.volume_bytes);
+    format!("{size}, {}% garbage", percent.unwrap_or(0))
 }
 
 fn scrub_row(scrub: &ScrubStatus) -> ScrubRow {
@@ -325,7 +365,7 @@ pub fn text(report: &Report) -> String {
     }
     text.push_str(&format!("\ncluster {} ({})\n\n", report.cluster, report.cluster_id));
     let header = [
-        "NODE", "REGION", "STATE", "UPTIME", "VERSION", "DISK", "SCRUB", "ADDRESS",
+        "NODE", "REGION", "STATE", "UPTIME", "VERSION", "DISK", "SPACE", "SCRUB", "ADDRESS",
     ];
     text.push_str(&output::table(header, report.nodes.iter().map(node_cells)));
     text.push_str("\n\n");
@@ -347,7 +387,7 @@ fn or_dash(value: Option<String>) -> String {
     value.unwrap_or_else(|| "-".to_owned())
 }
 
-fn node_cells(node: &NodeRow) -> [String; 8] {
+fn node_cells(node: &NodeRow) -> [String; 9] {
     let disk = node.disk_free_bytes.zip(node.disk_total_bytes);
     [
         node.id.to_string(),
@@ -356,6 +396,7 @@ fn node_cells(node: &NodeRow) -> [String; 8] {
         or_dash(node.uptime_ms.map(output::span)),
         or_dash(node.version.clone()),
         or_dash(disk.map(|(free, total)| format!("{} of {} free", output::size(free), output::size(total)))),
+        or_dash(node.collect.as_ref().map(space_cell)),
         or_dash(node.scrub.as_ref().map(scrub_cell)),
         node.address.clone(),
     ]

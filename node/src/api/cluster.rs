@@ -17,7 +17,7 @@ use malle_rt::Instant;
 use tonic::{Request, Response, Status};
 
 use super::error::{self, Refused};
-use crate::bodies::{Bodies, Scrub};
+use crate::bodies::{Bodies, Collector, Scrub};
 use crate::env::Env;
 use crate::placement::{ReplaceError, Replacements, register};
 use crate::raft::{Barrier, Group, GroupError, Groups};
@@ -52,10 +52,19 @@ pub struct NodeFacts {
 pub struct ClusterApi {
     groups: Arc<Groups>,
     bodies: Arc<Bodies>,
-    scrub: Arc<Scrub>,
+    upkeep: Upkeep,
     replacements: Replacements,
     env: Env,
     facts: NodeFacts,
+}
+
+/// What a node does to its bodies by itself.
+#[derive(Clone)]
+pub struct Upkeep {
+    /// Reads them again and again.
+    pub scrub: Arc<Scrub>,
+    /// Lets go of those that nothing names.
+    pub collector: Arc<Collector>,
 }
 
 impl ClusterApi {
@@ -63,7 +72,7 @@ impl ClusterApi {
     pub fn new(
         groups: Arc<Groups>,
         bodies: Arc<Bodies>,
-        scrub: Arc<Scrub>,
+        upkeep: Upkeep,
         replacements: Replacements,
         env: Env,
         facts: NodeFacts,
@@ -71,7 +80,7 @@ impl ClusterApi {
         ClusterApi {
             groups,
             bodies,
-            scrub,
+            upkeep,
             replacements,
             env,
             facts,
@@ -165,12 +174,13 @@ impl ClusterApi {
             disk_total_bytes,
             bodies,
             body_bytes,
-            scrub: Some(super::convert::scrub(self.scrub.report())),
             telemetry_address: self
                 .facts
                 .telemetry
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
+            scrub: Some(super::convert::scrub(self.upkeep.scrub.report())),
+            collect: Some(super::convert::collect(self.upkeep.collector.report())),
         })
     }
 

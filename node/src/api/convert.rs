@@ -7,7 +7,7 @@ use malle_proto::v1;
 use malle_proto::{AccountId, MailboxId, ModSeq, OpId, Uid, limits};
 
 use super::error::Refused;
-use crate::bodies::ScrubReport;
+use crate::bodies::{CollectReport, ScrubReport};
 use crate::raft::Barrier;
 
 /// Wire form of an id.
@@ -274,6 +274,22 @@ pub(super) fn scrub(report: ScrubReport) -> v1::ScrubStatus {
         absent: report.absent,
         repaired: report.repaired,
         open: report.open,
+    }
+}
+
+/// What collection has done, for the wire.
+pub(super) fn collect(report: CollectReport) -> v1::CollectStatus {
+    v1::CollectStatus {
+        rounds: report.rounds,
+        finished_ms: report.finished_ms,
+        freed: report.freed,
+        freed_bytes: report.freed_bytes,
+        carried_bytes: report.carried_bytes,
+        volumes_freed: report.volumes_freed,
+        volumes_freed_bytes: report.volumes_freed_bytes,
+        volume_bytes: report.volume_bytes,
+        garbage_bytes: report.garbage_bytes,
+        stuck: report.stuck,
     }
 }
 

@@ -24,6 +24,9 @@ use crate::security::{Identity, Peer};
 const PUTS_MAX: usize = 3;
 /// An upload that no command named is forgotten after this long; its bytes stay until collection.
 const UPLOAD_KEPT: Duration = Duration::from_secs(600);
+/// Collection that is quicker than that loses nothing: the command is told to put again. But it finds no bytes to put.
+const _: () = assert!(UPLOAD_KEPT.as_millis() < limits::BODY_IDLE_MS as u128);
+const _: () = assert!(UPLOAD_KEPT.as_millis() < limits::COLLECT_EVERY_MS as u128);
 /// Uploads remembered at one time.
 const UPLOADS_MAX: usize = 1_024;
 /// A summary of a larger mail is made on the blocking pool.

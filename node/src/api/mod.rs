@@ -19,7 +19,7 @@ mod tests;
 mod watch;
 mod writes;
 
-pub use cluster::{ClusterApi, NodeFacts};
+pub use cluster::{ClusterApi, NodeFacts, Upkeep};
 pub use directory::DirectoryApi;
 pub use mail::MailApi;
 pub use tally::MailCounts;

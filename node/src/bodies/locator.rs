@@ -52,7 +52,7 @@ pub(super) struct Locator {
     /// Bytes on disk of the copies that each volume is needed for, by segment. A volume without any is absent.
     live: BTreeMap<u64, u64>,
     /// Copies that collection is about to free.
-    marked: BTreeMap<Key, Location>,
+    marked: BTreeSet<Key>,
     /// Damaged copies by the segment that still has them: what is left of a body may be all that there is.
     hurt: BTreeMap<u64, BTreeSet<Key>>,
     /// Volumes with damage of which nobody knows what it was.
@@ -144,10 +144,11 @@ impl Locator {
     pub fn switch(&mut self, key: &Key, from: Location, to: Location) -> bool {
         let still = self.at(key) == Some(from);
         if still {
-            let marked = self.marked.remove(key).is_some();
+            let marked = self.marked.contains(key);
             self.set(*key, to);
+            // Nobody has counted on the copy by this.
             if marked {
-                self.marked.insert(*key, to);
+                self.marked.insert(*key);
             }
         }
         still
@@ -155,11 +156,10 @@ impl Locator {
 
     /// Marks the copy as one that is about to be freed; false when there is none.
     pub fn mark(&mut self, key: Key) -> bool {
-        let at = self.at(&key);
-        if let Some(at) = at {
-            self.marked.insert(key, at);
+        self.at(&key).is_some() && {
+            self.marked.insert(key);
+            true
         }
-        at.is_some()
     }
 
     /// Takes the mark off.
@@ -169,9 +169,7 @@ impl Locator {
 
     /// Takes the copy out that has borne its mark ever since [`Locator::mark`], and gives its place.
     pub fn free(&mut self, key: &Key) -> Option<Location> {
-        let marked = self.marked.remove(key)?;
-        let still = self.at(key) == Some(marked);
-        still.then(|| self.take(key)).flatten()
+        self.marked.remove(key).then(|| self.take(key)).flatten()
     }
 
     /// Up to `most` bodies behind `after`, in order, with their places.

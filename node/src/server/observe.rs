@@ -11,8 +11,8 @@ use malle_proto::ShardId;
 use malle_proto::v1::GroupStatus;
 use tokio::sync::watch;
 
-use crate::api::MailApi;
-use crate::bodies::{Bodies, Scrub};
+use crate::api::{MailApi, Upkeep};
+use crate::bodies::Bodies;
 use crate::log::Logs;
 use crate::raft::Groups;
 use crate::security::accept::listen;
@@ -30,7 +30,7 @@ pub(super) struct Observatory {
 pub(super) struct Rooms {
     pub groups: Arc<Groups>,
     pub bodies: Arc<Bodies>,
-    pub scrub: Arc<Scrub>,
+    pub upkeep: Upkeep,
     pub logs: Arc<Logs>,
     pub mail: MailApi,
 }
@@ -125,6 +125,7 @@ impl Observed for Observatory {
             rooms.raft_figures(&mut page);
             rooms.mail_figures(&mut page);
             rooms.body_figures(&mut page);
+            rooms.space_figures(&mut page);
         }
         page
     }
@@ -268,7 +269,7 @@ impl Rooms {
     }
 
     fn body_figures(&self, page: &mut Page) {
-        let scrub = self.scrub.report();
+        let scrub = self.upkeep.scrub.report();
         let found = [
             ("rotten", scrub.rotten),
             ("unreadable", scrub.unreadable),
@@ -304,6 +305,45 @@ impl Rooms {
             "Bytes read in the last round",
             one(scrub.bytes),
         );
+    }
+}
+
+impl Rooms {
+    fn space_figures(&self, page: &mut Page) {
+        let collect = self.upkeep.collector.report();
+        page.gauge(
+            "malle_volume_bytes",
+            "Bytes of the volumes of bodies",
+            one(collect.volume_bytes),
+        );
+        page.gauge(
+            "malle_volume_garbage_bytes",
+            "Of those, bytes that no body needs",
+            one(collect.garbage_bytes),
+        );
+        page.gauge(
+            "malle_collect_stuck",
+            "Volumes that could not be emptied at the last look",
+            one(collect.stuck),
+        );
+        let counters = [
+            ("malle_collect_rounds", "Whole rounds of collection", collect.rounds),
+            ("malle_collect_bodies", "Bodies freed", collect.freed),
+            (
+                "malle_collect_carried_bytes",
+                "Bytes carried to another volume",
+                collect.carried_bytes,
+            ),
+            ("malle_collect_volumes", "Volumes given up", collect.volumes_freed),
+            (
+                "malle_collect_bytes",
+                "Bytes of the volumes given up",
+                collect.volumes_freed_bytes,
+            ),
+        ];
+        for (name, help, count) in counters {
+            page.counter(name, help, [(Vec::new(), count)]);
+        }
     }
 }
 

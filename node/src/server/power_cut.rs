@@ -1,7 +1,7 @@
 //! Power cuts of whole nodes under load, modelled: the node's own rooms, three of them, on disks that keep what was synced and of the
 //! rest what chance leaves (`MemoryDisk`), with a view that a cut may lose, truncate or falsify.
 //!
-//! Clients deliver, store flags and expunge meanwhile, repeat what was not answered under the same op id, and read. At the end every
+//! Collection runs all the time and waits for nothing. Clients deliver, store flags and expunge meanwhile, repeat what was not answered under the same op id, and read. At the end every
 //! acknowledged mail, flag and UID is there once and unchanged on every node, no read was wrong, and every body opens under its hash.
 //! A disk that lies about its syncs proves that the checkers can fail.
 //!
@@ -69,8 +69,14 @@ async fn cut_under_load(cut: Cut, cuts: u64, seed: u64, lies: bool) -> Vec<Strin
         .iter()
         .map(|machine| machine.rebuilds.load(Ordering::SeqCst))
         .sum();
+    let [bodies, volumes] = world
+        .machines
+        .iter()
+        .map(Machine::freed)
+        .fold([0; 2], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
     println!(
-        "seed {seed}: {cuts} cuts, {} operations acknowledged, {} reads compared, {rebuilds} views rebuilt",
+        "seed {seed}: {cuts} cuts, {} operations acknowledged, {} reads compared, {rebuilds} views rebuilt, \
+         {bodies} bodies and {volumes} volumes freed",
         load.acknowledged.load(Ordering::SeqCst),
         load.reads.load(Ordering::SeqCst),
     );

@@ -746,6 +746,7 @@ mod tests {
             bodies: 0,
             body_bytes: 0,
             scrub: Default::default(),
+            collect: Default::default(),
             telemetry_address: None,
         }
     }

@@ -1,4 +1,4 @@
-use malle_client::{ClusterId, Node, Shard};
+use malle_client::{ClusterId, CollectStatus, Node, Shard};
 
 use super::*;
 
@@ -62,6 +62,11 @@ fn status(node: u64, groups: Vec<GroupStatus>) -> (NodeId, Result<NodeStatus, St
         body_bytes: 99_000,
         scrub: Default::default(),
         telemetry_address: None,
+        collect: CollectStatus {
+            volume_bytes: 5 << 20,
+            garbage_bytes: 1 << 20,
+            ..CollectStatus::default()
+        },
     };
     (NodeId(node), Ok(status))
 }
@@ -199,8 +204,8 @@ fn what_the_scrub_found_is_shown_and_what_no_peer_gave_is_a_problem() {
     ) = (1, 3, 1, 2, 6);
     let mended = report(&topology(), answers.clone());
     assert!(mended.healthy);
-    assert_eq!(node_cells(&mended.nodes[0])[6], "1 round, 6 found, 6 repaired");
-    assert_eq!(node_cells(&mended.nodes[3])[6], "-");
+    assert_eq!(node_cells(&mended.nodes[0])[7], "1 round, 6 found, 6 repaired");
+    assert_eq!(node_cells(&mended.nodes[3])[7], "-");
     let scrub = &mut answers[0].1.as_mut().unwrap().scrub;
     (scrub.repaired, scrub.open) = (4, 2);
     let open = report(&topology(), answers);

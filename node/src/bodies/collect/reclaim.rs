@@ -99,6 +99,7 @@ impl Collector {
             let took = malle_rt::now() - began;
             self.pause(pressure.pace.pause(from.framed_bytes(), took), stop).await?;
         }
+        // In this order: no copy that is needed, no copy whose damage could be found now.
         if volumes.live_bytes(volume.segment) > 0 || self.is_held(volume.segment).await {
             return Ok(false);
         }

@@ -208,7 +208,16 @@ impl Volumes {
         let failed = |error: io::Error| BodiesError::Volumes(error.to_string());
         let inner = self.inner.clone();
         let listed = malle_rt::blocking(move || super::discarded::write(inner.disk.as_ref(), &inner.dir, &discarded));
-        listed.await.map_err(failed)?;
+        match listed.await {
+            // The volume that goes makes room again; without the list the next start calls it lost, and that is all.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(
+                    segment,
+                    "the disk is too full for the list of volumes that were given up"
+                );
+            }
+            listed => listed.map_err(failed)?,
+        }
         if !self.inner.journal.discard(segment, generation).await? {
             return Ok(false);
         }

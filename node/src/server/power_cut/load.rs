@@ -103,16 +103,11 @@ impl Load {
     pub fn mail(&self, account: usize, chance: &mut Chance) -> (MailRequest, Bytes) {
         let (id, _) = self.world.accounts[account];
         let op = op_id(chance);
-        let mut mail = format!("Message-ID: <{:?}>\r\nSubject: mail\r\n\r\n", op.0).into_bytes();
-        // Most ride with their entry, some are so large that they go ahead of it.
-        let words = match chance.below(16) {
-            0 => limits::RIDER_MAX_BYTES as u64 / 8 + chance.below(64),
-            _ => chance.below(1024),
+        // Some mails come again and again: their bodies are expunged, collected and delivered at the same time.
+        let mail = match chance.below(3) {
+            0 => letter(&[chance.below(8) as u8; 16], &mut Chance(0)),
+            _ => letter(&op.0, chance),
         };
-        for _ in 0..words {
-            mail.extend_from_slice(&chance.next().to_le_bytes());
-        }
-        let mail = Bytes::from(mail);
         let request = MailRequest {
             shard: SHARD.0,
             deadline_ms: 2_000,
@@ -329,6 +324,19 @@ impl Load {
             pause().await;
         }
     }
+}
+
+/// Most ride with their entry, some are so large that they go ahead of it.
+fn letter(name: &[u8; 16], chance: &mut Chance) -> Bytes {
+    let mut mail = format!("Message-ID: <{name:?}>\r\nSubject: mail\r\n\r\n").into_bytes();
+    let words = match chance.below(16) {
+        0 => limits::RIDER_MAX_BYTES as u64 / 8 + chance.below(64),
+        _ => chance.below(1024),
+    };
+    for _ in 0..words {
+        mail.extend_from_slice(&chance.next().to_le_bytes());
+    }
+    mail.into()
 }
 
 fn op_id(chance: &mut Chance) -> OpId {

@@ -20,7 +20,7 @@ use super::super::PeerRooms;
 use super::super::leave::{Watched, give_groups_away, watch_journals};
 use super::plug::Plug;
 use crate::api::MailApi;
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, CollectTimes, Collector};
 use crate::env::Env;
 use crate::index::{IndexError, IndexStore, MemoryIndex, Row};
 use crate::log::Logs;
@@ -32,6 +32,17 @@ pub(in crate::server) const SHARD: ShardId = ShardId(3);
 /// Small segments: every run recycles some.
 const LOG_SEGMENT_BYTES: u64 = 1 << 20;
 const VOLUME_SEGMENT_BYTES: u64 = 512 << 10;
+/// Collection in a hurry: what an expunge leaves is freed within the life of a node. The clock of these worlds stands still, so no step
+/// waits for another by time.
+const COLLECT: CollectTimes = CollectTimes {
+    idle_ms: 0,
+    released_ms: 0,
+    forgotten_ms: 0,
+    first: Duration::ZERO,
+    every: Duration::from_millis(20),
+    look: Duration::from_millis(20),
+    pause: Duration::from_millis(1),
+};
 /// Leaders are missed for a fifth of a second, not for seconds: hundreds of cuts are waited for.
 const TIMING: Timing = Timing {
     heartbeat_ms: 25,
@@ -280,6 +291,7 @@ pub(in crate::server) struct Running {
     pub group: Arc<Group>,
     pub api: MailApi,
     pub bodies: Arc<Bodies>,
+    pub collector: Arc<Collector>,
     pub groups: Arc<Groups>,
     alive: Arc<AtomicBool>,
     /// Its end is the end of the node's tasks.
@@ -295,6 +307,8 @@ pub(in crate::server) struct Machine {
     view: Arc<View>,
     running: RwLock<Option<Arc<Running>>>,
     pub rebuilds: std::sync::atomic::AtomicU64,
+    /// Bodies and volumes that its former lives freed.
+    freed: [std::sync::atomic::AtomicU64; 2],
 }
 
 /// Three machines.
@@ -316,6 +330,7 @@ impl World {
             view: Arc::default(),
             running: RwLock::default(),
             rebuilds: Default::default(),
+            freed: Default::default(),
         };
         let mut world = World {
             net: Arc::default(),
@@ -406,8 +421,11 @@ impl World {
         let (stop, stopped) = watch::channel(false);
         let watched = [("log", logs.journal()), ("volumes", bodies.journal())];
         let [log, volumes] = watched.map(|(kind, journal)| Watched::new(kind, journal));
-        malle_rt::spawn(leave_when_condemned(groups.clone(), log, volumes, stopped));
+        malle_rt::spawn(leave_when_condemned(groups.clone(), log, volumes, stopped.clone()));
+        let collector = Collector::new(bodies.clone(), groups.clone(), self.env.clone(), COLLECT);
+        malle_rt::spawn(collector.clone().run(stopped));
         let running = Running {
+            collector,
             api: MailApi::new(groups.clone(), bodies.clone(), self.env.clone()),
             group,
             bodies,
@@ -450,6 +468,9 @@ impl World {
             .remove(&machine.id);
         let running = machine.running.write().unwrap_or_else(PoisonError::into_inner).take()?;
         running.alive.store(false, Ordering::SeqCst);
+        let report = running.collector.report();
+        machine.freed[0].fetch_add(report.freed, Ordering::SeqCst);
+        machine.freed[1].fetch_add(report.volumes_freed, Ordering::SeqCst);
         Some(running)
     }
 
@@ -488,6 +509,13 @@ impl Running {
 impl Machine {
     pub fn running(&self) -> Option<Arc<Running>> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bodies and volumes that all its lives have freed.
+    pub fn freed(&self) -> [u64; 2] {
+        let now = self.running().map(|running| running.collector.report());
+        let now = now.map_or([0; 2], |report| [report.freed, report.volumes_freed]);
+        std::array::from_fn(|what| self.freed[what].load(Ordering::SeqCst) + now[what])
     }
 
     fn still_syncs(&self) -> bool {
