@@ -204,14 +204,19 @@ impl Node {
         node.serve_clients(config, &env, replacements, disk, &stopped).await?;
         let placement = Placement::new(node.groups.clone(), addresses, env);
         node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
-        node.tasks
-            .push(malle_rt::spawn(node.upkeep.scrub.clone().run(stopped.clone())));
-        node.tasks
-            .push(malle_rt::spawn(node.upkeep.collector.clone().run(stopped.clone())));
-        node.tasks
-            .push(malle_rt::spawn(follow_certificates(node.tls.clone(), stopped)));
+        node.keep_up(stopped);
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
         Ok(node)
+    }
+
+    /// Begins what goes on by itself while the node serves.
+    fn keep_up(&mut self, stopped: watch::Receiver<bool>) {
+        let Upkeep { scrub, collector } = &self.upkeep;
+        self.tasks.extend([
+            malle_rt::spawn(scrub.clone().run(stopped.clone())),
+            malle_rt::spawn(collector.clone().run(stopped.clone())),
+            malle_rt::spawn(follow_certificates(self.tls.clone(), stopped)),
+        ]);
     }
 
     async fn serve_peers(

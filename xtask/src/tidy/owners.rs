@@ -40,7 +40,14 @@ const OWNED: &[Owned] = &[
     // Rule 11: a room has a small error enum of its own; anyhow is for programs that only print what went wrong.
     Owned {
         dependency: "anyhow",
-        within: &["node/", "client/src/", "gateway/", "proto/"],
+        within: &[
+            "node/src/",
+            "node/machine/",
+            "node/journal/",
+            "client/src/",
+            "gateway/",
+            "proto/",
+        ],
         owners: &[
             "node/src/main.rs",
             "node/src/server.rs",

@@ -39,6 +39,16 @@ const CRATES: &[(&str, &[&str])] = &[
         "malle-node",
         &["malle-proto", "malle-rt", "malle-machine", "malle-journal"],
     ),
+    (
+        "malle-node-bench",
+        &[
+            "malle-proto",
+            "malle-rt",
+            "malle-machine",
+            "malle-journal",
+            "malle-node",
+        ],
+    ),
     ("malle-client", &["malle-proto", "malle-rt"]),
     ("malle-cli", &["malle-client", "malle-proto"]),
     ("malle-gateway", &["malle-client", "malle-proto"]),
