@@ -61,10 +61,9 @@ pub(super) async fn watch_journals(
 pub(super) async fn give_groups_away(groups: &Arc<Groups>) {
     let condemned = groups.duty().condemned().borrow().is_some();
     let patience = if condemned { CONDEMNED } else { PLANNED };
-    let done = groups.stop_leading(malle_rt::now() + patience).await;
-    tracing::info!(
-        given = done.given.len(),
-        kept = done.kept.len(),
-        "this node leads nothing any more"
-    );
+    let begun = malle_rt::now();
+    let done = groups.stop_leading(begun + patience).await;
+    let took_ms = (malle_rt::now() - begun).as_millis();
+    let (given, kept) = (done.given.len(), done.kept.len());
+    tracing::info!(given, kept, took_ms, "this node leads nothing any more");
 }

@@ -342,14 +342,21 @@ impl Cluster {
     /// # Errors
     /// When there is no such node or it does not die.
     pub async fn kill(&mut self, node: NodeId) -> anyhow::Result<()> {
-        let pid = self
-            .file
-            .nodes
-            .iter()
-            .find(|known| known.id == node.0)
-            .context("no such node in demo.json")?
-            .pid;
-        match signal(pid, "KILL").await {
+        self.end(node, "KILL").await
+    }
+
+    /// Stops a node of the demo as an operator does, with SIGTERM, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When there is no such node or it does not end.
+    pub async fn stop(&mut self, node: NodeId) -> anyhow::Result<()> {
+        self.end(node, "TERM").await
+    }
+
+    async fn end(&self, node: NodeId, with: &str) -> anyhow::Result<()> {
+        let known = self.file.nodes.iter().find(|known| known.id == node.0);
+        let pid = known.context("no such node in demo.json")?.pid;
+        match signal(pid, with).await {
             Err(error) if !is_gone(pid) => return Err(error),
             _ => {}
         }
@@ -517,6 +524,15 @@ impl Cluster {
             disagreement(&statuses).map_or(Ok(Some(())), |difference| bail!(difference))
         })
         .await
+    }
+
+    /// Everything that a node of the demo has logged.
+    ///
+    /// # Errors
+    /// When there is no log.
+    pub fn log_of(&self, node: NodeId) -> anyhow::Result<String> {
+        let path = self.path().join(format!("logs/node-{node}.log"));
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
     /// Makes a certificate with the demo's CA; gives the path of `.pem` and `.key` without their endings.
