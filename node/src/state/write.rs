@@ -23,7 +23,7 @@ enum Source {
     /// Every row of the index.
     Scan,
     /// These, after that checkpoint.
-    Keys(Keys, Checkpoint),
+    Keys(Keys, Box<Checkpoint>),
 }
 
 impl GroupState {
@@ -66,7 +66,7 @@ impl GroupState {
             }
             flushed.tee = Some(Vec::new());
             match (self.standing(&flushed).work(), current, &flushed.changed) {
-                (Work::Delta, Some(after), Changed::Known(keys)) => Source::Keys(keys.clone(), after),
+                (Work::Delta, Some(after), Changed::Known(keys)) => Source::Keys(keys.clone(), Box::new(after)),
                 _ => Source::Scan,
             }
         };
@@ -252,7 +252,7 @@ fn write_rows(
             Ok(writer)
         }
         Source::Keys(keys, after) => {
-            let mut writer = CheckpointWriter::create(disk, dir, shard, Some(after))?;
+            let mut writer = CheckpointWriter::create(disk, dir, shard, Some(*after))?;
             keys.each(&mut |key| {
                 let value = index.get(key).map_err(io::Error::other)?;
                 writer.change(key, value.as_deref())

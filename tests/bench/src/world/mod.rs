@@ -47,7 +47,7 @@ pub enum World {
     /// Three nodes and a gateway.
     Malle(Box<Cluster>),
     /// One server.
-    Dovecot(Dovecot),
+    Dovecot(Box<Dovecot>),
 }
 
 impl Side {
@@ -63,7 +63,7 @@ impl Side {
     pub async fn start(&self, shape: Shape, directory: &Path) -> anyhow::Result<World> {
         Ok(match &self.what {
             What::Malle(binaries) => World::Malle(Box::new(Cluster::start(binaries, shape, directory).await?)),
-            What::Dovecot(installed) => World::Dovecot(Dovecot::start(installed, shape, directory).await?),
+            What::Dovecot(installed) => World::Dovecot(Box::new(Dovecot::start(installed, shape, directory).await?)),
         })
     }
 }

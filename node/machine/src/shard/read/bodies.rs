@@ -89,22 +89,19 @@ pub fn bodies_behind(
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn idle_bodies_behind(
-    view: &dyn View,
-    after: Option<BodyHash>,
-    most: usize,
-) -> Result<(Vec<(BodyHash, BodyStanding)>, Option<BodyHash>), Fault> {
+pub fn idle_bodies_behind(view: &dyn View, after: Option<BodyHash>, most: usize) -> Result<BodyPage, Fault> {
     page(view, after, most, |standing| standing != BodyStanding::Named)
 }
 
-type Page = (Vec<(BodyHash, BodyStanding)>, Option<BodyHash>);
+/// Bodies with their standings, and where the next page begins.
+pub type BodyPage = (Vec<(BodyHash, BodyStanding)>, Option<BodyHash>);
 
 fn page(
     view: &dyn View,
     after: Option<BodyHash>,
     most: usize,
     wanted: impl Fn(BodyStanding) -> bool,
-) -> Result<Page, Fault> {
+) -> Result<BodyPage, Fault> {
     let range = keys::bodies();
     // The key that follows directly.
     let from = after.map_or(range.from, |after| [&keys::body(after)[..], &[0]].concat());
