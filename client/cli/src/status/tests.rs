@@ -94,11 +94,11 @@ fn all_well() {
 
     cluster mail.example (abababababababababababababababab)
 
-    NODE  REGION  STATE    UPTIME  VERSION  DISK                 SCRUB            ADDRESS
-    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7421
-    2     centre  up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7422
-    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7423
-    4     sud     retired  -       -        -                    -                127.0.0.1:7424
+    NODE  REGION  STATE    UPTIME  VERSION  DISK                 SPACE               SCRUB            ADDRESS
+    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  5 MiB, 20% garbage  0 rounds, clean  127.0.0.1:7421
+    2     centre  up       1h 2m   0.1.0    3 GiB of 4 GiB free  5 MiB, 20% garbage  0 rounds, clean  127.0.0.1:7422
+    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  5 MiB, 20% garbage  0 rounds, clean  127.0.0.1:7423
+    4     sud     retired  -       -        -                    -                   -                127.0.0.1:7424
 
     GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
     0 (directory)  1       1,2,3     500        0,0,0  equal    complete  10
@@ -118,11 +118,11 @@ fn a_dead_node_degrades_and_is_named() {
 
     cluster mail.example (abababababababababababababababab)
 
-    NODE  REGION  STATE    UPTIME  VERSION  DISK                 SCRUB            ADDRESS
-    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7421
-    2     centre  down     -       -        -                    -                127.0.0.1:7422
-    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  0 rounds, clean  127.0.0.1:7423
-    4     sud     retired  -       -        -                    -                127.0.0.1:7424
+    NODE  REGION  STATE    UPTIME  VERSION  DISK                 SPACE               SCRUB            ADDRESS
+    1     nord    up       1h 2m   0.1.0    3 GiB of 4 GiB free  5 MiB, 20% garbage  0 rounds, clean  127.0.0.1:7421
+    2     centre  down     -       -        -                    -                   -                127.0.0.1:7422
+    3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  5 MiB, 20% garbage  0 rounds, clean  127.0.0.1:7423
+    4     sud     retired  -       -        -                    -                   -                127.0.0.1:7424
 
     GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
     0 (directory)  1       1,2,3     500        0,-,0  equal    complete  10
