@@ -3,22 +3,20 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::process::{Child, ChildStdin, Command};
 
 /// Bytes of a log that an error quotes.
 const QUOTED_BYTES: usize = 2 * 1024;
-/// What has not stopped after this is killed.
-const STOP: Duration = Duration::from_secs(30);
 
 /// A child that ends with us: it runs with `--stop-when-stdin-closes` and a pipe that only we hold.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
-    stdin: Option<ChildStdin>,
+    /// Open as long as the child shall run.
+    _stdin: Option<ChildStdin>,
     pid: u32,
     log: PathBuf,
 }
@@ -43,7 +41,7 @@ impl Process {
         let pid = child.id().context("a child that was not awaited has an id")?;
         Ok(Process {
             name: name.into(),
-            stdin: child.stdin.take(),
+            _stdin: child.stdin.take(),
             child,
             pid,
             log: log.into(),
@@ -74,25 +72,5 @@ impl Process {
     /// When the system does not let us.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
-    }
-
-    /// Asks it to stop, without waiting.
-    pub fn ask_to_stop(&mut self) {
-        self.stdin = None;
-    }
-
-    /// Asks it to stop and waits.
-    ///
-    /// # Errors
-    /// When it had to be killed.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.ask_to_stop();
-        match tokio::time::timeout(STOP, self.child.wait()).await {
-            Ok(ended) => Ok(ended.map(drop)?),
-            Err(_) => {
-                self.child.kill().await?;
-                bail!("{} did not stop within {STOP:?}", self.name);
-            }
-        }
     }
 }
