@@ -261,13 +261,14 @@ impl Groups {
         self.clone().start(shard, log, 0).await
     }
 
-    /// Opens these groups side by side: at a start the time goes into waiting for the disk. Those that do not open stand in
-    /// [`Groups::failed`].
-    pub async fn open_all(self: &Arc<Self>, shards: Vec<ShardId>) {
+    /// Opens those of these groups that are not open yet, side by side: at a start the time goes into waiting for the disk.
+    /// Those that do not open stand in [`Groups::failed`].
+    pub async fn open_all(self: &Arc<Self>, mut shards: Vec<ShardId>) {
         let closing = self.changing.lock().await;
         if *closing {
             return;
         }
+        shards.retain(|&shard| self.get(shard).is_none());
         let room = limits::GROUPS_PER_NODE_MAX.saturating_sub(self.all().len());
         if shards.len() > room {
             tracing::error!(
