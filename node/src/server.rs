@@ -147,18 +147,10 @@ impl Node {
         prepare(&disk, &config.data_dir)?;
         let observatory = Observatory::new(disk.clone(), config.data_dir.clone());
         let monitoring = Monitoring::start(config, &observatory).await?;
-        let logs = Arc::new(Logs::open(disk.clone(), &config.data_dir.join("log"), config.node).context("raft log")?);
         let addresses = Arc::new(PeerAddresses::default());
         let dial = Arc::new(SecureDial(tls.clone()));
         let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new(addresses.clone(), dial));
-        let bodies = Bodies::open(
-            disk.clone(),
-            &config.data_dir.join("volumes"),
-            config.node,
-            transport.clone(),
-        )
-        .await
-        .context("body volumes")?;
+        let (logs, bodies) = open_journals(config, &disk, &transport).await?;
         let groups = Groups::new(GroupsSettings {
             node: config.node,
             cluster: config.cluster.clone(),
@@ -169,7 +161,7 @@ impl Node {
             logs: logs.clone(),
             indexes: Arc::new(SledIndexes::new(
                 &config.data_dir.join("index"),
-                cache_of_one(config.index_cache_bytes),
+                cache_of_one(config.index_cache_bytes, logs.found().len()),
             )),
             bodies: bodies.clone(),
             transport: transport.clone(),
@@ -352,20 +344,31 @@ fn timing_of(name: TimingName) -> Timing {
     }
 }
 
+/// The raft log and the volumes, read side by side.
+async fn open_journals(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    transport: &Arc<dyn Transport>,
+) -> anyhow::Result<(Arc<Logs>, Arc<Bodies>)> {
+    let (log_disk, log_dir, node) = (disk.clone(), config.data_dir.join("log"), config.node);
+    let logs = malle_rt::blocking(move || Logs::open(log_disk, &log_dir, node));
+    let volumes = config.data_dir.join("volumes");
+    let bodies = Bodies::open(disk.clone(), &volumes, node, transport.clone());
+    let (logs, bodies) = futures::join!(logs, bodies);
+    Ok((Arc::new(logs.context("raft log")?), bodies.context("body volumes")?))
+}
+
 /// Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
 async fn open_groups(groups: &Arc<Groups>, logs: &Logs) -> anyhow::Result<()> {
     groups.open(ShardId::DIRECTORY).await.context("directory")?;
-    for shard in logs.found() {
-        if let Err(error) = groups.open(shard).await {
-            tracing::error!(%shard, %error, "a group that has a log here does not open");
-        }
-    }
+    groups.open_all(logs.found()).await;
     Ok(())
 }
 
-fn cache_of_one(all: u64) -> u64 {
-    // Sixteen groups are what a small node holds; sled's floor keeps a larger node usable.
-    (all / 16).max(4 * 1024 * 1024)
+/// What one of so many groups gets of the memory for all.
+fn cache_of_one(all: u64, groups: usize) -> u64 {
+    // Sixteen groups are what a small node holds, and a new one has none yet; sled's floor keeps a larger node usable.
+    (all / groups.max(16) as u64).max(4 * 1024 * 1024)
 }
 
 /// Makes the directories, and removes what a crash left of snapshots that were being received.

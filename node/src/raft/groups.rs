@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use malle_journal::Disk;
 use malle_machine::format::Record;
@@ -17,6 +17,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Semaphore;
 
 use super::group::Group;
+use super::keep::keep_log_short;
 use super::network::Network;
 use super::riders::Keeper;
 use super::{Duty, GroupError, HandedOver, Timing};
@@ -28,8 +29,6 @@ use crate::state::{GroupState, Indexes, Settings, StateMachine};
 
 /// Times a view is rebuilt in place before the group stays down: beyond that the disk is to blame.
 const REBUILDS_IN_PLACE_MAX: u32 = 3;
-/// Pause between two looks at a group's log size.
-const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
 
 /// What groups are made of.
 #[derive(Clone)]
@@ -262,6 +261,34 @@ impl Groups {
         self.clone().start(shard, log, 0).await
     }
 
+    /// Opens those of these groups that are not open yet, side by side: at a start the time goes into waiting for the disk.
+    /// Those that do not open stand in [`Groups::failed`].
+    pub async fn open_all(self: &Arc<Self>, mut shards: Vec<ShardId>) {
+        let closing = self.changing.lock().await;
+        if *closing {
+            return;
+        }
+        shards.retain(|&shard| self.get(shard).is_none());
+        let room = limits::GROUPS_PER_NODE_MAX.saturating_sub(self.all().len());
+        if shards.len() > room {
+            tracing::error!(
+                found = shards.len(),
+                room,
+                "more groups have a log here than a node may have"
+            );
+        }
+        let opened = futures::stream::iter(shards.into_iter().take(room)).map(|shard| {
+            let log = self.settings.logs.group(shard);
+            self.clone().start(shard, log, 0)
+        });
+        // Each error was told of and stands in `failed`.
+        opened
+            .buffer_unordered(limits::GROUPS_OPENED_AT_ONCE)
+            .map(drop)
+            .collect::<()>()
+            .await;
+    }
+
     /// Boxed, because the task that watches over a group starts it again.
     fn start(
         self: Arc<Self>,
@@ -425,31 +452,4 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
     }
     // The result stands in `failed` or in `open`; there is nobody to hand it to.
     let _ = groups.clone().start(shard, log, rebuilt + 1).await;
-}
-
-/// Makes a checkpoint whenever one is due, and when a quiet group holds up the whole journal.
-async fn keep_log_short(group: std::sync::Weak<Group>, log: GroupLog, checkpoints: Arc<Semaphore>) {
-    loop {
-        malle_rt::sleep(CHECKPOINT_LOOK).await;
-        let Some(group) = group.upgrade() else { return };
-        let made = if log.pins_the_journal(limits::JOURNAL_SEGMENTS_AIM) {
-            // A follower that is behind gets a snapshot: rare, and better than a disk full of log.
-            match group.checkpoint(0).await {
-                Ok(_) => log
-                    .move_head()
-                    .await
-                    .map_err(|error| GroupError::Stopped(error.to_string())),
-                Err(error) => Err(error),
-            }
-        } else if group.state().checkpoint_is_due().await {
-            // Nobody else waits for this place, and it is never closed.
-            let _place = checkpoints.acquire().await;
-            group.checkpoint(limits::LOG_KEPT_ENTRIES).await.map(drop)
-        } else {
-            Ok(())
-        };
-        if let Err(error) = made {
-            tracing::warn!(shard = %group.shard(), %error, "no checkpoint was made; the log stays");
-        }
-    }
 }

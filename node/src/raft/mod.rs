@@ -15,6 +15,7 @@ mod error;
 mod group;
 mod groups;
 mod hand_over;
+mod keep;
 mod network;
 mod read;
 mod riders;
