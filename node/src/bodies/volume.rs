@@ -445,4 +445,48 @@ mod tests {
         volumes.locator().forget_damaged(&key, old);
         assert!(volumes.has(key.0, key.1));
     }
+
+    /// A reader has looked up where a body lies; before it reads, the body is carried away and its volume goes.
+    #[test]
+    fn a_reader_that_comes_too_late_to_a_volume_looks_again_where_the_body_lies() {
+        let one_blocking_thread = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build();
+        one_blocking_thread.unwrap().block_on(async {
+            let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+            let volumes = Volumes::open(disk, Path::new("/bodies"), NodeId(1), 16 * 1024).unwrap();
+            let mut bodies = Vec::new();
+            for seed in 0..20u8 {
+                // Nothing that compresses: the bodies have to fill volumes.
+                let mut noise = vec![0; 2560];
+                blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut noise);
+                let body = Bytes::from(noise);
+                let stored = encoding::encode(ShardId(1), encoding::hash_of(&body), &body);
+                volumes.put(stored.clone()).await.unwrap();
+                bodies.push((stored.hash, body));
+            }
+            let first = volumes.uses()[0];
+            let lying = volumes.lying_in(first).await;
+            let (key, old) = lying[0];
+            for (key, from) in lying {
+                volumes.carry(key, from).await.unwrap();
+            }
+            while !volumes.discard(first).await.unwrap() {
+                tokio::task::yield_now().await;
+            }
+            let new = volumes.locator().at(&key).unwrap();
+            volumes.locator().set(key, old);
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let busy = malle_rt::blocking(move || wait.recv());
+            let (mut busy, mut read) = (Box::pin(busy), Box::pin(volumes.get(key.0, key.1)));
+            assert!(futures::poll!(&mut busy).is_pending() && futures::poll!(&mut read).is_pending());
+            volumes.locator().set(key, new);
+            go.send(()).unwrap();
+            busy.await.unwrap();
+            let found = read.await.unwrap().expect("it is there");
+            assert!(bodies.contains(&(key.1, found.body)));
+            assert!(volumes.has(key.0, key.1));
+        });
+    }
 }

@@ -74,6 +74,10 @@ async fn cut_under_load(cut: Cut, cuts: u64, seed: u64, lies: bool) -> Vec<Strin
         .iter()
         .map(Machine::freed)
         .fold([0; 2], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
+    assert!(
+        lies || bodies > 0,
+        "seed {seed}: collection freed nothing, and proved nothing"
+    );
     println!(
         "seed {seed}: {cuts} cuts, {} operations acknowledged, {} reads compared, {rebuilds} views rebuilt, \
          {bodies} bodies and {volumes} volumes freed",

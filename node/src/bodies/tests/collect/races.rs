@@ -123,6 +123,52 @@ async fn rows_that_lag_ask_in_vain() {
 }
 
 #[tokio::test]
+async fn a_second_release_has_a_day_of_its_own_whatever_rows_that_lag_say_of_the_first() {
+    let world = World::new();
+    let body = noise(1, 3000);
+    let hash = world.released(&body).await;
+    world.wait_ms(DAY_MS);
+    world.apply_everywhere();
+    // Node 2 hears nothing of this, and believes that a day has gone by since the release.
+    let uid = world.deliver(&body).await;
+    world.expunge(uid);
+    world.commit(Op::ReleaseBodies { hashes: vec![hash] });
+    let collector = world.collect(2).await;
+    assert_eq!((world.has(2, hash), collector.report().freed), (true, 0));
+}
+
+#[tokio::test]
+async fn a_new_replica_counts_as_complete_only_with_what_the_leaving_ones_hold_and_they_keep_it_for_it() {
+    let world = World::new();
+    let (named, gone) = (noise(1, 3000), noise(2, 3000));
+    // Node 3 is the new one: it has the log, and none of the bodies. Nodes 1 and 2 are the only holders, and about to leave.
+    world.net.fault(3, Some(Fault::Down));
+    world.deliver(&named).await;
+    let uid = world.deliver(&gone).await;
+    let (hash, other) = (Bodies::hash_of(&named), Bodies::hash_of(&gone));
+    world.net.fault(1, Some(Fault::Down));
+    world.net.fault(2, Some(Fault::Down));
+    world.apply_everywhere();
+    assert_eq!(world.group(3).missing(), 2);
+    let complete = || world.group(3).complete_through(1000);
+    assert!(complete() < 10, "no voter leaves before this has passed the change");
+    world.expunge(uid);
+    for _ in 0..5 {
+        world.wait_ms(DAY_MS);
+        for node in [1, 2] {
+            world.apply_everywhere();
+            world.collect(node).await;
+        }
+    }
+    assert_eq!((world.holders(hash), world.holders(other)), (2, 0));
+    assert_eq!(world.group(3).missing(), 1, "what was released is not waited for");
+    assert!(complete() < 10);
+    world.net.fault(1, None);
+    eventually("the new one has it", || complete() == 1000).await;
+    assert!(world.has(3, hash));
+}
+
+#[tokio::test]
 async fn an_answer_that_is_lost_frees_nothing_and_the_next_round_does() {
     let world = World::new();
     let hash = world.released(&noise(1, 3000)).await;
@@ -142,6 +188,13 @@ async fn nothing_is_freed_within_a_day_of_its_release_by_the_clock_of_the_log() 
     let world = World::new();
     let hash = world.released(&noise(1, 3000)).await;
     world.apply_everywhere();
+    world.at_each_step(|_, step, _| {
+        assert!(
+            !matches!(step, Op::FreeBodies { .. }),
+            "nobody asks before the day is over"
+        );
+        std::future::ready(()).boxed()
+    });
     // The clocks of this node and of the leader are a year ahead: the machine's time follows by hours.
     world.clock.advance_ms(365 * DAY_MS);
     for node in [2, 3, 1] {
