@@ -218,6 +218,8 @@ pub const CHECKPOINTS_AT_ONCE: usize = 2;
 pub const LOG_KEPT_ENTRIES: u64 = 20_000;
 /// Groups of one node: each holds a sled database with its thread and file (storage.md guard rail 9).
 pub const GROUPS_PER_NODE_MAX: usize = 200;
+/// Broken views of one group that are kept for a person to look at: each is as large as the group's rows.
+pub const VIEWS_SET_ASIDE_MAX: usize = 2;
 /// Groups that a starting node opens side by side: each waits for some syncs of its own, and reads its database's page table.
 pub const GROUPS_OPENED_AT_ONCE: usize = 8;
 /// Longest row value in the index: sled writes pages above 128 KiB to files of their own (guard rail 9).

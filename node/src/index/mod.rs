@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use malle_machine::view::{Fault, RowVisitor, View};
+use malle_proto::limits;
 
 pub use memory::MemoryIndex;
 pub use sled::{Opened, Options, SledIndex};
@@ -137,7 +138,8 @@ fn check_sizes(rows: &[Row]) -> Result<(), IndexError> {
     Ok(())
 }
 
-/// Moves the directory of a broken index out of the way, to `<dir>.bad-<now_ms>`, for a person to look at or remove.
+/// Moves the directory of a broken index out of the way, to `<dir>.bad-<now_ms>`, for a person to look at or remove. Of all that
+/// was set aside for `dir`, the newest [`limits::VIEWS_SET_ASIDE_MAX`] stay.
 /// The rebuild then starts in a directory that does not exist.
 ///
 /// # Errors
@@ -148,7 +150,34 @@ pub fn set_aside(dir: &Path, now_ms: u64) -> std::io::Result<PathBuf> {
     let target = dir.with_file_name(name);
     std::fs::rename(dir, &target)?;
     sync_parent(dir)?;
+    if let Err(error) = remove_older(dir) {
+        // What lies there too long costs disk, nothing else: the rebuild goes on.
+        tracing::warn!(dir = %dir.display(), %error, "older views that were set aside stay");
+    }
     Ok(target)
+}
+
+/// Removes what was set aside for `dir`, but for the newest ones.
+fn remove_older(dir: &Path) -> std::io::Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let prefix = format!("{name}.bad-");
+    let mut aside: Vec<(u64, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let since_ms = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        if let Some(since_ms) = since_ms.and_then(|since_ms| since_ms.parse().ok()) {
+            aside.push((since_ms, entry.path()));
+        }
+    }
+    aside.sort();
+    let older = aside.len().saturating_sub(limits::VIEWS_SET_ASIDE_MAX);
+    for (_, path) in aside.iter().take(older) {
+        std::fs::remove_dir_all(path)?;
+    }
+    Ok(())
 }
 
 /// Makes the name of `path` durable in the directory that holds it.
