@@ -296,8 +296,8 @@ pub const IMAP_LOGIN_PAUSE_FIRST_MS: u64 = 1_000;
 pub const IMAP_LOGIN_PAUSE_LARGEST_MS: u64 = 15_000;
 /// Failed logins of one session.
 pub const IMAP_LOGIN_FAILURES_MAX: u32 = 6;
-/// Headers that one FETCH reads at the same time; bodies are read one by one.
-pub const IMAP_HEADERS_AT_ONCE: usize = 8;
+/// Messages of which one FETCH reads at the same time, while it wants headers or the messages are small; large ones are read one by one.
+pub const IMAP_READS_AT_ONCE: usize = 8;
 /// Message bytes that all IMAP sessions of a gateway hold in memory; beyond it they wait, then are told to come back.
 pub const IMAP_BODY_BYTES_IN_MEMORY_MAX: usize = 512 * 1024 * 1024;
 /// How long a session waits for its share of that memory.

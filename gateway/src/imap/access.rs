@@ -86,6 +86,13 @@ impl BodyMemory {
         }
     }
 
+    /// Room for `bytes` if there is some now: for what may as well be done without.
+    pub fn spare(&self, bytes: u64) -> Option<Share> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;
+        let permit = Arc::clone(&self.free_kib).try_acquire_many_owned(kib).ok()?;
+        Some(Share { _permit: permit })
+    }
+
     /// Waits for room for `bytes`; `None` when there was none in time, or when no message may be that large.
     pub async fn take(&self, bytes: u64) -> Option<Share> {
         let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;

@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use malle_client::{Error, MailboxId, Message, Uid};
-use malle_proto::limits;
 
 use super::access::{BodyMemory, Share};
 use super::parse::{FetchItem, SectionText};
 use super::section::{cut, header_fields, span};
 use super::store::Account;
 
-/// Below this a read needs no share of the memory.
-const SMALL_BYTES: u64 = 64 * 1024;
+/// Up to this a read needs no share of the memory.
+pub(super) const SMALL_BYTES: u64 = 64 * 1024;
 
 /// Where a session reads bodies.
 #[derive(Clone)]
@@ -146,9 +145,9 @@ fn part_of(bytes: &Bytes, start: u64, end: u64) -> Bytes {
     bytes.slice(index(start)..index(end).max(index(start)))
 }
 
-/// How many messages may be read at the same time for these items: several while only headers and short pieces are asked for, else one.
-pub(super) fn messages_at_once(items: &[FetchItem]) -> usize {
-    let is_small = |item: &FetchItem| match item {
+/// Whether these items want only headers and short pieces, however large the message.
+pub(super) fn are_short(items: &[FetchItem]) -> bool {
+    items.iter().all(|item| match item {
         FetchItem::Section { section, partial, .. } => {
             partial.is_some_and(|partial| u64::from(partial.length) <= SMALL_BYTES)
                 || matches!(
@@ -157,10 +156,5 @@ pub(super) fn messages_at_once(items: &[FetchItem]) -> usize {
                 )
         }
         _ => true,
-    };
-    if items.iter().all(is_small) {
-        limits::IMAP_HEADERS_AT_ONCE
-    } else {
-        1
-    }
+    })
 }

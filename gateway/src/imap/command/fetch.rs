@@ -1,4 +1,5 @@
-//! FETCH and UID FETCH (RFC 3501 6.4.5): rows page by page, bodies one by one, answers as they come.
+//! FETCH and UID FETCH (RFC 3501 6.4.5): rows page by page, small bodies some at a time and large
+//! ones alone, answers as they come.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use futures::stream;
 use malle_client::{Error, Flags, Message, StoreMode, Uid, UidRange};
 use malle_proto::limits;
 
-use super::super::bodies::{Reader, Sections, messages_at_once};
+use super::super::bodies::{Reader, SMALL_BYTES, Sections, are_short};
 use super::super::date;
 use super::super::parse::{FetchItem, FetchQuery, Section, SectionText, Shape, Target};
 use super::super::respond::{Answer, Failure, Output};
@@ -23,7 +24,8 @@ struct Plan {
     with_summary: bool,
     /// A section without PEEK in a mailbox opened for writing: \Seen is set.
     sets_seen: bool,
-    messages_at_once: usize,
+    /// Only headers and short pieces are asked for.
+    short: bool,
 }
 
 /// What became of the messages.
@@ -85,7 +87,7 @@ fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Pl
             .any(|item| matches!(item, FetchItem::Section { peek: false, .. }));
     Ok(Plan {
         with_summary: items.iter().any(needs_summary),
-        messages_at_once: messages_at_once(&items),
+        short: are_short(&items),
         items: items.into(),
         reader: Reader {
             account,
@@ -124,14 +126,47 @@ async fn tell_page(
     } else {
         Vec::new()
     };
-    let reads = messages.into_iter().map(|message| {
+    let is_small = |message: &Message| plan.short || message.size_bytes <= SMALL_BYTES;
+    let mut rest = messages.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let small = is_small(&first);
+        let mut run = vec![first];
+        run.extend(std::iter::from_fn(|| rest.next_if(|next| is_small(next) == small)));
+        tell_run(session, plan, run, small, &newly_seen, outcome).await?;
+    }
+    Ok(())
+}
+
+/// Tells messages that follow each other and are all small, or all large. Small ones are read ahead of their answers.
+async fn tell_run(
+    session: &mut Session,
+    plan: &Plan,
+    run: Vec<Message>,
+    small: bool,
+    newly_seen: &[Uid],
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    // Whole bodies that wait for their turn are memory: without any to spare they are read one by one.
+    let ahead = if small && !plan.short {
+        plan.reader
+            .memory
+            .spare(SMALL_BYTES * limits::IMAP_READS_AT_ONCE as u64)
+    } else {
+        None
+    };
+    let at_once = if plan.short || ahead.is_some() {
+        limits::IMAP_READS_AT_ONCE
+    } else {
+        1
+    };
+    let reads = run.into_iter().map(|message| {
         let (reader, items) = (plan.reader.clone(), Arc::clone(&plan.items));
         async move {
             let sections = reader.sections(&message, &items).await;
             (message, sections)
         }
     });
-    let mut reads = stream::iter(reads).buffered(plan.messages_at_once);
+    let mut reads = stream::iter(reads).buffered(at_once);
     while let Some((message, sections)) = reads.next().await {
         let sections = match sections {
             Ok(sections) => sections,

@@ -72,6 +72,33 @@ async fn a_message_of_a_megabyte_comes_back_byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn small_messages_are_read_ahead_and_large_ones_alone_in_the_order_of_the_mailbox() {
+    let mut client = logged_in().await;
+    client.store.set_page_rows(20);
+    let sizes: Vec<usize> = (0..30)
+        .map(|index| if index == 15 { 100_000 } else { 100 + index })
+        .collect();
+    for size in &sizes {
+        let message = format!("Subject: x\r\n\r\n{}", "y".repeat(*size));
+        client
+            .send(format!("b APPEND INBOX {{{}+}}\r\n{message}\r\n", message.len()).as_bytes())
+            .await;
+        assert!(client.until("b").await[0].starts_with("b OK"));
+    }
+    client.command("c SELECT INBOX").await;
+    let lines = client.command("d FETCH 4:* BODY.PEEK[TEXT]").await;
+    let told: Vec<&String> = lines.iter().filter(|line| line.starts_with("* ")).collect();
+    let expected: Vec<String> = sizes
+        .iter()
+        .enumerate()
+        .map(|(index, size)| format!("* {} FETCH (BODY[TEXT] {{{size}}}", index + 4))
+        .collect();
+    assert_eq!(told, expected.iter().collect::<Vec<_>>());
+    let store = client.hang_up().await;
+    assert_eq!(store.most_reading(), (8, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_in_the_middle_of_an_append_leaves_nothing() {
     let mut client = logged_in().await;
     client.send(b"b APPEND INBOX {1000+}\r\nSubject: half").await;

@@ -47,6 +47,11 @@ struct World {
     /// The next call fails with this.
     fail: Option<Error>,
     damaged: Option<u32>,
+    page_rows: usize,
+    /// Sizes of the bodies that are being read.
+    reading: Vec<usize>,
+    /// The most bodies that were read at the same time, and the most beside a large one.
+    most_reading: (usize, usize),
 }
 
 /// A store with the account `u1@example.org`, password `secret`.
@@ -70,6 +75,15 @@ fn mailbox_id(id: u8) -> MailboxId {
 }
 
 impl World {
+    fn begin_reading(&mut self, size: usize) {
+        self.reading.push(size);
+        let now = self.reading.len();
+        self.most_reading.0 = self.most_reading.0.max(now);
+        if self.reading.iter().any(|&size| size > 64 * 1024) {
+            self.most_reading.1 = self.most_reading.1.max(now);
+        }
+    }
+
     fn check(&mut self) -> Result<(), Error> {
         match self.fail.take() {
             Some(error) => Err(error),
@@ -223,6 +237,9 @@ impl MemoryStore {
             mailboxes: BTreeMap::new(),
             fail: None,
             damaged: None,
+            page_rows: PAGE_ROWS,
+            reading: Vec::new(),
+            most_reading: (0, 0),
         };
         world.make("INBOX", SpecialUse::Inbox);
         for (name, special_use) in [
@@ -250,6 +267,15 @@ impl MemoryStore {
     fn tell(&self) {
         let modseq = self.world().modseq;
         self.changed.send_replace(modseq);
+    }
+
+    pub(super) fn set_page_rows(&self, page_rows: usize) {
+        self.world().page_rows = page_rows;
+    }
+
+    /// The most bodies that were read at the same time, and the most while one of them was large.
+    pub(super) fn most_reading(&self) -> (usize, usize) {
+        self.world().most_reading
     }
 
     /// Another session's doings, as a script writes them.
@@ -456,6 +482,7 @@ impl Account for MemoryAccount {
         with_summary: bool,
     ) -> Result<Page, Error> {
         let mut world = self.world()?;
+        let page_rows = world.page_rows;
         let mailbox = world.by_id(id)?;
         let mut page = Page::default();
         for uid in mailbox.within(uids) {
@@ -463,7 +490,7 @@ impl Account for MemoryAccount {
             if row.modseq <= changed_since {
                 continue;
             }
-            if page.messages.len() == PAGE_ROWS {
+            if page.messages.len() == page_rows {
                 page.resume_from = Some(uid);
                 break;
             }
@@ -510,15 +537,26 @@ impl Account for MemoryAccount {
     }
 
     async fn read_body(&self, id: MailboxId, uid: Uid) -> Result<Bytes, Error> {
+        let body = {
+            let mut world = self.world()?;
+            if world.damaged == Some(uid.0) {
+                return Err(Error::Corrupt("hash".into()));
+            }
+            let body = world
+                .by_id(id)?
+                .messages
+                .get(&uid.0)
+                .map(|message| message.body.clone());
+            let body = body.ok_or_else(|| Error::NotFound("message".into()))?;
+            world.begin_reading(body.len());
+            body
+        };
+        // Whoever else would read at the same time does now.
+        tokio::task::yield_now().await;
         let mut world = self.world()?;
-        if world.damaged == Some(uid.0) {
-            return Err(Error::Corrupt("hash".into()));
-        }
-        let mailbox = world.by_id(id)?;
-        let message = mailbox.messages.get(&uid.0);
-        message
-            .map(|message| message.body.clone())
-            .ok_or_else(|| Error::NotFound("message".into()))
+        let done = world.reading.iter().position(|&size| size == body.len());
+        world.reading.remove(done.expect("it began above"));
+        Ok(body)
     }
 
     async fn read_body_range(&self, id: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error> {
