@@ -127,12 +127,13 @@ async fn tell_page(
         Vec::new()
     };
     let is_small = |message: &Message| plan.short || message.size_bytes <= SMALL_BYTES;
-    let mut rest = messages.into_iter().peekable();
-    while let Some(first) = rest.next() {
-        let small = is_small(&first);
-        let mut run = vec![first];
-        run.extend(std::iter::from_fn(|| rest.next_if(|next| is_small(next) == small)));
-        tell_run(session, plan, run, small, &newly_seen, outcome).await?;
+    while let Some(first) = messages.first() {
+        let small = is_small(first);
+        let end = messages.iter().position(|message| is_small(message) != small);
+        // Nearly always the page is one run, and nothing moves.
+        let later = messages.split_off(end.unwrap_or(messages.len()));
+        tell_run(session, plan, messages, small, &newly_seen, outcome).await?;
+        messages = later;
     }
     Ok(())
 }
