@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::body_lane::BodyLane;
+use super::heartbeat_lane::HeartbeatLane;
 use super::{AppendStream, PeerAddresses, PeerError, RaftCall, StoredBody, Transport};
 
 /// An encrypted connection to the node that was asked for.
@@ -58,6 +59,7 @@ pub struct GrpcTransport {
     dial: Arc<dyn Dial>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
     body_lanes: Mutex<BTreeMap<NodeId, Arc<BodyLane>>>,
+    heartbeat_lanes: Mutex<BTreeMap<NodeId, Arc<HeartbeatLane>>>,
 }
 
 impl GrpcTransport {
@@ -68,15 +70,13 @@ impl GrpcTransport {
             dial,
             channels: Mutex::default(),
             body_lanes: Mutex::default(),
+            heartbeat_lanes: Mutex::default(),
         }
     }
 
     /// A lazy channel: it connects with its first request and again after a break. A changed address makes a new one.
     fn client(&self, node: NodeId, lane: Lane) -> Result<PeerClient<Channel>, PeerError> {
-        let address = self.addresses.get(node).ok_or_else(|| PeerError::Unreachable {
-            node,
-            reason: "its address is not known".into(),
-        })?;
+        let address = self.address(node)?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(&(node, lane)) {
             Some((old, channel)) if *old == address => channel.clone(),
@@ -124,6 +124,36 @@ impl GrpcTransport {
         lanes.insert(node, lane.clone());
         Ok(lane)
     }
+
+    /// The standing stream of heartbeats, which is another one once the node has another address.
+    fn heartbeat_lane(&self, node: NodeId) -> Result<Arc<HeartbeatLane>, PeerError> {
+        let address = self.address(node)?;
+        let client = self.client(node, Lane::Raft)?;
+        let mut lanes = self.heartbeat_lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(&node)
+            && lane.is_open_to(&address)
+        {
+            return Ok(lane.clone());
+        }
+        let lane = HeartbeatLane::open(node, address, client);
+        lanes.insert(node, lane.clone());
+        Ok(lane)
+    }
+
+    async fn beat(&self, to: NodeId, frame: RaftFrame, deadline: Instant) -> Result<RaftFrame, PeerError> {
+        let lane = self.heartbeat_lane(to)?;
+        match malle_rt::timeout_at(deadline, lane.call(frame)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(PeerError::Deadline(to)),
+        }
+    }
+
+    fn address(&self, node: NodeId) -> Result<String, PeerError> {
+        self.addresses.get(node).ok_or_else(|| PeerError::Unreachable {
+            node,
+            reason: "its address is not known".into(),
+        })
+    }
 }
 
 pub(super) fn status_error(node: NodeId, status: &tonic::Status) -> PeerError {
@@ -163,17 +193,14 @@ impl Transport for GrpcTransport {
         deadline: Instant,
     ) -> Result<RaftFrame, PeerError> {
         let mut client = self.client(to, Lane::Raft)?;
-        let reply = within(to, deadline, async move {
-            match call {
-                RaftCall::Heartbeat => client.heartbeat(frame).await,
-                RaftCall::Vote => client.vote(frame).await,
-                RaftCall::PreVote => client.pre_vote(frame).await,
-                RaftCall::TransferLeader => client.transfer_leader(frame).await,
-                RaftCall::Propose => client.propose(frame).await,
-            }
-        })
-        .await?;
-        Ok(reply.into_inner())
+        let reply = match call {
+            RaftCall::Heartbeat => return self.beat(to, frame, deadline).await,
+            RaftCall::Vote => within(to, deadline, client.vote(frame)).await,
+            RaftCall::PreVote => within(to, deadline, client.pre_vote(frame)).await,
+            RaftCall::TransferLeader => within(to, deadline, client.transfer_leader(frame)).await,
+            RaftCall::Propose => within(to, deadline, client.propose(frame)).await,
+        };
+        Ok(reply?.into_inner())
     }
 
     async fn append(&self, to: NodeId, deadline: Instant) -> Result<AppendStream, PeerError> {

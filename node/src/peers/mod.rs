@@ -7,6 +7,7 @@
 mod addresses;
 mod body_lane;
 mod grpc;
+mod heartbeat_lane;
 mod service;
 
 use async_trait::async_trait;

@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use malle_proto::v1::peer_server::Peer;
 use malle_proto::v1::{
-    Error, ErrorCode, GetBodyChunk, GetBodyRequest, GroupStatus, PutBodyAck, PutBodyChunk, RaftFrame, ReplicaRequest,
-    SnapshotChunk,
+    Error, ErrorCode, GetBodyChunk, GetBodyRequest, GroupStatus, HeartbeatFrame, PutBodyAck, PutBodyChunk, RaftFrame,
+    ReplicaRequest, SnapshotChunk,
 };
 use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use tokio::sync::mpsc;
@@ -106,8 +106,33 @@ impl Peer for PeerService {
         Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(Ok))))
     }
 
-    async fn heartbeat(&self, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {
-        self.raft(RaftCall::Heartbeat, request).await
+    type HeartbeatStream = Answers<HeartbeatFrame>;
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<HeartbeatFrame>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let from = caller(&request, Call::PeerHeartbeat)?;
+        let handler = self.handler.clone();
+        let answer = move |beat: HeartbeatFrame| {
+            let handler = handler.clone();
+            async move {
+                let frame = handler
+                    .call(from, RaftCall::Heartbeat, beat.frame.unwrap_or_default())
+                    .await;
+                Ok(HeartbeatFrame {
+                    call: beat.call,
+                    frame: Some(frame),
+                })
+            }
+        };
+        // A group that is slow to answer, because it is being opened, holds up no other.
+        let beats = request
+            .into_inner()
+            .take_while(|beat| std::future::ready(beat.is_ok()))
+            .filter_map(|beat| std::future::ready(beat.ok()));
+        let answers = beats.map(answer).buffer_unordered(limits::CALLS_PER_STREAM_MAX);
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn vote(&self, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {

@@ -14,7 +14,6 @@ use malle_machine::format::{self, FormatError, Record};
 use malle_proto::v1::{RaftFrame, Rider};
 use malle_proto::{NodeId, ShardId, limits};
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::entry::RaftEntry;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
@@ -287,11 +286,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         mut request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        let last = request
-            .entries
-            .last()
-            .map(|entry| entry.log_id())
-            .or(request.prev_log_id);
+        let last = super::serve::last_of(&request);
         let riders = riders(&mut request);
         let frame = RaftFrame {
             riders,

@@ -13,9 +13,10 @@ use malle_machine::format::{self, Record};
 use malle_machine::{directory, shard};
 use malle_proto::v1::{RaftFrame, Rider};
 use malle_proto::{NodeId, ShardId, limits};
+use openraft::entry::RaftEntry;
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::sync::mpsc;
 
@@ -26,7 +27,7 @@ use crate::log::records::{
     AppendRecord, AppendedRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, TransferRecord,
     TransferredRecord, VoteRequestRecord, VotedRecord,
 };
-use crate::log::types::{StoredMembership, TypeConfig, Vote};
+use crate::log::types::{LogId, StoredMembership, TypeConfig, Vote};
 use crate::peers::RaftCall;
 use crate::state::Checkpoint;
 
@@ -77,6 +78,12 @@ pub(super) fn transfer_result(
         });
     }
     Ok(())
+}
+
+/// Up to where a follower's log is the leader's once it has taken this.
+pub(super) fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
+    let last = request.entries.last().map(|entry| entry.log_id());
+    last.or(request.prev_log_id)
 }
 
 impl RaftServer {
@@ -156,12 +163,15 @@ impl RaftServer {
         match call {
             RaftCall::Heartbeat => {
                 let request = self.append_request(group.shard(), frame.clone()).await?;
-                let mut answers = Box::pin(raft.stream_append(futures::stream::iter([request])));
-                match answers.next().await {
-                    Some(Ok(result)) => Ok(encode_appended(result)),
-                    Some(Err(fatal)) => Err(fatal.to_string()),
-                    None => Err("the group stopped".into()),
-                }
+                let (before, last) = (request.prev_log_id, last_of(&request));
+                let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
+                Ok(encode_appended(match (answer, before) {
+                    (AppendEntriesResponse::Success, _) => Ok(last),
+                    (AppendEntriesResponse::PartialSuccess(matching), _) => Ok(matching),
+                    (AppendEntriesResponse::HigherVote(vote), _) => Err(StreamAppendError::HigherVote(vote)),
+                    (AppendEntriesResponse::Conflict, Some(at)) => Err(StreamAppendError::Conflict(at)),
+                    (AppendEntriesResponse::Conflict, None) => return Err("a conflict before the first entry".into()),
+                }))
             }
             RaftCall::Vote | RaftCall::PreVote => {
                 let record = decode::<VoteRequestRecord>(frame)?;
