@@ -14,7 +14,7 @@ use malle_proto::v1::directory_client::DirectoryClient;
 use malle_proto::v1::mail_reply::Result as Answer;
 use malle_proto::v1::mail_request::Call;
 use malle_proto::v1::{
-    Body, BodyTicket, MailReply, MailRequest, ResolveRequest, TopologyRequest, body, resolve_request,
+    Body, BodyTicket, MailReply, MailRequest, NewsOf, ResolveRequest, TopologyRequest, body, resolve_request,
 };
 use malle_proto::{AccountId, ShardId, limits};
 use malle_rt::Instant;
@@ -61,6 +61,8 @@ pub(crate) struct MailCall {
     /// Login token; empty for a delivery.
     pub(crate) token: Bytes,
     pub(crate) call: Call,
+    /// To be answered besides, with a change.
+    pub(crate) news_of: Option<NewsOf>,
     /// The body of the call when it is too large to ride along.
     pub(crate) upload: Option<Arc<Upload>>,
 }
@@ -419,6 +421,7 @@ async fn try_mail(
         shard: shard.0,
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         token: call.token.clone(),
+        news_of: call.news_of.clone(),
         call: Some(call.call.clone()),
     };
     if let Some(upload) = &call.upload {

@@ -160,6 +160,7 @@ impl Delivery<'_> {
                 recipients: group.indexes.iter().map(recipient).collect(),
                 body: inline,
             }),
+            news_of: None,
             upload: group.source.clone(),
         };
         let all = |error: Error| {

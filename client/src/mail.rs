@@ -4,7 +4,7 @@
 //! `op_id.piece(n)`, so that a repeated call finds each piece's first answer. Bodies that fit come inside the answer, others on a stream
 //! of their own. What is absent: sequence numbers, and any call without the login token.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use malle_proto::v1::mail_reply::Result as Answer;
@@ -49,6 +49,15 @@ pub struct Account {
     client: Client,
     session: Arc<Session>,
     consistency: Consistency,
+    news: Option<Arc<News>>,
+}
+
+/// What the changes of a handle tell besides.
+struct News {
+    mailbox: MailboxId,
+    since: ModSeq,
+    /// As the last change told it.
+    told: Mutex<Option<Changes>>,
 }
 
 impl Account {
@@ -74,6 +83,23 @@ impl Account {
             consistency,
             ..self.clone()
         }
+    }
+
+    /// The same session, whose changes (append, store, copy, move, expunge) also ask what is new in `mailbox` above `since`, in the same
+    /// round trip: see [`Account::take_news`].
+    pub fn with_news_of(&self, mailbox: MailboxId, since: ModSeq) -> Account {
+        let told = Mutex::default();
+        Account {
+            news: Some(Arc::new(News { mailbox, since, told })),
+            ..self.clone()
+        }
+    }
+
+    /// What the last change through this handle told: the answer that [`Account::changes`] would have given right after it. `None` when
+    /// there was none, when it did not end well, or when the shard had no time for it.
+    pub fn take_news(&self) -> Option<Changes> {
+        let news = self.news.as_ref()?;
+        news.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Every mailbox, sorted by name, with its counters.
@@ -262,7 +288,7 @@ impl Account {
             internal_date_zone_minutes: i32::from(zone),
             body: inline,
         };
-        let reply = answer!(self.ask(Call::Append(call), Prefer::Leader, upload).await?, Append)?;
+        let reply = answer!(self.write(Call::Append(call), upload).await?, Append)?;
         let appended = reply
             .appended
             .ok_or_else(|| Error::Internal("a node sent an empty answer".to_owned()))?;
@@ -295,7 +321,7 @@ impl Account {
                 flags: convert::flags(flags.clone()),
                 unchanged_since: unchanged_since.map(|modseq| modseq.0),
             };
-            let reply = answer!(self.write(Call::Store(call)).await?, Store)?;
+            let reply = answer!(self.write(Call::Store(call), None).await?, Store)?;
             done.stored.extend(convert::message_flags(reply.stored));
             done.modified.extend(convert::ranges_back(&reply.modified));
             pieces.resume(reply.resume_from)?;
@@ -343,7 +369,7 @@ impl Account {
                 mailbox: bytes(mailbox.as_bytes()),
                 uids: convert::ranges(&uids),
             };
-            let reply = answer!(self.write(Call::Expunge(call)).await?, Expunge)?;
+            let reply = answer!(self.write(Call::Expunge(call), None).await?, Expunge)?;
             vanished.extend(convert::ranges_back(&reply.vanished));
             pieces.resume(reply.resume_from)?;
         }
@@ -372,6 +398,12 @@ impl Account {
     }
 }
 
+impl News {
+    fn tell(&self, changes: Option<Changes>) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = changes;
+    }
+}
+
 /// How the methods above ask.
 impl Account {
     /// After a login.
@@ -383,6 +415,7 @@ impl Account {
             client,
             session,
             consistency: Consistency::default(),
+            news: None,
         })
     }
 
@@ -405,15 +438,33 @@ impl Account {
             Consistency::Linearizable => Prefer::Leader,
             Consistency::AtLeast(_) | Consistency::Stale(_) => Prefer::Any,
         };
-        self.ask(call, prefer, None).await
+        Ok(self.ask(call, prefer, None, None).await?.0)
     }
 
-    async fn write(&self, call: Call) -> Result<Answer, Error> {
-        self.ask(call, Prefer::Leader, None).await
+    async fn write(&self, call: Call, upload: Option<Arc<Upload>>) -> Result<Answer, Error> {
+        let news = self.news.as_deref();
+        if let Some(news) = news {
+            news.tell(None);
+        }
+        let news_of = news.map(|news| v1::NewsOf {
+            mailbox: bytes(news.mailbox.as_bytes()),
+            since_modseq: news.since.0,
+        });
+        let (answer, told) = self.ask(call, Prefer::Leader, upload, news_of).await?;
+        if let (Some(news), Some(told)) = (news, told) {
+            news.tell(Some(convert::changes(told)?));
+        }
+        Ok(answer)
     }
 
     /// One request until it has an answer. A token that a node finds expired is renewed once; a session cannot outlive its renewals.
-    async fn ask(&self, call: Call, prefer: Prefer, upload: Option<Arc<Upload>>) -> Result<Answer, Error> {
+    async fn ask(
+        &self,
+        call: Call,
+        prefer: Prefer,
+        upload: Option<Arc<Upload>>,
+        news_of: Option<v1::NewsOf>,
+    ) -> Result<(Answer, Option<v1::ChangesReply>), Error> {
         let (core, deadline) = (&self.client.core, self.client.until());
         let place = Place::Account(self.session.account);
         let token = self.session.token(core, deadline).await;
@@ -422,6 +473,7 @@ impl Account {
             prefer,
             token,
             call,
+            news_of,
             upload,
         };
         let reply = match core.mail(deadline, call.clone()).await {
@@ -432,9 +484,10 @@ impl Account {
             other => other?,
         };
         self.session.saw(reply.account_modseq);
-        reply
+        let answer = reply
             .result
-            .ok_or_else(|| Error::Internal("a node sent an empty answer".to_owned()))
+            .ok_or_else(|| Error::Internal("a node sent an empty answer".to_owned()))?;
+        Ok((answer, reply.news))
     }
 
     async fn change_mailbox(&self, change: mailbox_change::Change) -> Result<v1::MailboxChangeReply, Error> {
@@ -445,7 +498,7 @@ impl Account {
             op_id,
             change: Some(change),
         };
-        let reply = answer!(self.write(Call::MailboxChange(call)).await?, MailboxChange)?;
+        let reply = answer!(self.write(Call::MailboxChange(call), None).await?, MailboxChange)?;
         self.session.saw(reply.modseq);
         Ok(reply)
     }
@@ -469,7 +522,7 @@ impl Account {
                 to: bytes(to.as_bytes()),
                 remove,
             };
-            let reply = answer!(self.write(Call::Copy(call)).await?, Copy)?;
+            let reply = answer!(self.write(Call::Copy(call), None).await?, Copy)?;
             done.uid_validity = UidValidity(reply.uid_validity);
             done.pairs
                 .extend(reply.pairs.iter().map(|pair| (Uid(pair.from), Uid(pair.to))));

@@ -325,6 +325,7 @@ impl Mail for Node {
                 let reply = v1::MailReply {
                     id: request.id,
                     account_modseq: 40,
+                    news: None,
                     result: Some(result),
                 };
                 if replies.send(Ok(reply)).await.is_err() {

@@ -21,6 +21,8 @@ pub(super) struct Session {
     /// Set from login on.
     pub(super) account: Option<Arc<dyn Account>>,
     pub(super) selected: Option<Selected>,
+    /// The account as the present command changes it: its last change tells what is new in the selected mailbox.
+    pub(super) writer: Option<Arc<dyn Account>>,
     /// The client has shown that it knows MODSEQ (RFC 7162 3.1): from then on FETCH answers carry it.
     pub(super) condstore: bool,
     pub(super) failed_logins: u32,
@@ -54,6 +56,7 @@ pub async fn serve(io: BoxedIo, context: Context) -> Ended {
         context,
         account: None,
         selected: None,
+        writer: None,
         condstore: false,
         failed_logins: 0,
         bad_commands: 0,

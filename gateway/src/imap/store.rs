@@ -65,6 +65,10 @@ pub trait Account: Send + Sync {
     async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error>;
     /// Watches the account.
     async fn watch(&self) -> Result<Box<dyn Watch>, Error>;
+    /// The same account, whose changes also tell what is new in `mailbox` above `since`.
+    fn with_news_of(&self, mailbox: MailboxId, since: ModSeq) -> Arc<dyn Account>;
+    /// What the last change through this handle told: the page that [`Account::changes`] would have given right after it.
+    fn take_news(&self) -> Option<Changes>;
 }
 
 /// The changes of an account as they are committed.
@@ -185,5 +189,13 @@ impl Account for ClientAccount {
 
     async fn watch(&self) -> Result<Box<dyn Watch>, Error> {
         Ok(Box::new(ClientWatch(self.0.watch().await?)))
+    }
+
+    fn with_news_of(&self, mailbox: MailboxId, since: ModSeq) -> Arc<dyn Account> {
+        Arc::new(ClientAccount(self.0.with_news_of(mailbox, since)))
+    }
+
+    fn take_news(&self) -> Option<Changes> {
+        self.0.take_news()
     }
 }

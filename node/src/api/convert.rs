@@ -234,6 +234,17 @@ pub(super) fn mailbox_out(mailbox: read::Mailbox) -> v1::Mailbox {
     }
 }
 
+pub(super) fn changes_out(found: read::Changes) -> v1::ChangesReply {
+    v1::ChangesReply {
+        mailbox: Some(mailbox_out(found.mailbox)),
+        changed: message_flags(found.changed),
+        vanished: uids_out(found.vanished),
+        through_modseq: found.through.0,
+        cannot_calculate: found.cannot_calculate,
+        keywords: found.keywords,
+    }
+}
+
 pub(super) fn message_out(message: read::Message, summary: bytes::Bytes) -> v1::Message {
     v1::Message {
         uid: message.uid.0,

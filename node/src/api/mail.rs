@@ -214,11 +214,7 @@ impl MailApi {
             Err(_) => Err(GroupError::Deadline.into()),
         };
         let reply = match answer {
-            Ok((result, account_modseq)) => MailReply {
-                id,
-                account_modseq,
-                result: Some(result),
-            },
+            Ok(reply) => MailReply { id, ..reply },
             Err(refused) => self.refuse(id, refused),
         };
         if reply.encoded_len() > limits::GRPC_MESSAGE_MAX_BYTES {
@@ -232,13 +228,13 @@ impl MailApi {
         self.tally.refused(refused.0.code());
         MailReply {
             id,
-            account_modseq: 0,
             result: Some(mail_reply::Result::Error(refused.0)),
+            ..MailReply::default()
         }
     }
 
-    async fn dispatch(&self, peer: &Peer, request: MailRequest, deadline: Instant) -> Answer {
-        use mail_request::Call as Asks;
+    /// What the request asks, and the news that it asks for besides.
+    async fn dispatch(&self, peer: &Peer, request: MailRequest, deadline: Instant) -> Result<MailReply, Refused> {
         let call = request
             .call
             .ok_or_else(|| Refused::invalid("a request of no kind that is known here"))?;
@@ -256,20 +252,47 @@ impl MailApi {
             deadline,
             owner: Owner::of(peer, account)?,
         };
+        let (result, account_modseq) = self.perform(&asked, call).await?;
+        let news = match (request.news_of, account) {
+            (Some(news_of), Some(account)) if is_whole_change(&result) => self.news(&asked, account, news_of).await,
+            _ => None,
+        };
+        Ok(MailReply {
+            id: 0,
+            account_modseq,
+            news,
+            result: Some(result),
+        })
+    }
+
+    async fn perform(&self, asked: &Asked, call: mail_request::Call) -> Answer {
+        use mail_request::Call as Asks;
         match call {
-            Asks::Deliver(deliver) => self.deliver(&asked, deliver).await,
-            Asks::Append(append) => self.append(&asked, append).await,
-            Asks::Store(store) => self.store(&asked, store).await,
-            Asks::Copy(copy) => self.copy(&asked, copy).await,
-            Asks::Expunge(expunge) => self.expunge(&asked, expunge).await,
-            Asks::MailboxChange(change) => self.mailbox_change(&asked, change).await,
-            Asks::MailboxList(list) => self.mailbox_list(&asked, list).await,
-            Asks::MailboxOpen(open) => self.mailbox_open(&asked, open).await,
-            Asks::Fetch(fetch) => self.fetch(&asked, fetch).await,
-            Asks::Changes(changes) => self.changes(&asked, changes).await,
-            Asks::ReadBody(read) => self.read_body(&asked, read).await,
-            Asks::AccountStatus(status) => self.account_status(&asked, status).await,
+            Asks::Deliver(deliver) => self.deliver(asked, deliver).await,
+            Asks::Append(append) => self.append(asked, append).await,
+            Asks::Store(store) => self.store(asked, store).await,
+            Asks::Copy(copy) => self.copy(asked, copy).await,
+            Asks::Expunge(expunge) => self.expunge(asked, expunge).await,
+            Asks::MailboxChange(change) => self.mailbox_change(asked, change).await,
+            Asks::MailboxList(list) => self.mailbox_list(asked, list).await,
+            Asks::MailboxOpen(open) => self.mailbox_open(asked, open).await,
+            Asks::Fetch(fetch) => self.fetch(asked, fetch).await,
+            Asks::Changes(changes) => self.changes(asked, changes).await,
+            Asks::ReadBody(read) => self.read_body(asked, read).await,
+            Asks::AccountStatus(status) => self.account_status(asked, status).await,
         }
+    }
+}
+
+/// Whether a change has been made, and none of it is left for a further command.
+fn is_whole_change(result: &mail_reply::Result) -> bool {
+    use mail_reply::Result as Is;
+    match result {
+        Is::Append(_) | Is::MailboxChange(_) => true,
+        Is::Store(done) => done.resume_from.is_none(),
+        Is::Copy(done) => done.resume_from.is_none(),
+        Is::Expunge(done) => done.resume_from.is_none(),
+        _ => false,
     }
 }
 

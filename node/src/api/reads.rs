@@ -90,22 +90,16 @@ impl MailApi {
         let (account, mailbox) = (convert::account(&changes.account)?, convert::mailbox(&changes.mailbox)?);
         let barrier = convert::barrier(changes.consistency, account);
         let since = ModSeq(changes.since_modseq);
-        let found = asked
-            .group
-            .read(barrier, asked.deadline, move |view| {
-                read::changes(view, account, mailbox, since, limits::FETCH_PAGE_ROWS_MAX)
-            })
-            .await??;
+        let found = changes_behind(barrier, asked, account, mailbox, since).await?;
         let modseq = found.mailbox.highest_modseq.0;
-        let reply = v1::ChangesReply {
-            mailbox: Some(convert::mailbox_out(found.mailbox)),
-            changed: convert::message_flags(found.changed),
-            vanished: convert::uids_out(found.vanished),
-            through_modseq: found.through.0,
-            cannot_calculate: found.cannot_calculate,
-            keywords: found.keywords,
-        };
-        Ok((mail_reply::Result::Changes(reply), modseq))
+        Ok((mail_reply::Result::Changes(convert::changes_out(found)), modseq))
+    }
+
+    /// What is new in a mailbox, right after a change that this request has made. Nothing when it cannot be read: the change is done.
+    pub(super) async fn news(&self, asked: &Asked, account: AccountId, of: v1::NewsOf) -> Option<v1::ChangesReply> {
+        let mailbox = convert::mailbox(&of.mailbox).ok()?;
+        let found = changes_behind(Barrier::OwnChange, asked, account, mailbox, ModSeq(of.since_modseq)).await;
+        found.ok().map(convert::changes_out)
     }
 
     pub(super) async fn read_body(&self, asked: &Asked, wanted: v1::ReadBody) -> Answer {
@@ -171,4 +165,15 @@ impl MailApi {
             .await?;
         Ok((self.body(asked, message.body).await?, room))
     }
+}
+
+async fn changes_behind(
+    barrier: Barrier,
+    asked: &Asked,
+    account: AccountId,
+    mailbox: MailboxId,
+    since: ModSeq,
+) -> Result<read::Changes, Refused> {
+    let look = move |view: &dyn View| read::changes(view, account, mailbox, since, limits::FETCH_PAGE_ROWS_MAX);
+    Ok(asked.group.read(barrier, asked.deadline, look).await??)
 }

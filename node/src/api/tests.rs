@@ -1,5 +1,7 @@
 //! The mail service over one real group: raft, journal, volumes and index in memory, callers as certificates would name them.
 
+mod news;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,6 +212,7 @@ impl World {
             shard: SHARD.0,
             deadline_ms: 20_000,
             token,
+            news_of: None,
             call: Some(call),
         };
         let reply = self.api.answer(peer, request).await;

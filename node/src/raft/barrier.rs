@@ -18,6 +18,9 @@ pub enum Barrier {
     },
     /// This replica heard from its leader at most this long ago.
     Stale(Duration),
+    /// A change that was proposed here after the caller asked is committed and applied: that was as good a question to a majority as
+    /// ReadIndex, and what is applied here has everything that was acknowledged before the caller asked.
+    OwnChange,
     /// Whatever this replica has: for its own housekeeping, for hints that the caller proves elsewhere, and for what never changes once
     /// it is there (a message's body). Never a "no" to a client.
     Local,

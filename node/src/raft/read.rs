@@ -141,7 +141,7 @@ impl Group {
                 }
             }
             Barrier::Stale(age) => self.heard_within(age).await,
-            Barrier::Local => Ok(()),
+            Barrier::OwnChange | Barrier::Local => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::parse::{Append, StatusItem};
 use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
 use super::super::session::{Selected, Session};
 use super::super::view::View;
-use super::{account, find, find_selectable};
+use super::{account, find, find_selectable, writer};
 
 /// RFC 5161. What is not known is passed over in silence, as it asks.
 pub(super) fn enable(session: &mut Session, names: &[String]) -> Answer {
@@ -200,7 +200,7 @@ pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusIt
 
 /// RFC 3501 6.3.11, APPENDUID of RFC 4315.
 pub(super) async fn append(session: &mut Session, append: Append) -> Result<Answer, Failure> {
-    let account = account(session)?;
+    let account = writer(session)?;
     if append.message.is_empty() {
         return Err(Failure::no("CANNOT", "An empty message is no message"));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use malle_client::{Error, MessageFlags, ModSeq, Uid, UidRange};
+use malle_client::{Changes, Error, MessageFlags, ModSeq, Uid, UidRange};
 
 use super::super::respond::Failure;
 use super::super::session::{Selected, Session};
@@ -25,10 +25,11 @@ struct News {
 
 /// Brings the view up to the store and tells the difference: EXPUNGE where it may be told, EXISTS, FETCH with flags.
 pub(in super::super) async fn tell_changes(session: &mut Session, tell_expunge: bool) -> Result<(), Failure> {
+    let told = session.writer.take().and_then(|writer| writer.take_news());
     let (Some(account), Some(selected)) = (session.account.clone(), session.selected.as_mut()) else {
         return Ok(());
     };
-    let news = collect(&account, selected).await?;
+    let news = collect(&account, selected, told).await?;
     let out = &mut session.connection.output;
     if tell_expunge {
         for number in selected.view.expunge() {
@@ -79,8 +80,13 @@ pub(in super::super) async fn tell_changes(session: &mut Session, tell_expunge: 
     Ok(())
 }
 
-/// Asks the store, page by page, until nothing is left. The view learns at once what went; the rest is returned.
-async fn collect(account: &Arc<dyn Account>, selected: &mut Selected) -> Result<News, Failure> {
+/// Asks the store, page by page, until nothing is left; the command may have been told the first page already. The view learns at once what
+/// went; the rest is returned.
+async fn collect(
+    account: &Arc<dyn Account>,
+    selected: &mut Selected,
+    mut told: Option<Changes>,
+) -> Result<News, Failure> {
     let mut news = News {
         keywords: selected.keywords.clone(),
         ..News::default()
@@ -88,7 +94,10 @@ async fn collect(account: &Arc<dyn Account>, selected: &mut Selected) -> Result<
     let mut since = selected.view.modseq;
     let mut tombstones_ran_out = false;
     loop {
-        let page = account.changes(selected.mailbox, since).await?;
+        let page = match told.take() {
+            Some(told) => told,
+            None => account.changes(selected.mailbox, since).await?,
+        };
         news.changed
             .extend(page.changed.into_iter().map(|message| (message.uid, message)));
         for &range in &page.vanished {

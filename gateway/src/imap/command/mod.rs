@@ -71,6 +71,17 @@ fn account(session: &Session) -> Result<Arc<dyn Account>, Failure> {
     session.account.clone().ok_or_else(|| Failure::bad("Log in first"))
 }
 
+/// The account, for a command that changes it: what is told at the command's end then comes with the change, without asking again.
+fn writer(session: &mut Session) -> Result<Arc<dyn Account>, Failure> {
+    let account = account(session)?;
+    let Some(selected) = &session.selected else {
+        return Ok(account);
+    };
+    let writer = account.with_news_of(selected.mailbox, selected.view.modseq);
+    session.writer = Some(writer.clone());
+    Ok(writer)
+}
+
 /// The account and the selected mailbox of a session whose state the table has checked.
 fn mailbox(session: &mut Session) -> Result<(Arc<dyn Account>, &mut Selected), Failure> {
     let account = account(session)?;

@@ -7,7 +7,7 @@ use super::super::parse::{SequenceSet, StoreCommand, Target};
 use super::super::respond::{Answer, Failure, number_set};
 use super::super::session::{Selected, Session};
 use super::super::view::{Picked, expanded};
-use super::{find_selectable, mailbox};
+use super::{find_selectable, mailbox, writer};
 
 /// RFC 3501 6.4.2: removes what is \Deleted, and tells nothing of it.
 pub(super) async fn close(session: &mut Session) -> Result<Answer, Failure> {
@@ -43,7 +43,8 @@ pub(super) fn picked(selected: &Selected, target: &Target) -> Result<Picked, Fai
 
 /// RFC 3501 6.4.3, UID EXPUNGE of RFC 4315.
 pub(super) async fn expunge(session: &mut Session, uids: Option<SequenceSet>) -> Result<Answer, Failure> {
-    let (account, selected) = mailbox(session)?;
+    let account = writer(session)?;
+    let (_, selected) = mailbox(session)?;
     writable(selected)?;
     let vanished = match uids {
         None => account.expunge(selected.mailbox, &[]).await?,
@@ -65,7 +66,8 @@ pub(super) async fn expunge(session: &mut Session, uids: Option<SequenceSet>) ->
 pub(super) async fn store(session: &mut Session, target: &Target, command: StoreCommand) -> Result<Answer, Failure> {
     session.condstore |= command.unchanged_since.is_some();
     let condstore = session.condstore;
-    let (account, selected) = mailbox(session)?;
+    let account = writer(session)?;
+    let (_, selected) = mailbox(session)?;
     writable(selected)?;
     let picked = picked(selected, target)?;
     let StoreCommand {
@@ -147,7 +149,8 @@ fn tell_stored(session: &mut Session, by_uid: bool, silent: bool, condstore: boo
 
 /// RFC 3501 6.4.7 and MOVE of RFC 6851, both with the COPYUID of RFC 4315.
 pub(super) async fn copy(session: &mut Session, target: &Target, name: &str, remove: bool) -> Result<Answer, Failure> {
-    let (account, selected) = mailbox(session)?;
+    let account = writer(session)?;
+    let (_, selected) = mailbox(session)?;
     if remove {
         writable(selected)?;
     }

@@ -60,9 +60,11 @@ pub(super) struct MemoryStore {
     changed: Arc<watch::Sender<u64>>,
 }
 
+#[derive(Clone)]
 struct MemoryAccount {
     world: Arc<Mutex<World>>,
     changed: Arc<watch::Sender<u64>>,
+    news_of: Option<(MailboxId, ModSeq)>,
 }
 
 struct MemoryWatch {
@@ -351,6 +353,7 @@ impl Store for MemoryStore {
             ("u1@example.org", "secret") => Ok(Arc::new(MemoryAccount {
                 world: Arc::clone(&self.world),
                 changed: Arc::clone(&self.changed),
+                news_of: None,
             })),
             ("suspended@example.org", _) => Err(Error::Suspended),
             _ => Err(Error::BadCredentials),
@@ -382,6 +385,42 @@ impl MemoryAccount {
         let mut world = self.world.lock().unwrap();
         world.check()?;
         Ok(world)
+    }
+
+    fn changes_now(&self, id: MailboxId, since: ModSeq) -> Result<Changes, Error> {
+        let mut world = self.world()?;
+        let shown = world.shown(id)?;
+        let mailbox = world.by_id(id)?;
+        let mut changed: Vec<MessageFlags> = mailbox
+            .messages
+            .values()
+            .filter(|message| message.row.modseq > since)
+            .map(|message| &message.row)
+            .map(|row| MessageFlags {
+                uid: row.uid,
+                modseq: row.modseq,
+                flags: row.flags.clone(),
+            })
+            .collect();
+        changed.sort_by_key(|message| message.modseq);
+        let mut through = shown.highest_modseq.max(since);
+        if changed.len() > PAGE_ROWS {
+            changed.truncate(PAGE_ROWS);
+            through = changed[PAGE_ROWS - 1].modseq;
+        }
+        let gone = mailbox
+            .tombstones
+            .iter()
+            .filter(|(modseq, _)| *modseq > since.0 && *modseq <= through.0);
+        let vanished: Vec<Uid> = gone.map(|&(_, uid)| Uid(uid)).collect();
+        Ok(Changes {
+            changed,
+            vanished: as_ranges(&vanished),
+            through,
+            cannot_calculate: since.0 < mailbox.tombstones_from,
+            keywords: mailbox.keywords.clone(),
+            mailbox: shown,
+        })
     }
 
     fn tell(&self) {
@@ -501,39 +540,7 @@ impl Account for MemoryAccount {
     }
 
     async fn changes(&self, id: MailboxId, since: ModSeq) -> Result<Changes, Error> {
-        let mut world = self.world()?;
-        let shown = world.shown(id)?;
-        let mailbox = world.by_id(id)?;
-        let mut changed: Vec<MessageFlags> = mailbox
-            .messages
-            .values()
-            .filter(|message| message.row.modseq > since)
-            .map(|message| &message.row)
-            .map(|row| MessageFlags {
-                uid: row.uid,
-                modseq: row.modseq,
-                flags: row.flags.clone(),
-            })
-            .collect();
-        changed.sort_by_key(|message| message.modseq);
-        let mut through = shown.highest_modseq.max(since);
-        if changed.len() > PAGE_ROWS {
-            changed.truncate(PAGE_ROWS);
-            through = changed[PAGE_ROWS - 1].modseq;
-        }
-        let gone = mailbox
-            .tombstones
-            .iter()
-            .filter(|(modseq, _)| *modseq > since.0 && *modseq <= through.0);
-        let vanished: Vec<Uid> = gone.map(|&(_, uid)| Uid(uid)).collect();
-        Ok(Changes {
-            changed,
-            vanished: as_ranges(&vanished),
-            through,
-            cannot_calculate: since.0 < mailbox.tombstones_from,
-            keywords: mailbox.keywords.clone(),
-            mailbox: shown,
-        })
+        self.changes_now(id, since)
     }
 
     async fn read_body(&self, id: MailboxId, uid: Uid) -> Result<Bytes, Error> {
@@ -659,6 +666,18 @@ impl Account for MemoryAccount {
             world.remove(id, &vanished)?;
         }
         Ok(as_ranges(&vanished))
+    }
+
+    fn with_news_of(&self, mailbox: MailboxId, since: ModSeq) -> Arc<dyn Account> {
+        Arc::new(MemoryAccount {
+            news_of: Some((mailbox, since)),
+            ..self.clone()
+        })
+    }
+
+    fn take_news(&self) -> Option<Changes> {
+        let (mailbox, since) = self.news_of?;
+        self.changes_now(mailbox, since).ok()
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, Error> {
