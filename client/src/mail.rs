@@ -173,10 +173,23 @@ impl Account {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn open(&self, mailbox: MailboxId) -> Result<Opened, Error> {
+        self.open_which(bytes(mailbox.as_bytes()), String::new()).await
+    }
+
+    /// As [`Account::open`], by full name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] for a name that only holds other mailboxes.
+    pub async fn open_named(&self, name: &str) -> Result<Opened, Error> {
+        self.open_which(Bytes::new(), name.to_owned()).await
+    }
+
+    async fn open_which(&self, mailbox: Bytes, name: String) -> Result<Opened, Error> {
         let call = v1::MailboxOpen {
             account: self.account(),
-            mailbox: bytes(mailbox.as_bytes()),
+            mailbox,
             consistency: self.freshness(),
+            name,
         };
         convert::opened(answer!(self.read(Call::MailboxOpen(call)).await?, MailboxOpen)?)
     }
@@ -268,6 +281,25 @@ impl Account {
     /// # Errors
     /// [`Error::NotFound`], [`Error::OverQuota`], [`Error::TooLarge`].
     pub async fn append(&self, mailbox: MailboxId, message: NewMessage, op_id: OpId) -> Result<Stored, Error> {
+        self.append_which(bytes(mailbox.as_bytes()), String::new(), message, op_id)
+            .await
+    }
+
+    /// As [`Account::append`], to the mailbox that has this full name when the message is stored.
+    ///
+    /// # Errors
+    /// As [`Account::append`]; [`Error::Invalid`] for a name that only holds other mailboxes.
+    pub async fn append_to(&self, name: &str, message: NewMessage, op_id: OpId) -> Result<Stored, Error> {
+        self.append_which(Bytes::new(), name.to_owned(), message, op_id).await
+    }
+
+    async fn append_which(
+        &self,
+        mailbox: Bytes,
+        mailbox_name: String,
+        message: NewMessage,
+        op_id: OpId,
+    ) -> Result<Stored, Error> {
         if message.body.len() > limits::MESSAGE_MAX_BYTES {
             return Err(Error::TooLarge {
                 limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
@@ -282,7 +314,8 @@ impl Account {
         let call = v1::Append {
             account: self.account(),
             op_id: convert::op_id(op_id),
-            mailbox: bytes(mailbox.as_bytes()),
+            mailbox,
+            mailbox_name,
             flags: convert::flags(message.flags),
             internal_date_ms,
             internal_date_zone_minutes: i32::from(zone),

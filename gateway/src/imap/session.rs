@@ -8,7 +8,7 @@ use malle_proto::limits;
 use super::access::{Context, Ended};
 use super::command;
 use super::connection::{BoxedIo, Connection, FrameBounds, FrameError, Gone, Piece};
-use super::parse::{self, Command};
+use super::parse::{self, Body, Command};
 use super::respond::{Answer, Failure, Status, store_failure};
 use super::state::{self, State};
 use super::store::Account;
@@ -171,6 +171,7 @@ impl Session {
         let Command { tag, body } = command;
         let allowed = state::allowed(&body);
         let tell_expunge = state::may_tell_expunge(&body);
+        let has_news = !matches!(body, Body::Select { .. });
         let result = if allowed.allows(self.state()) {
             command::execute(self, body).await
         } else {
@@ -182,7 +183,8 @@ impl Session {
             Err(Failure::Store(error)) => (self.explain(&error)?, Next::Read),
             Err(fatal) => return Err(fatal),
         };
-        if next == Next::Read {
+        // A mailbox that was opened just now has been told as it is.
+        if next == Next::Read && has_news {
             self.tell_changes(tell_expunge).await?;
         }
         self.connection.output.answer(Some(&tag), &answer);

@@ -32,6 +32,8 @@ pub trait Account: Send + Sync {
     async fn subscribe(&self, name: &str, subscribed: bool) -> Result<(), Error>;
     /// What SELECT needs.
     async fn open(&self, mailbox: MailboxId) -> Result<Opened, Error>;
+    /// The same, by full name.
+    async fn open_named(&self, name: &str) -> Result<Opened, Error>;
     /// One page of rows in rising UID order.
     async fn fetch(
         &self,
@@ -46,8 +48,8 @@ pub trait Account: Send + Sync {
     async fn read_body(&self, mailbox: MailboxId, uid: Uid) -> Result<Bytes, Error>;
     /// A piece of a message.
     async fn read_body_range(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error>;
-    /// Appends a message.
-    async fn append(&self, mailbox: MailboxId, message: NewMessage) -> Result<Stored, Error>;
+    /// Appends a message to the mailbox with this full name.
+    async fn append(&self, name: &str, message: NewMessage) -> Result<Stored, Error>;
     /// Changes flags.
     async fn store(
         &self,
@@ -136,6 +138,10 @@ impl Account for ClientAccount {
         self.0.open(mailbox).await
     }
 
+    async fn open_named(&self, name: &str) -> Result<Opened, Error> {
+        self.0.open_named(name).await
+    }
+
     async fn fetch(
         &self,
         mailbox: MailboxId,
@@ -158,8 +164,8 @@ impl Account for ClientAccount {
         self.0.read_body_range(mailbox, uid, offset, length).await
     }
 
-    async fn append(&self, mailbox: MailboxId, message: NewMessage) -> Result<Stored, Error> {
-        self.0.append(mailbox, message, fresh_op_id()).await
+    async fn append(&self, name: &str, message: NewMessage) -> Result<Stored, Error> {
+        self.0.append_to(name, message, fresh_op_id()).await
     }
 
     async fn store(

@@ -17,7 +17,7 @@ use super::mail::{Asked, MailApi};
 use super::room::Taken;
 use crate::bodies::{Bodies, Members, StoredBody};
 use crate::mime;
-use crate::raft::{Group, GroupError};
+use crate::raft::{Group, GroupError, LeaderId};
 use crate::security::{Identity, Peer};
 
 /// Times a body is put again because the membership changed or collection was quicker.
@@ -222,11 +222,12 @@ async fn summarize(bytes: &Bytes) -> Summarized {
 }
 
 impl MailApi {
-    /// Proposes the command that `op` makes of the mail; puts the body again where that is needed.
+    /// Proposes the command that `op` makes of the mail, as `leader` if one is given; puts the body again where that is needed.
     pub(super) async fn take_in(
         &self,
         asked: &Asked,
         incoming: Incoming,
+        leader: Option<LeaderId>,
         op: impl Fn(NewMail) -> Op,
     ) -> Result<Outcome, Refused> {
         let (group, deadline) = (&asked.group, asked.deadline);
@@ -258,7 +259,7 @@ impl MailApi {
                 thread_keys: thread_keys.clone(),
             };
             let riders: Vec<StoredBody> = carried.into_iter().filter_map(|body| body.way.rider()).collect();
-            outcome = group.propose_mail(op(mail), riders, deadline).await?;
+            outcome = group.propose_mail(op(mail), riders, leader, deadline).await?;
             if !is_stale(&outcome) {
                 return Ok(outcome);
             }

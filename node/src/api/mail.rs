@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::error::{self, Refused};
 use super::intake::Owner;
+use super::outlines::Outlines;
 use super::room::Room;
 use super::tally::{MailCounts, Tally};
 use super::{convert, intake, stream, watch};
@@ -49,6 +50,7 @@ pub struct MailApi {
     pub(super) intake: Arc<intake::Intake>,
     pub(super) room: Room,
     pub(super) tally: Arc<Tally>,
+    pub(super) outlines: Arc<Outlines>,
     keys: Arc<RwLock<Option<TokenKeys>>>,
 }
 
@@ -73,6 +75,7 @@ impl MailApi {
             intake: Arc::default(),
             room: Room::of_a_node(),
             tally: Arc::default(),
+            outlines: Arc::default(),
             keys: Arc::default(),
         }
     }

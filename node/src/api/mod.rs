@@ -10,6 +10,7 @@ mod directory;
 pub mod error;
 mod intake;
 mod mail;
+mod outlines;
 mod reads;
 mod room;
 mod stream;

@@ -34,18 +34,35 @@ impl MailApi {
     }
 
     pub(super) async fn mailbox_open(&self, asked: &Asked, open: v1::MailboxOpen) -> Answer {
-        let (account, mailbox) = (convert::account(&open.account)?, convert::mailbox(&open.mailbox)?);
+        let account = convert::account(&open.account)?;
+        let named = match open.name.as_str() {
+            "" => Ok(convert::mailbox(&open.mailbox)?),
+            _ => Err(open.name),
+        };
         let barrier = convert::barrier(open.consistency, account);
-        let opened = asked
-            .group
-            .read(barrier, asked.deadline, move |view| read::open(view, account, mailbox))
-            .await??;
+        let (outlines, shard) = (self.outlines.clone(), asked.group.shard());
+        let look = move |view: &dyn View| {
+            let mailbox = match named {
+                Ok(id) => id,
+                Err(name) => match read::named(view, account, &name)? {
+                    Ok(id) => id,
+                    Err(refusal) => return Ok(Err(refusal)),
+                },
+            };
+            let place = (shard, account, mailbox);
+            let opened = read::open(view, account, mailbox, outlines.get(&place).as_deref())?;
+            if let Ok(opened) = &opened {
+                outlines.keep(place, &opened.outline);
+            }
+            Ok(opened)
+        };
+        let opened = asked.group.read(barrier, asked.deadline, look).await??;
         let modseq = opened.mailbox.highest_modseq.0;
         let reply = v1::MailboxOpenReply {
             mailbox: Some(convert::mailbox_out(opened.mailbox)),
-            uids: convert::uids_out(opened.uids),
+            uids: convert::uids_out(opened.outline.uids),
             keywords: opened.keywords,
-            first_unseen: opened.first_unseen.map(|uid| uid.0),
+            first_unseen: opened.outline.first_unseen.map(|uid| uid.0),
         };
         Ok((mail_reply::Result::MailboxOpen(reply), modseq))
     }

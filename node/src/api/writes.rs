@@ -1,14 +1,16 @@
 //! Requests that change mail: converted, proposed, and their outcome converted back.
 //!
-//! None of them reads before it writes: what a command means is decided where it is applied.
+//! None of them reads before it writes, but for a mailbox that is named: what a command means is decided where it is applied.
 
-use malle_machine::shard::{self, Op, Outcome};
-use malle_proto::limits;
+use malle_machine::shard::{self, Op, Outcome, read};
+use malle_machine::view::View;
 use malle_proto::v1::{self, mail_reply};
+use malle_proto::{AccountId, MailboxId, limits};
 
 use super::error::Refused;
 use super::mail::{Answer, Asked, MailApi};
 use super::{convert, intake};
+use crate::raft::LeaderId;
 
 impl MailApi {
     pub(super) async fn deliver(&self, asked: &Asked, deliver: v1::Deliver) -> Answer {
@@ -33,7 +35,7 @@ impl MailApi {
             .collect::<Result<_, Refused>>()?;
         let body = intake::body(deliver.body)?;
         let outcome = self
-            .take_in(asked, body, |mail| Op::Deliver {
+            .take_in(asked, body, None, |mail| Op::Deliver {
                 recipients: recipients.clone(),
                 mail,
             })
@@ -49,12 +51,12 @@ impl MailApi {
     pub(super) async fn append(&self, asked: &Asked, append: v1::Append) -> Answer {
         let account = convert::account(&append.account)?;
         let op_id = convert::op_id(&append.op_id)?;
-        let mailbox = convert::mailbox(&append.mailbox)?;
+        let (mailbox, leader) = self.named(asked, account, append.mailbox_name, &append.mailbox).await?;
         let flags = convert::flags(append.flags)?;
         let internal_date = convert::internal_date(append.internal_date_ms, append.internal_date_zone_minutes)?;
         let body = intake::body(append.body)?;
         let outcome = self
-            .take_in(asked, body, |mail| Op::Append {
+            .take_in(asked, body, leader, |mail| Op::Append {
                 account,
                 op_id,
                 mailbox,
@@ -74,6 +76,22 @@ impl MailApi {
             }),
             modseq,
         ))
+    }
+
+    /// The mailbox that a write means, and as which leader it must be proposed for that to be still true.
+    async fn named(
+        &self,
+        asked: &Asked,
+        account: AccountId,
+        name: String,
+        id: &[u8],
+    ) -> Result<(MailboxId, Option<LeaderId>), Refused> {
+        if name.is_empty() {
+            return Ok((convert::mailbox(id)?, None));
+        }
+        let look = move |view: &dyn View| read::named(view, account, &name);
+        let (mailbox, leader) = asked.group.read_before_write(asked.deadline, look).await?;
+        Ok((mailbox?, leader))
     }
 
     pub(super) async fn store(&self, asked: &Asked, store: v1::Store) -> Answer {

@@ -11,6 +11,8 @@ use malle_proto::{NodeId, ShardId, limits};
 use malle_rt::Instant;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::RaftError;
+use openraft::impls::ProgressResponder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::read::ReadRounds;
@@ -18,7 +20,7 @@ use super::riders::rider;
 use super::{Duty, GroupError};
 use crate::bodies::{GroupBodies, Members, StoredBody};
 use crate::env::Env;
-use crate::log::types::{Member, Proposal, Reply, TypeConfig};
+use crate::log::types::{LeaderId, Member, Proposal, Reply, TypeConfig};
 use crate::state::{GroupState, StateMachine};
 
 type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -74,6 +76,10 @@ impl Group {
         self.shard
     }
 
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
     pub(super) fn raft(&self) -> &Raft {
         &self.raft
     }
@@ -97,11 +103,12 @@ impl Group {
     /// # Errors
     /// See [`GroupError`]; after `Unavailable` and `Deadline` it may still be done: repeat it with the same op id.
     pub async fn propose_shard(&self, op: shard::Op, deadline: Instant) -> Result<shard::Outcome, GroupError> {
-        self.propose_mail(op, Vec::new(), deadline).await
+        self.propose_mail(op, Vec::new(), None, deadline).await
     }
 
     /// As [`Group::propose_shard`], with bodies that the operation names. They ride with the entry: it is in no node's log before they are
-    /// durable there, so that it is committed only with its bodies on a majority.
+    /// durable there, so that it is committed only with its bodies on a majority. With `leader` it is refused when this node does not lead as
+    /// that any more: see [`Group::read_before_write`].
     ///
     /// # Errors
     /// See [`Group::propose_shard`].
@@ -109,6 +116,7 @@ impl Group {
         &self,
         op: shard::Op,
         bodies: Vec<StoredBody>,
+        leader: Option<LeaderId>,
         deadline: Instant,
     ) -> Result<shard::Outcome, GroupError> {
         let command = shard::Command {
@@ -119,7 +127,7 @@ impl Group {
             command: format::encode(&command),
             riders: bodies.into_iter().map(rider).collect(),
         };
-        match self.propose(proposal, deadline).await? {
+        match self.propose(proposal, leader, deadline).await? {
             Reply::Shard(outcome) => Ok(outcome),
             other => Err(GroupError::Invalid(format!("shard {} answered {other}", self.shard))),
         }
@@ -138,7 +146,10 @@ impl Group {
             time_ms: self.env.now_ms(),
             op,
         };
-        match self.propose(Proposal::of(format::encode(&command)), deadline).await? {
+        match self
+            .propose(Proposal::of(format::encode(&command)), None, deadline)
+            .await?
+        {
             Reply::Directory(outcome) => Ok(outcome),
             other => Err(GroupError::Invalid(format!("the directory answered {other}"))),
         }
@@ -157,7 +168,12 @@ impl Group {
         })
     }
 
-    async fn propose(&self, proposal: Proposal, deadline: Instant) -> Result<Reply, GroupError> {
+    async fn propose(
+        &self,
+        proposal: Proposal,
+        leader: Option<LeaderId>,
+        deadline: Instant,
+    ) -> Result<Reply, GroupError> {
         if proposal.command.len() > limits::RAFT_ENTRY_MAX_BYTES {
             return Err(GroupError::Invalid(format!(
                 "a command of {} bytes, {} are the limit",
@@ -171,13 +187,26 @@ impl Group {
             });
         };
         self.duty.acknowledges()?;
-        let written = match malle_rt::timeout_at(deadline, self.raft.client_write(proposal)).await {
-            Ok(written) => written?.data,
+        let written = match malle_rt::timeout_at(deadline, self.write(proposal, leader)).await {
+            Ok(written) => written?,
             Err(_) => return Err(GroupError::Deadline),
         };
         // Done or not, who repeats it elsewhere learns; here nobody is told any more.
         self.duty.acknowledges()?;
         Ok(written)
+    }
+
+    async fn write(&self, proposal: Proposal, leader: Option<LeaderId>) -> Result<Reply, GroupError> {
+        let Some(leader) = leader else {
+            return Ok(self.raft.client_write(proposal).await?.data);
+        };
+        let (responder, written) = ProgressResponder::complete_only();
+        let write = self.raft.write(proposal).with_leader(leader).responder(responder);
+        write.await?;
+        match written.await {
+            Ok(written) => Ok(written.map_err(RaftError::APIError)?.data),
+            Err(_) => Err(GroupError::Stopped("raft dropped a proposal".into())),
+        }
     }
 
     /// This node leads, as far as it knows.

@@ -22,6 +22,7 @@ mod riders;
 mod serve;
 mod timing;
 
+pub use crate::log::types::LeaderId;
 pub use barrier::Barrier;
 pub use duty::Duty;
 pub use error::GroupError;

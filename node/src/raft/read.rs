@@ -13,11 +13,12 @@ use malle_machine::shard;
 use malle_machine::view::{Fault, View};
 use malle_rt::Instant;
 use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
 use openraft::raft::linearizable_read::Linearizer;
 
 use super::group::Group;
 use super::{Barrier, GroupError};
-use crate::log::types::TypeConfig;
+use crate::log::types::{LeaderId, TypeConfig};
 
 /// One round and what it found; whoever shares it may drive it.
 type Work = BoxFuture<'static, Result<(), GroupError>>;
@@ -93,6 +94,32 @@ impl Group {
             Err(_) => return Err(GroupError::Deadline),
         }
         self.state().read(look).await.map_err(|fault| self.read_failed(fault))
+    }
+
+    /// Looks at rows on which a write will be built, and says as which leader it did. The answer has everything that was acknowledged before,
+    /// once a proposal by that same leader is committed: until then nobody else can have led, and what others had acknowledged before this
+    /// node led was applied before its own first entry. So a majority is asked once, by the write.
+    ///
+    /// # Errors
+    /// As [`Group::read`].
+    pub async fn read_before_write<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        look: impl FnOnce(&dyn View) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<(T, Option<LeaderId>), GroupError> {
+        let leader = self.leads_as();
+        let barrier = match leader {
+            Some(_) => Barrier::Local,
+            None => Barrier::Linearizable,
+        };
+        Ok((self.read(barrier, deadline, look).await?, leader))
+    }
+
+    /// As which leader this node leads, once it has applied an entry of its own as that.
+    fn leads_as(&self) -> Option<LeaderId> {
+        let applied = self.state().applied_id()?.leader_id;
+        let term = self.raft().metrics().borrow_watched().current_term;
+        (self.is_leader() && applied.term == term && applied.node_id == self.node().0).then_some(applied)
     }
 
     /// The epoch that a put which begins now belongs to, as far as this replica has applied.

@@ -21,6 +21,7 @@ use crate::env::Env;
 use crate::index::{IndexError, IndexStore};
 use crate::log::GroupLog;
 use crate::log::records::{FloorRecord, LogIdRecord};
+use crate::log::types::LogId;
 
 /// What a group's state is made of.
 #[derive(Clone)]
@@ -240,7 +241,12 @@ impl GroupState {
 
     /// Index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
-        self.live().overlay.position.applied.map_or(0, |id| id.index)
+        self.applied_id().map_or(0, |id| id.index)
+    }
+
+    /// The last applied entry.
+    pub fn applied_id(&self) -> Option<LogId> {
+        self.live().overlay.position.applied
     }
 
     /// Digest of the rows, the applied index that it belongs to, and the number of rows.

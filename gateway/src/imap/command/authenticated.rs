@@ -1,13 +1,13 @@
 //! Commands from login on (RFC 3501 6.3), except LIST, LSUB and IDLE.
 
-use malle_client::{Error, Mailbox, ModSeq, NewMessage, SpecialUse, Stored, Uid};
+use malle_client::{Mailbox, ModSeq, NewMessage, SpecialUse, Stored, Uid};
 use malle_proto::limits;
 
 use super::super::parse::{Append, StatusItem};
 use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
 use super::super::session::{Selected, Session};
 use super::super::view::View;
-use super::{account, find, find_selectable, writer};
+use super::{account, because_of_name, find, writer};
 
 /// RFC 5161. What is not known is passed over in silence, as it asks.
 pub(super) fn enable(session: &mut Session, names: &[String]) -> Answer {
@@ -35,8 +35,11 @@ pub(super) async fn select(
             .output
             .untagged(format_args!("OK [CLOSED] The previous mailbox is closed"));
     }
-    let mailbox = find_selectable(&*account, name, "NONEXISTENT").await?;
-    let opened = account.open(mailbox).await?;
+    let opened = match account.open_named(name).await {
+        Ok(opened) => opened,
+        Err(error) => return Err(because_of_name(error, "NONEXISTENT")),
+    };
+    let mailbox = opened.mailbox.id;
     let view = View::new(&opened.uids, opened.mailbox.highest_modseq);
     let out = &mut session.connection.output;
     tell_flags(out, &opened.keywords);
@@ -204,15 +207,14 @@ pub(super) async fn append(session: &mut Session, append: Append) -> Result<Answ
     if append.message.is_empty() {
         return Err(Failure::no("CANNOT", "An empty message is no message"));
     }
-    let mailbox = find_selectable(&*account, &append.mailbox, "TRYCREATE").await?;
     let message = NewMessage {
         flags: append.flags,
         internal_date: append.date,
         body: append.message,
     };
-    let stored = match account.append(mailbox, message).await {
-        Err(Error::NotFound(_)) => return Err(Failure::no("TRYCREATE", "There is no such mailbox")),
-        other => other?,
+    let stored = match account.append(&append.mailbox, message).await {
+        Ok(stored) => stored,
+        Err(error) => return Err(because_of_name(error, "TRYCREATE")),
     };
     let Stored {
         uid_validity,

@@ -17,7 +17,7 @@ pub(super) use changes::tell_changes;
 
 use std::sync::Arc;
 
-use malle_client::{Mailbox, MailboxId};
+use malle_client::{Error, Mailbox, MailboxId};
 
 use super::parse::Body;
 use super::respond::{Answer, Failure};
@@ -97,6 +97,14 @@ async fn find(account: &dyn Account, name: &str, missing: &str) -> Result<Mailbo
     let mailboxes = account.mailboxes().await?;
     let found = mailboxes.into_iter().find(|mailbox| mailbox.name == name);
     found.ok_or_else(|| Failure::no(missing, "There is no such mailbox"))
+}
+
+/// The failure of a call that named a mailbox; `missing` as in [`find`].
+fn because_of_name(error: Error, missing: &str) -> Failure {
+    match error {
+        Error::NotFound(_) => Failure::no(missing, "There is no such mailbox"),
+        other => other.into(),
+    }
 }
 
 /// As [`find`], where messages are read or written.

@@ -387,6 +387,16 @@ impl MemoryAccount {
         Ok(world)
     }
 
+    fn named(&self, name: &str) -> Result<MailboxId, Error> {
+        let world = self.world()?;
+        let mailbox = world.mailboxes.get(name);
+        let shown = mailbox.ok_or_else(|| Error::NotFound(name.to_owned()))?.shown(name);
+        if shown.no_select {
+            return Err(Error::Invalid("The mailbox only holds other mailboxes".to_owned()));
+        }
+        Ok(shown.id)
+    }
+
     fn changes_now(&self, id: MailboxId, since: ModSeq) -> Result<Changes, Error> {
         let mut world = self.world()?;
         let shown = world.shown(id)?;
@@ -495,6 +505,11 @@ impl Account for MemoryAccount {
         Ok(())
     }
 
+    async fn open_named(&self, name: &str) -> Result<Opened, Error> {
+        let id = self.named(name)?;
+        self.open(id).await
+    }
+
     async fn open(&self, id: MailboxId) -> Result<Opened, Error> {
         let mut world = self.world()?;
         let shown = world.shown(id)?;
@@ -572,7 +587,8 @@ impl Account for MemoryAccount {
         Ok(body.slice((offset as usize).min(end)..end))
     }
 
-    async fn append(&self, id: MailboxId, message: NewMessage) -> Result<Stored, Error> {
+    async fn append(&self, name: &str, message: NewMessage) -> Result<Stored, Error> {
+        let id = self.named(name)?;
         let stored = self.world()?.add(id, message, None)?;
         self.tell();
         Ok(stored)

@@ -12,11 +12,13 @@ use crate::view::{Fault, Flow, View};
 mod bodies;
 mod change;
 mod mailbox;
+mod outline;
 mod page;
 
 pub use bodies::{BodyStanding, bodies, bodies_behind, body_is_named, body_standing, idle_bodies_behind};
 pub use change::changes;
-pub use mailbox::{mailboxes, open};
+pub use mailbox::{mailboxes, named, open};
+pub use outline::Outline;
 pub use page::{fetch, message};
 
 /// A mailbox with its counters.
@@ -53,12 +55,10 @@ pub struct Mailbox {
 pub struct Opened {
     /// The mailbox.
     pub mailbox: Mailbox,
-    /// Every UID.
-    pub uids: Vec<UidRange>,
+    /// Its messages.
+    pub outline: Outline,
     /// Every keyword that was ever used in it.
     pub keywords: Vec<String>,
-    /// Lowest UID without \Seen.
-    pub first_unseen: Option<Uid>,
 }
 
 /// A message row.

@@ -49,6 +49,24 @@ pub(super) fn push(ranges: &mut Vec<UidRange>, uid: Uid) {
     }
 }
 
+/// Takes a UID out of a set.
+pub(super) fn remove(ranges: &mut Vec<UidRange>, uid: Uid) {
+    let after = ranges.partition_point(|range| range.first <= uid);
+    let Some(at) = after.checked_sub(1).filter(|at| ranges[*at].last >= uid) else {
+        return;
+    };
+    let UidRange { first, last } = ranges[at];
+    let before = (first < uid).then(|| UidRange {
+        first,
+        last: Uid(uid.0 - 1),
+    });
+    let behind = (uid < last).then(|| UidRange {
+        first: Uid(uid.0 + 1),
+        last,
+    });
+    ranges.splice(at..after, before.into_iter().chain(behind));
+}
+
 /// The set of these UIDs, which come in rising order.
 pub(super) fn of_rising(uids: impl IntoIterator<Item = Uid>) -> Vec<UidRange> {
     let mut ranges = Vec::new();
@@ -66,7 +84,7 @@ pub(super) fn contains(ranges: &[UidRange], uid: Uid) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{contains, normalise, of_rising};
+    use super::{contains, normalise, of_rising, remove};
     use crate::shard::UidRange;
     use malle_proto::Uid;
 
@@ -92,6 +110,23 @@ mod tests {
             assert_eq!(normalise(&ranges(&given)).unwrap(), ranges(&wanted), "{given:?}");
         }
         assert!(normalise(&ranges(&[(1, 1); 2_001])).is_err());
+    }
+
+    #[test]
+    fn a_uid_leaves_a_set_from_anywhere_in_it() {
+        for (uid, left) in [
+            (1, vec![(2, 4), (7, 7), (9, 10)]),
+            (3, vec![(1, 2), (4, 4), (7, 7), (9, 10)]),
+            (4, vec![(1, 3), (7, 7), (9, 10)]),
+            (6, vec![(1, 4), (7, 7), (9, 10)]),
+            (7, vec![(1, 4), (9, 10)]),
+            (10, vec![(1, 4), (7, 7), (9, 9)]),
+            (11, vec![(1, 4), (7, 7), (9, 10)]),
+        ] {
+            let mut set = ranges(&[(1, 4), (7, 7), (9, 10)]);
+            remove(&mut set, Uid(uid));
+            assert_eq!(set, ranges(&left), "{uid}");
+        }
     }
 
     #[test]

@@ -63,18 +63,19 @@ impl ShardPlayer {
     pub fn show_open(&self, line: &mut Line) -> Result<String, String> {
         let account = names::account(&line.word("an account")?);
         let mailbox = self.mailbox_word(account, line, "a mailbox")?;
-        Ok(match read::open(&self.view, account, mailbox).map_err(fault)? {
+        Ok(match read::open(&self.view, account, mailbox, None).map_err(fault)? {
             Err(refusal) => format!("refused: {refusal}"),
             Ok(opened) => format!(
                 "{}\nuids={} keywords={} unseen from {}",
                 show_mailbox(&opened.mailbox),
-                names::show_uids(&opened.uids),
+                names::show_uids(&opened.outline.uids),
                 if opened.keywords.is_empty() {
                     "none".into()
                 } else {
                     opened.keywords.join(",")
                 },
                 opened
+                    .outline
                     .first_unseen
                     .map_or_else(|| "none".into(), |uid: Uid| uid.to_string())
             ),

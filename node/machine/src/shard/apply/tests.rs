@@ -109,6 +109,8 @@ struct World {
     history: Vec<(Command, Outcome)>,
     time_ms: u64,
     drawn: u64,
+    /// Of each mailbox as it was when it was last looked at.
+    outlines: BTreeMap<(AccountId, MailboxId), read::Outline>,
 }
 
 /// Without the mark of a repetition.
@@ -330,10 +332,14 @@ impl World {
     }
 
     fn check_mailbox(&mut self, account: AccountId, mailbox: &read::Mailbox) {
-        let opened = read::open(&self.view, account, mailbox.id).unwrap().unwrap();
+        let opened = read::open(&self.view, account, mailbox.id, None).unwrap().unwrap();
         assert_eq!(&opened.mailbox, mailbox);
+        let known = self.outlines.insert((account, mailbox.id), opened.outline.clone());
+        let followed = read::open(&self.view, account, mailbox.id, known.as_ref()).unwrap();
+        assert_eq!(followed.unwrap(), opened, "from {known:?}");
         let known = self.model.of(account, mailbox.id).clone();
         let uids: Vec<Uid> = opened
+            .outline
             .uids
             .iter()
             .flat_map(|range| range.first.0..=range.last.0)

@@ -66,7 +66,7 @@ pub fn changes(
 type Entries = (Vec<(ModSeq, Uid)>, Option<ModSeq>);
 
 /// At most `max` entries of an index, and the MODSEQ of the last of them if there are more.
-fn indexed(view: &dyn View, range: keys::Range, max: usize) -> Result<Entries, Fault> {
+pub(super) fn indexed(view: &dyn View, range: keys::Range, max: usize) -> Result<Entries, Fault> {
     let (mut entries, mut more): (Vec<(ModSeq, Uid)>, bool) = (Vec::new(), false);
     view.scan(&range.from, &range.to, &mut |key, _| {
         if entries.len() == max {

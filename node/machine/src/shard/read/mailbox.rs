@@ -2,8 +2,9 @@
 
 use malle_proto::{AccountId, MailboxId, ModSeq, Uid, UidValidity};
 
+use super::outline::{Outline, Outlined};
 use super::{Mailbox, Opened, account_row, mailbox_row};
-use crate::shard::{Flags, Refusal, SpecialUse, keys, rows, sets, tree};
+use crate::shard::{Refusal, SpecialUse, keys, names, rows, tree};
 use crate::view::{Fault, Flow, View};
 
 /// Every mailbox, sorted by name.
@@ -27,37 +28,52 @@ pub fn mailboxes(view: &dyn View, account: AccountId) -> Result<Result<Vec<Mailb
     Ok(Ok(mailboxes))
 }
 
-/// A mailbox as SELECT sees it. Its cost is a small row per message.
+/// The mailbox with this full name, INBOX in any letters.
+///
+/// # Errors
+/// A [`Fault`]; inside, `NoAccount`, `NoMailbox`, or `NotPossible` for a name that only holds other mailboxes.
+pub fn named(view: &dyn View, account: AccountId, name: &str) -> Result<Result<MailboxId, Refusal>, Fault> {
+    if account_row(view, account)?.is_none() {
+        return Ok(Err(Refusal::NoAccount));
+    }
+    // What cannot be a name is the name of nothing.
+    let Ok(parts) = names::parts(name) else {
+        return Ok(Err(Refusal::NoMailbox));
+    };
+    Ok(match tree::find(view, account, &parts)? {
+        None => Err(Refusal::NoMailbox),
+        Some(place) => place
+            .row
+            .mailbox
+            .ok_or_else(|| Refusal::NotPossible("it only holds other mailboxes".into())),
+    })
+}
+
+/// A mailbox as SELECT sees it. Its cost is a small row per message, or what changed since `known`, an older outline of the same mailbox.
 ///
 /// # Errors
 /// A [`Fault`]; inside, `NoAccount` or `NoMailbox`.
-pub fn open(view: &dyn View, account: AccountId, mailbox: MailboxId) -> Result<Result<Opened, Refusal>, Fault> {
+pub fn open(
+    view: &dyn View,
+    account: AccountId,
+    mailbox: MailboxId,
+    known: Option<&Outline>,
+) -> Result<Result<Opened, Refusal>, Fault> {
     let (owner, row) = match mailbox_row(view, account, mailbox)? {
         Ok(rows) => rows,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let shown = shown_in_tree(view, account, &owner, mailbox, &row)?;
-    let (mut uids, mut first_unseen) = (Vec::new(), None);
-    let range = keys::of_mailbox(account, keys::kind::STATE, mailbox);
-    view.scan(&range.from, &range.to, &mut |key, value| {
-        let uid = keys::uid_of(key).ok_or_else(rows::bad_key)?;
-        sets::push(&mut uids, uid);
-        if shown.unseen > 0 && first_unseen.is_none() && is_unseen(value)? {
-            first_unseen = Some(uid);
-        }
-        Ok(Flow::More)
-    })?;
+    let outlined = Outlined {
+        view,
+        account,
+        mailbox,
+        row: &row,
+    };
     Ok(Ok(Opened {
+        outline: outlined.now(known)?,
         keywords: keywords(view, account, mailbox)?,
-        mailbox: shown,
-        uids,
-        first_unseen,
+        mailbox: shown_in_tree(view, account, &owner, mailbox, &row)?,
     }))
-}
-
-fn is_unseen(state: &[u8]) -> Result<bool, Fault> {
-    let state: rows::State = rows::read(state, "state")?;
-    Ok(state.flags.system & Flags::SEEN == 0)
 }
 
 /// Every keyword that the mailbox ever saw, in the order of their lower-case forms.
