@@ -255,6 +255,23 @@ impl Account {
         self.download(mailbox, uid, held, size - held, &first).await
     }
 
+    /// Small messages whole, in rising order: as many of `uids` (sorted, apart) from the first on as an answer takes. One that is missing in
+    /// the answer may be there all the same: [`Account::read_body`] tells.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the mailbox.
+    pub async fn read_bodies(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<(Uid, Bytes)>, Error> {
+        let now = &uids[..uids.len().min(limits::UID_RANGES_PER_COMMAND_MAX)];
+        let call = v1::ReadBodies {
+            account: self.account(),
+            mailbox: bytes(mailbox.as_bytes()),
+            uids: convert::ranges(now),
+        };
+        let reply = answer!(self.read(Call::ReadBodies(call)).await?, ReadBodies)?;
+        let bodies = reply.bodies.into_iter();
+        Ok(bodies.map(|body| (Uid(body.uid), body.data)).collect())
+    }
+
     /// Bytes `[offset, offset + length)` of a message, or what there is of them.
     ///
     /// # Errors

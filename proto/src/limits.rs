@@ -231,6 +231,10 @@ pub const ROW_VALUE_MAX_BYTES: usize = 16 * 1024;
 pub const HANDSHAKE_MAX_MS: u64 = 10_000;
 /// Handshakes that one listener has under way: strangers cost this much and no more.
 pub const HANDSHAKES_AT_ONCE_MAX: usize = 1_024;
+/// Bytes of bodies in one answer to who reads many.
+pub const BODIES_PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Bodies read from the volumes at the same time for such an answer.
+pub const BODIES_READ_AT_ONCE: usize = 8;
 /// UID ranges that a node keeps in memory of the mailboxes that were opened last, 8 bytes each.
 pub const OUTLINE_RANGES_MAX: usize = 4 * 1024 * 1024;
 /// Connections that one listener holds.

@@ -1,11 +1,12 @@
 //! Reading the bytes of messages for FETCH and SEARCH: only the ranges that are asked for, and under the process's bound on message bytes in
 //! memory.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use malle_client::{Error, MailboxId, Message, Uid};
+use malle_client::{Error, MailboxId, Message, Uid, UidRange};
 
 use super::access::{BodyMemory, Share};
 use super::parse::{FetchItem, SectionText};
@@ -35,6 +36,9 @@ pub(super) struct Sections {
     pub(super) data: Vec<Option<Bytes>>,
     _shares: Vec<Share>,
 }
+
+/// A message, and its sections or why they are not there.
+pub(super) type Told = (Message, Result<Sections, Error>);
 
 impl Reader {
     async fn share(&self, bytes: u64) -> Result<Option<Share>, Error> {
@@ -73,8 +77,35 @@ impl Reader {
         Ok(Held { bytes, _share: share })
     }
 
-    /// All sections among `items` of one message. The whole message is read at most once, and only when a section is the whole of it.
-    pub(super) async fn sections(&self, message: &Message, items: &[FetchItem]) -> Result<Sections, Error> {
+    /// All sections among `items` of small messages, which are read together as far as the store takes them together.
+    pub(super) async fn sections_of(&self, messages: Vec<Message>, items: &[FetchItem]) -> Vec<Told> {
+        let uid = |message: &Message| UidRange {
+            first: message.uid,
+            last: message.uid,
+        };
+        let uids: Vec<UidRange> = messages.iter().map(uid).collect();
+        let mut whole: BTreeMap<Uid, Bytes> = match self.account.read_bodies(self.mailbox, &uids).await {
+            Ok(bodies) => bodies.into_iter().collect(),
+            // Each is asked for alone then, and says what is wrong with it.
+            Err(_) => BTreeMap::new(),
+        };
+        let mut told = Vec::with_capacity(messages.len());
+        for message in messages {
+            let held = whole.remove(&message.uid);
+            let sections = self.sections(&message, items, held).await;
+            told.push((message, sections));
+        }
+        told
+    }
+
+    /// All sections among `items` of one message, of which all bytes may be at hand. The whole message is read at most once, and only when a
+    /// section is the whole of it.
+    pub(super) async fn sections(
+        &self,
+        message: &Message,
+        items: &[FetchItem],
+        held: Option<Bytes>,
+    ) -> Result<Sections, Error> {
         let size = message.size_bytes;
         let Some(summary) = &message.summary else {
             return Ok(Sections::default());
@@ -93,8 +124,9 @@ impl Reader {
                 span(summary, size, section).map(|span| if fields.is_some() { span } else { cut(span, *partial) });
             wanted.push((range, fields, *partial));
         }
-        let mut read: Vec<(Range<u64>, Bytes)> = Vec::new();
-        if wanted.iter().any(|(range, ..)| *range == Some(0..size)) {
+        let held = held.filter(|bytes| bytes.len() as u64 == size);
+        let mut read: Vec<(Range<u64>, Bytes)> = held.into_iter().map(|bytes| (0..size, bytes)).collect();
+        if read.is_empty() && wanted.iter().any(|(range, ..)| *range == Some(0..size)) {
             self.read_into(message, 0..size, &mut read, &mut sections).await?;
         }
         for (range, fields, partial) in wanted {

@@ -46,6 +46,8 @@ pub trait Account: Send + Sync {
     async fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Result<Changes, Error>;
     /// A whole message.
     async fn read_body(&self, mailbox: MailboxId, uid: Uid) -> Result<Bytes, Error>;
+    /// Small messages whole, as many as an answer takes; what is missing is read alone.
+    async fn read_bodies(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<(Uid, Bytes)>, Error>;
     /// A piece of a message.
     async fn read_body_range(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error>;
     /// Appends a message to the mailbox with this full name.
@@ -158,6 +160,10 @@ impl Account for ClientAccount {
 
     async fn read_body(&self, mailbox: MailboxId, uid: Uid) -> Result<Bytes, Error> {
         self.0.read_body(mailbox, uid).await
+    }
+
+    async fn read_bodies(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<(Uid, Bytes)>, Error> {
+        self.0.read_bodies(mailbox, uids).await
     }
 
     async fn read_body_range(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error> {

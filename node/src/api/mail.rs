@@ -282,6 +282,7 @@ impl MailApi {
             Asks::Fetch(fetch) => self.fetch(asked, fetch).await,
             Asks::Changes(changes) => self.changes(asked, changes).await,
             Asks::ReadBody(read) => self.read_body(asked, read).await,
+            Asks::ReadBodies(read) => self.read_bodies(asked, read).await,
             Asks::AccountStatus(status) => self.account_status(asked, status).await,
         }
     }
@@ -314,6 +315,7 @@ fn named(call: &mail_request::Call) -> Result<(Call, Option<AccountId>), Refused
         Asks::Fetch(call) => (Call::Fetch, &call.account),
         Asks::Changes(call) => (Call::Changes, &call.account),
         Asks::ReadBody(call) => (Call::ReadBody, &call.account),
+        Asks::ReadBodies(call) => (Call::ReadBody, &call.account),
         Asks::AccountStatus(call) => (Call::AccountStatus, &call.account),
     };
     Ok((name, Some(convert::account(account)?)))

@@ -3,6 +3,7 @@
 //! A page is bounded by its bytes as well as its rows: an answer that the stream cannot carry would end the stream for everybody on it.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use malle_machine::View;
 use malle_machine::shard::{self, read};
 use malle_proto::v1::{self, mail_reply};
@@ -133,6 +134,30 @@ impl MailApi {
             data
         };
         Ok((mail_reply::Result::ReadBody(v1::ReadBodyReply { size_bytes, data }), 0))
+    }
+
+    /// Bodies that do not read are left out: whoever misses one asks for it alone and is told why.
+    pub(super) async fn read_bodies(&self, asked: &Asked, wanted: v1::ReadBodies) -> Answer {
+        let (account, mailbox) = (convert::account(&wanted.account)?, convert::mailbox(&wanted.mailbox)?);
+        let uids = convert::uids(&wanted.uids)?;
+        // As with one body: what a row names never changes, so any replica that has it may answer.
+        let look =
+            move |view: &dyn View| read::fetch(view, account, mailbox, &uids, ModSeq(0), limits::FETCH_PAGE_ROWS_MAX);
+        let page = asked.group.read(Barrier::Local, asked.deadline, look).await??;
+        let mut bytes = 0;
+        let fits = |message: &read::Message| {
+            bytes += message.size;
+            bytes <= limits::BODIES_PAGE_BYTES_MAX as u64
+        };
+        let reads = page.messages.into_iter().take_while(fits).map(|message| async move {
+            let data = self.body(asked, message.body).await.ok()?;
+            let uid = message.uid.0;
+            Some(v1::MessageBody { uid, data })
+        });
+        let reads = futures::stream::iter(reads).buffered(limits::BODIES_READ_AT_ONCE);
+        let bodies = reads.filter_map(std::future::ready).collect().await;
+        let reply = v1::ReadBodiesReply { bodies };
+        Ok((mail_reply::Result::ReadBodies(reply), 0))
     }
 
     pub(super) async fn account_status(&self, asked: &Asked, status: v1::AccountStatus) -> Answer {

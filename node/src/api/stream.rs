@@ -84,6 +84,7 @@ fn expected(request: &MailRequest) -> usize {
             (rows * row).min(limits::FETCH_PAGE_BYTES_MAX)
         }
         Some(Call::ReadBody(read)) => read.length.min(limits::INLINE_BODY_MAX_BYTES as u64) as usize,
+        Some(Call::ReadBodies(_)) => limits::BODIES_PAGE_BYTES_MAX,
         Some(Call::MailboxList(_) | Call::MailboxOpen(_) | Call::Changes(_)) => 128 * 1024,
         // A few hundred numbers at most.
         _ => 4 * 1024,

@@ -8,7 +8,7 @@ use futures::stream;
 use malle_client::{Error, Flags, Message, StoreMode, Uid, UidRange};
 use malle_proto::limits;
 
-use super::super::bodies::{Reader, SMALL_BYTES, Sections, are_short};
+use super::super::bodies::{Reader, SMALL_BYTES, Sections, Told, are_short};
 use super::super::date;
 use super::super::parse::{FetchItem, FetchQuery, Section, SectionText, Shape, Target};
 use super::super::respond::{Answer, Failure, Output};
@@ -26,7 +26,12 @@ struct Plan {
     sets_seen: bool,
     /// Only headers and short pieces are asked for.
     short: bool,
+    /// Bytes of messages are asked for at all.
+    has_sections: bool,
 }
+
+/// Pages of small bodies that are read ahead: one comes while the other is told.
+const PAGES_AT_ONCE: usize = 2;
 
 /// What became of the messages.
 #[derive(Default)]
@@ -88,6 +93,7 @@ fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Pl
     Ok(Plan {
         with_summary: items.iter().any(needs_summary),
         short: are_short(&items),
+        has_sections: items.iter().any(is_section),
         items: items.into(),
         reader: Reader {
             account,
@@ -149,41 +155,77 @@ async fn tell_run(
 ) -> Result<(), Failure> {
     // Whole bodies that wait for their turn are memory: without any to spare they are read one by one.
     let ahead = if small && !plan.short {
-        plan.reader
-            .memory
-            .spare(SMALL_BYTES * limits::IMAP_READS_AT_ONCE as u64)
+        let bytes = limits::BODIES_PAGE_BYTES_MAX * PAGES_AT_ONCE;
+        plan.reader.memory.spare(bytes as u64)
     } else {
         None
     };
-    let at_once = if plan.short || ahead.is_some() {
-        limits::IMAP_READS_AT_ONCE
-    } else {
-        1
-    };
+    let reader = || (plan.reader.clone(), Arc::clone(&plan.items));
+    if plan.has_sections && ahead.is_some() {
+        let reads = pages(run).into_iter().map(|page| {
+            let (reader, items) = reader();
+            async move { reader.sections_of(page, &items).await }
+        });
+        let mut reads = stream::iter(reads).buffered(PAGES_AT_ONCE);
+        while let Some(page) = reads.next().await {
+            for told in page {
+                tell_read(session, plan, told, newly_seen, outcome).await?;
+            }
+        }
+        return Ok(());
+    }
+    let at_once = if plan.short { limits::IMAP_READS_AT_ONCE } else { 1 };
     let reads = run.into_iter().map(|message| {
-        let (reader, items) = (plan.reader.clone(), Arc::clone(&plan.items));
+        let (reader, items) = reader();
         async move {
-            let sections = reader.sections(&message, &items).await;
+            let sections = reader.sections(&message, &items, None).await;
             (message, sections)
         }
     });
     let mut reads = stream::iter(reads).buffered(at_once);
-    while let Some((message, sections)) = reads.next().await {
-        let sections = match sections {
-            Ok(sections) => sections,
-            // Expunged between its row and its body.
-            Err(Error::NotFound(_)) => continue,
-            Err(error @ Error::Corrupt(_)) => {
-                outcome.told += 1;
-                outcome.damage.get_or_insert(error);
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let tell_flags = newly_seen.binary_search(&message.uid).is_ok();
-        tell_message(session, &plan.items, &message, sections, tell_flags).await?;
-        outcome.told += 1;
+    while let Some(told) = reads.next().await {
+        tell_read(session, plan, told, newly_seen, outcome).await?;
     }
+    Ok(())
+}
+
+/// Messages as the store answers them together.
+fn pages(run: Vec<Message>) -> Vec<Vec<Message>> {
+    let (mut pages, mut bytes) = (Vec::<Vec<Message>>::new(), 0);
+    for message in run {
+        bytes += message.size_bytes;
+        match pages.last_mut() {
+            Some(page) if bytes <= limits::BODIES_PAGE_BYTES_MAX as u64 => page.push(message),
+            _ => {
+                bytes = message.size_bytes;
+                pages.push(vec![message]);
+            }
+        }
+    }
+    pages
+}
+
+async fn tell_read(
+    session: &mut Session,
+    plan: &Plan,
+    (message, sections): Told,
+    newly_seen: &[Uid],
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    let sections = match sections {
+        Ok(sections) => sections,
+        // Expunged between its row and its body.
+        Err(Error::NotFound(_)) => return Ok(()),
+        Err(error @ Error::Corrupt(_)) => {
+            outcome.told += 1;
+            outcome.damage.get_or_insert(error);
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let tell_flags = newly_seen.binary_search(&message.uid).is_ok();
+    tell_message(session, &plan.items, &message, sections, tell_flags).await?;
+    outcome.told += 1;
     Ok(())
 }
 
