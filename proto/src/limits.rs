@@ -302,7 +302,7 @@ pub const IMAP_LOGIN_PAUSE_FIRST_MS: u64 = 1_000;
 pub const IMAP_LOGIN_PAUSE_LARGEST_MS: u64 = 15_000;
 /// Failed logins of one session.
 pub const IMAP_LOGIN_FAILURES_MAX: u32 = 6;
-/// Messages of which one FETCH reads at the same time, while it wants headers or the messages are small; large ones are read one by one.
+/// Messages of which one FETCH reads at the same time while it wants only headers or short pieces.
 pub const IMAP_READS_AT_ONCE: usize = 8;
 /// Message bytes that all IMAP sessions of a gateway hold in memory; beyond it they wait, then are told to come back.
 pub const IMAP_BODY_BYTES_IN_MEMORY_MAX: usize = 512 * 1024 * 1024;

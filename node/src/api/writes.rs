@@ -2,15 +2,19 @@
 //!
 //! None of them reads before it writes, but for a mailbox that is named: what a command means is decided where it is applied.
 
-use malle_machine::shard::{self, Op, Outcome, read};
+use bytes::Bytes;
+use malle_machine::shard::{self, BodyPut, NewMail, Op, Outcome, Summary, read};
 use malle_machine::view::View;
 use malle_proto::v1::{self, mail_reply};
-use malle_proto::{AccountId, MailboxId, limits};
+use malle_proto::{AccountId, BodyHash, MailboxId, OpId, limits};
 
 use super::error::Refused;
 use super::mail::{Answer, Asked, MailApi};
 use super::{convert, intake};
 use crate::raft::LeaderId;
+
+/// A mailbox that was looked up by name, and as which leader.
+type Named = (Result<MailboxId, shard::Refusal>, Option<LeaderId>);
 
 impl MailApi {
     pub(super) async fn deliver(&self, asked: &Asked, deliver: v1::Deliver) -> Answer {
@@ -51,12 +55,12 @@ impl MailApi {
     pub(super) async fn append(&self, asked: &Asked, append: v1::Append) -> Answer {
         let account = convert::account(&append.account)?;
         let op_id = convert::op_id(&append.op_id)?;
-        let (mailbox, leader) = self.named(asked, account, append.mailbox_name, &append.mailbox).await?;
+        let (named, leader) = self.named(asked, account, &append).await?;
         let flags = convert::flags(append.flags)?;
         let internal_date = convert::internal_date(append.internal_date_ms, append.internal_date_zone_minutes)?;
         let body = intake::body(append.body)?;
-        let outcome = self
-            .take_in(asked, body, leader, |mail| Op::Append {
+        let append = |mailbox| {
+            self.take_in(asked, body, leader, move |mail| Op::Append {
                 account,
                 op_id,
                 mailbox,
@@ -64,7 +68,11 @@ impl MailApi {
                 internal_date,
                 mail,
             })
-            .await?;
+        };
+        let outcome = match named {
+            Ok(mailbox) => append(mailbox).await?,
+            Err(refusal) => self.appended_before(asked, (account, op_id), leader, refusal).await?,
+        };
         let Outcome::Appended(stored) = outcome else {
             return Err(unexpected(outcome));
         };
@@ -78,20 +86,48 @@ impl MailApi {
         ))
     }
 
-    /// The mailbox that a write means, and as which leader it must be proposed for that to be still true.
-    async fn named(
+    /// The mailbox that an append means, and as which leader it must be proposed for that to be still true; inside, why it means none.
+    async fn named(&self, asked: &Asked, account: AccountId, append: &v1::Append) -> Result<Named, Refused> {
+        if append.mailbox_name.is_empty() {
+            return Ok((Ok(convert::mailbox(&append.mailbox)?), None));
+        }
+        let name = append.mailbox_name.clone();
+        let look = move |view: &dyn View| read::named(view, account, &name);
+        Ok(asked.group.read_before_write(asked.deadline, look).await?)
+    }
+
+    /// The answer to an append whose mailbox no longer has the name: its first answer, or else `refusal`. Either is proved by a proposal,
+    /// which cannot append anything, for no mailbox has this id.
+    async fn appended_before(
         &self,
         asked: &Asked,
-        account: AccountId,
-        name: String,
-        id: &[u8],
-    ) -> Result<(MailboxId, Option<LeaderId>), Refused> {
-        if name.is_empty() {
-            return Ok((convert::mailbox(id)?, None));
+        (account, op_id): (AccountId, OpId),
+        leader: Option<LeaderId>,
+        refusal: shard::Refusal,
+    ) -> Result<Outcome, Refused> {
+        let body = BodyPut {
+            hash: BodyHash([0; 32]),
+            size: 1,
+            epoch: 0,
+        };
+        let op = Op::Append {
+            account,
+            op_id,
+            mailbox: MailboxId([0; 16]),
+            flags: shard::Flags::default(),
+            internal_date: None,
+            mail: NewMail {
+                body,
+                summary: Summary::Inline(Bytes::new()),
+                email_id: self.env.email_id(),
+                fresh_thread: self.env.thread_id(),
+                thread_keys: Vec::new(),
+            },
+        };
+        match asked.group.propose_mail(op, Vec::new(), leader, asked.deadline).await? {
+            Outcome::Refused(shard::Refusal::NoMailbox | shard::Refusal::StaleBody) => Err(refusal.into()),
+            outcome => Ok(outcome),
         }
-        let look = move |view: &dyn View| read::named(view, account, &name);
-        let (mailbox, leader) = asked.group.read_before_write(asked.deadline, look).await?;
-        Ok((mailbox?, leader))
     }
 
     pub(super) async fn store(&self, asked: &Asked, store: v1::Store) -> Answer {

@@ -98,7 +98,8 @@ impl Group {
 
     /// Looks at rows on which a write will be built, and says as which leader it did. The answer has everything that was acknowledged before,
     /// once a proposal by that same leader is committed: until then nobody else can have led, and what others had acknowledged before this
-    /// node led was applied before its own first entry. So a majority is asked once, by the write.
+    /// node led was applied before its own first entry. So a majority is asked once, by the write. Until then it is a guess, and no answer to
+    /// anybody: a refusal that is made of it needs a proposal too.
     ///
     /// # Errors
     /// As [`Group::read`].

@@ -75,6 +75,12 @@ async fn a_name_means_the_mailbox_that_has_it_when_it_is_asked() {
         world.refused(&imap(), token.clone(), append(&name, 20)).await,
         ErrorCode::NotFound
     );
+    // What was stored before stays so for who repeats it, whatever the mailbox is called now.
+    let Reply::Append(repeated) = world.ok(&imap(), token.clone(), append(&name, 12)).await else {
+        panic!("another answer");
+    };
+    let repeated = repeated.appended.unwrap();
+    assert_eq!((repeated.uid, repeated.repeated), (2, true));
     world
         .ok(&imap(), token.clone(), change(3, Change::Create(create)))
         .await;
