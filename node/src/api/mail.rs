@@ -315,7 +315,7 @@ fn named(call: &mail_request::Call) -> Result<(Call, Option<AccountId>), Refused
         Asks::Fetch(call) => (Call::Fetch, &call.account),
         Asks::Changes(call) => (Call::Changes, &call.account),
         Asks::ReadBody(call) => (Call::ReadBody, &call.account),
-        Asks::ReadBodies(call) => (Call::ReadBody, &call.account),
+        Asks::ReadBodies(call) => (Call::ReadBodies, &call.account),
         Asks::AccountStatus(call) => (Call::AccountStatus, &call.account),
     };
     Ok((name, Some(convert::account(account)?)))

@@ -131,3 +131,6 @@ fn hand_over(answer: HeartbeatFrame, pending: &Pending) {
         let _ = tell.send(Ok(answer.frame.unwrap_or_default()));
     }
 }
+
+#[cfg(test)]
+mod tests;

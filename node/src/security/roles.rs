@@ -70,6 +70,7 @@ table! {
     Fetch = "Mail.Fetch":                           Denied  WithToken Denied   Denied,
     Changes = "Mail.Changes":                       Denied  WithToken Denied   Denied,
     ReadBody = "Mail.ReadBody":                     Denied  WithToken Denied   Denied,
+    ReadBodies = "Mail.ReadBodies":                 Denied  WithToken Denied   Denied,
     AccountStatus = "Mail.AccountStatus":           Denied  WithToken Denied   Denied,
     Upload = "Mail.Upload":                         Allowed WithToken Denied   Denied,
     Download = "Mail.Download":                     Denied  WithToken Denied   Denied,
@@ -140,6 +141,7 @@ mod tests {
         Mail.Fetch            .    .    t    t    .    .
         Mail.Changes          .    .    t    t    .    .
         Mail.ReadBody         .    .    t    t    .    .
+        Mail.ReadBodies       .    .    t    t    .    .
         Mail.AccountStatus    .    .    t    t    .    .
         Mail.Upload           .    y    t    y    .    .
         Mail.Download         .    .    t    t    .    .

@@ -1,10 +1,13 @@
 //! Mailboxes that a request names instead of giving their id.
 
 use bytes::Bytes;
+use malle_machine::shard::{self, read};
+use malle_machine::view::View;
 use malle_proto::v1::mail_request::Call;
 use malle_proto::v1::{self, ErrorCode, mail_reply::Result as Reply};
 
-use super::{ALICE, World, imap, inline};
+use super::{ALICE, World, imap, inline, soon};
+use crate::raft::{GroupError, LeaderId};
 
 fn append(name: &str, op: u8) -> Call {
     Call::Append(v1::Append {
@@ -100,4 +103,28 @@ async fn a_name_means_the_mailbox_that_has_it_when_it_is_asked() {
     for call in [append("No/such", 31), open("%", Bytes::new())] {
         assert_eq!(world.refused(&imap(), token.clone(), call).await, ErrorCode::NotFound);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_looked_up_as_one_leader_is_not_proposed_as_another() {
+    let world = World::new().await;
+    let look = |view: &dyn View| read::named(view, ALICE, "Inbox");
+    let (found, leader) = world.group.read_before_write(soon(), look).await.unwrap();
+    assert_eq!(found.unwrap(), world.inboxes[0]);
+    let leader = leader.expect("it has applied entries of its own");
+    let propose = async |leader| {
+        let op = shard::Op::Expunge {
+            account: ALICE,
+            op_id: malle_proto::OpId([50; 16]),
+            mailbox: world.inboxes[0],
+            uids: vec![],
+        };
+        world.group.propose_mail(op, Vec::new(), Some(leader), soon()).await
+    };
+    assert!(matches!(propose(leader).await, Ok(shard::Outcome::Expunged(_))));
+    let other = LeaderId {
+        term: leader.term + 1,
+        ..leader
+    };
+    assert!(matches!(propose(other).await, Err(GroupError::NotLeader { .. })));
 }
