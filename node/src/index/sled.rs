@@ -90,21 +90,23 @@ impl SledIndex {
     /// [`IndexError::InUse`] when another store holds the directory until the deadline.
     pub async fn open(options: Options) -> Result<Opened, IndexError> {
         let deadline = malle_rt::now() + options.open_deadline;
+        let mut in_use = None;
         loop {
             let again = options.clone();
             let work = malle_rt::blocking(move || open_now(&again));
-            let opened = match malle_rt::timeout_at(deadline, work).await {
-                Ok(opened) => opened,
-                Err(_) => {
-                    return Err(IndexError::Broken(format!(
+            let Ok(opened) = malle_rt::timeout_at(deadline, work).await else {
+                // A lock seen held says nothing against the rows: the slow last try does not make them broken.
+                return Err(in_use.unwrap_or_else(|| {
+                    IndexError::Broken(format!(
                         "opening {} took longer than {:?}",
                         options.dir.display(),
                         options.open_deadline
-                    )));
-                }
+                    ))
+                }));
             };
             match opened {
-                Err(IndexError::InUse(_)) if malle_rt::now() + LOCK_PAUSE < deadline => {
+                Err(held @ IndexError::InUse(_)) if malle_rt::now() + LOCK_PAUSE < deadline => {
+                    in_use = Some(held);
                     malle_rt::sleep(LOCK_PAUSE).await
                 }
                 other => return other,

@@ -175,7 +175,7 @@ fn a_second_store_on_one_directory_is_refused() {
         .build()
         .unwrap();
     let options = Options {
-        open_deadline: Duration::from_millis(200),
+        open_deadline: Duration::from_secs(2),
         ..Options::new(dir.path(), [2; 16])
     };
     let second = runtime.block_on(SledIndex::open(options));
