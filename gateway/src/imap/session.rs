@@ -169,7 +169,7 @@ impl Session {
         let allowed = state::allowed(&body);
         let tell_expunge = state::may_tell_expunge(&body);
         let result = if allowed.allows(self.state()) {
-            command::execute(self, body).await
+            command::execute(self, &tag, body).await
         } else {
             Err(Failure::bad(allowed.reason()))
         };

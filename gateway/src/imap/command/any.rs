@@ -5,7 +5,9 @@ use super::super::session::Session;
 
 /// What works, always. A name stands here only when all of its RFC does.
 const CAPABILITIES: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE CHILDREN SPECIAL-USE CREATE-SPECIAL-USE \
-                            LIST-EXTENDED LIST-STATUS STATUS=SIZE UIDPLUS MOVE UNSELECT CONDSTORE OBJECTID SAVEDATE WITHIN";
+                            LIST-EXTENDED LIST-STATUS STATUS=SIZE UIDPLUS MOVE UNSELECT CONDSTORE OBJECTID SAVEDATE WITHIN \
+                            ESEARCH SEARCHRES PARTIAL SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES \
+                            INPROGRESS";
 
 /// The capabilities of this session now.
 pub(in super::super) fn capabilities(session: &Session) -> String {

@@ -40,7 +40,10 @@ pub(super) async fn fetch(session: &mut Session, target: &Target, query: FetchQu
     let plan = plan(session, target, &query)?;
     let (account, selected) = mailbox(session)?;
     let id = selected.mailbox;
-    let picked = picked(selected, target)?;
+    let mut picked = picked(selected, target)?;
+    if let Some(partial) = query.partial {
+        picked = picked.partial(partial);
+    }
     let ranges = selected.view.ranges(&picked);
     let has_gone = selected.view.has_gone(&picked);
     let since = query.changed_since.unwrap_or(ANY_MODSEQ);

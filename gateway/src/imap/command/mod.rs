@@ -9,6 +9,7 @@ mod changes;
 mod fetch;
 mod idle;
 mod list;
+mod results;
 mod search;
 mod selected;
 
@@ -25,7 +26,7 @@ use super::session::{Next, Selected, Session};
 use super::store::Account;
 
 /// Does one command, which the state table allows now.
-pub(super) async fn execute(session: &mut Session, body: Body) -> Result<(Answer, Next), Failure> {
+pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Result<(Answer, Next), Failure> {
     let answer = match body {
         Body::Capability => any::capability(session),
         Body::Noop => Answer::ok("Done"),
@@ -54,7 +55,13 @@ pub(super) async fn execute(session: &mut Session, body: Body) -> Result<(Answer
         Body::Close => selected::close(session).await?,
         Body::Unselect => selected::unselect(session),
         Body::Expunge { uids } => selected::expunge(session, uids).await?,
-        Body::Search { by_uid, query } => search::search(session, by_uid, query).await?,
+        Body::Search { by_uid, query } => search::search(session, tag, by_uid, query).await?,
+        Body::Sort { by_uid, order, query } => search::sort(session, tag, by_uid, &order, query).await?,
+        Body::Thread {
+            by_uid,
+            algorithm,
+            query,
+        } => search::thread(session, tag, by_uid, algorithm, query).await?,
         Body::Fetch { target, query } => fetch::fetch(session, &target, query).await?,
         Body::Store { target, store } => selected::store(session, &target, store).await?,
         Body::Copy {

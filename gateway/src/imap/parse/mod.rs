@@ -12,10 +12,12 @@ mod lex;
 mod mailbox;
 mod search;
 mod set;
+mod sort;
 
 pub(super) use ast::{
-    Append, Body, Command, DayRange, FetchItem, FetchQuery, ListQuery, Partial, Password, ReturnOption, SearchKey,
-    SearchQuery, Section, SectionText, SequenceSet, Shape, StatusItem, StoreCommand, Target,
+    Append, Body, Command, DayRange, FetchItem, FetchQuery, ListQuery, Partial, PartialRange, Password, ReturnOption,
+    SearchKey, SearchQuery, SearchReturn, Section, SectionText, SequenceSet, Shape, SortBy, SortKey, StatusItem,
+    StoreCommand, Target, ThreadAlgorithm,
 };
 pub(super) use lex::{is_astring_char, is_atom_char};
 
@@ -109,6 +111,8 @@ fn by_message(cursor: &mut Cursor, name: &str, by_uid: bool) -> Result<Body, Ref
             by_uid,
             query: search::query(cursor)?,
         }),
+        "SORT" => sort::sort(cursor, by_uid),
+        "THREAD" => sort::thread(cursor, by_uid),
         "FETCH" => Ok(Body::Fetch {
             target: set::target(cursor, by_uid)?,
             query: fetch::query(cursor)?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,6 +48,8 @@ struct World {
     /// The next call fails with this.
     fail: Option<Error>,
     damaged: Option<u32>,
+    /// Every page of rows takes this long.
+    slow: Duration,
     page_rows: usize,
     /// Sizes of the bodies that are being read.
     reading: Vec<usize>,
@@ -237,6 +240,7 @@ impl MemoryStore {
             mailboxes: BTreeMap::new(),
             fail: None,
             damaged: None,
+            slow: Duration::ZERO,
             page_rows: PAGE_ROWS,
             reading: Vec::new(),
             most_reading: (0, 0),
@@ -320,6 +324,7 @@ impl MemoryStore {
             ["fail", "overquota"] => world.fail = Some(Error::OverQuota { limit_bytes: 1000 }),
             ["fail", "expired"] => world.fail = Some(Error::TokenExpired),
             ["fail", "limit"] => world.fail = Some(Error::Limit("too many keywords\r\n* BYE".into())),
+            ["slow", seconds] => world.slow = Duration::from_secs(seconds.parse().unwrap()),
             ["damage", uid] => world.damaged = Some(uid.parse().unwrap()),
             other => panic!("unknown event {other:?}"),
         }
@@ -481,6 +486,10 @@ impl Account for MemoryAccount {
         changed_since: ModSeq,
         with_summary: bool,
     ) -> Result<Page, Error> {
+        let slow = self.world()?.slow;
+        if !slow.is_zero() {
+            tokio::time::advance(slow).await;
+        }
         let mut world = self.world()?;
         let page_rows = world.page_rows;
         let mailbox = world.by_id(id)?;

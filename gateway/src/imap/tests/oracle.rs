@@ -216,7 +216,16 @@ fn command() -> BoxedStrategy<String> {
     let search = proptest::collection::vec(key(), 1..4).prop_map(|keys| format!("SEARCH {}", keys.join(" ")));
     let search = (word(&["", "CHARSET UTF-8 "]), search)
         .prop_map(|(charset, search)| search.replacen("SEARCH ", &format!("SEARCH {charset}"), 1));
+    let order = word(&[
+        "(DATE)",
+        "(REVERSE ARRIVAL SUBJECT)",
+        "(FROM TO CC SIZE)",
+        "(reverse displayfrom)",
+    ]);
+    let algorithm = word(&["REFERENCES", "ORDEREDSUBJECT"]);
     let by_message = prop_oneof![
+        (order, key()).prop_map(|(order, key)| format!("SORT {order} UTF-8 {key}")),
+        (algorithm, key()).prop_map(|(algorithm, key)| format!("THREAD {algorithm} US-ASCII {key}")),
         search,
         fetch(),
         store(),
@@ -310,7 +319,8 @@ fn the_oracle_reads_most_of_the_corpus() {
 }
 
 /// Extensions that imap-codec does not know (design, dependencies 5).
-const UNKNOWN_TO_THE_ORACLE: [&str; 6] = [
+const UNKNOWN_TO_THE_ORACLE: [&str; 7] = [
+    "ESEARCH",
     "EMAILID",
     "SAVEDATE",
     "CHILDINFO",
