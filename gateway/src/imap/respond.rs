@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::Write as _;
 
-use malle_client::{Error, Flags};
+use malle_client::{Error, Flags, UidRange};
 use malle_proto::limits;
 
 use super::connection::Gone;
@@ -287,6 +287,15 @@ pub(super) fn number_set(numbers: impl IntoIterator<Item = u32>) -> String {
         }
     };
     runs.into_iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// Rising ranges of UIDs as `1:3,7`.
+pub(super) fn uid_set(ranges: &[UidRange]) -> String {
+    let one = |range: &UidRange| match (range.first, range.last) {
+        (first, last) if first == last => format!("{first}"),
+        (first, last) => format!("{first}:{last}"),
+    };
+    ranges.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 /// The largest message, as CAPABILITY and STATUS tell it (RFC 7889).

@@ -8,7 +8,7 @@ use malle_proto::limits;
 use super::access::{Context, Ended};
 use super::command;
 use super::connection::{BoxedIo, Connection, FrameBounds, FrameError, Gone, Piece};
-use super::parse::{self, Command};
+use super::parse::{self, Body, Command};
 use super::respond::{Answer, Failure, Status, store_failure};
 use super::state::{self, State};
 use super::store::Account;
@@ -23,6 +23,8 @@ pub(super) struct Session {
     pub(super) selected: Option<Selected>,
     /// The client has shown that it knows MODSEQ (RFC 7162 3.1): from then on FETCH answers carry it.
     pub(super) condstore: bool,
+    /// ENABLE QRESYNC was said: VANISHED stands for EXPUNGE (RFC 7162 3.2.3).
+    pub(super) qresync: bool,
     pub(super) failed_logins: u32,
     bad_commands: u32,
 }
@@ -55,6 +57,7 @@ pub async fn serve(io: BoxedIo, context: Context) -> Ended {
         account: None,
         selected: None,
         condstore: false,
+        qresync: false,
         failed_logins: 0,
         bad_commands: 0,
     };
@@ -168,12 +171,13 @@ impl Session {
         let Command { tag, body } = command;
         let allowed = state::allowed(&body);
         let tell_expunge = state::may_tell_expunge(&body);
+        let expunges = matches!(body, Body::Expunge { .. });
         let result = if allowed.allows(self.state()) {
             command::execute(self, &tag, body).await
         } else {
             Err(Failure::bad(allowed.reason()))
         };
-        let (answer, next) = match result {
+        let (mut answer, next) = match result {
             Ok(done) => done,
             Err(Failure::Refused(answer)) => (answer, Next::Read),
             Err(Failure::Store(error)) => (self.explain(&error)?, Next::Read),
@@ -181,6 +185,9 @@ impl Session {
         };
         if next == Next::Read {
             self.tell_changes(tell_expunge).await?;
+        }
+        if expunges {
+            self.tell_highest_modseq(&mut answer);
         }
         self.connection.output.answer(Some(&tag), &answer);
         if answer.status == Status::Bad {
@@ -195,6 +202,17 @@ impl Session {
             Err(Failure::Store(Error::NotFound(_))) => Err(Failure::Bye("the selected mailbox was deleted")),
             Err(Failure::Store(error)) => self.explain(&error).map(|_| ()),
             other => other,
+        }
+    }
+
+    /// After an EXPUNGE the client may write down the MODSEQ up to which it was told everything (RFC 7162 3.2.7).
+    fn tell_highest_modseq(&self, answer: &mut Answer) {
+        if let Some(selected) = &self.selected
+            && self.condstore
+            && answer.status == Status::Ok
+            && answer.code.is_none()
+        {
+            answer.code = Some(format!("HIGHESTMODSEQ {}", selected.view.modseq));
         }
     }
 

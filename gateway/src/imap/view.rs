@@ -193,6 +193,39 @@ impl View {
         missing
     }
 
+    /// The UIDs of `ranges`, which rise and are apart, that are not in the view.
+    pub(super) fn absent(&self, ranges: &[UidRange]) -> Vec<UidRange> {
+        let mut absent = Vec::new();
+        for range in ranges {
+            let mut from = range.first.0;
+            for &Uid(present) in &self.uids[self.indexes(range.first, range.last)] {
+                if from < present {
+                    absent.push(UidRange {
+                        first: Uid(from),
+                        last: Uid(present - 1),
+                    });
+                }
+                from = present.saturating_add(1);
+            }
+            if from <= range.last.0 && self.number(Uid(from)).is_none() {
+                absent.push(UidRange {
+                    first: Uid(from),
+                    last: range.last,
+                });
+            }
+        }
+        absent
+    }
+
+    /// Gone messages whose EXPUNGE is not told yet.
+    pub(super) fn gone(&self) -> Vec<UidRange> {
+        let mut ranges = Vec::new();
+        for &uid in &self.gone {
+            push(&mut ranges, uid);
+        }
+        ranges
+    }
+
     /// The highest UID that the client may know of.
     pub(super) fn highest(&self) -> Option<Uid> {
         self.uids.last().copied()
@@ -263,6 +296,37 @@ impl PartialRange {
             low - 1..high
         }
     }
+}
+
+/// Ranges in any order as rising ones that are apart.
+pub(super) fn merged(mut ranges: Vec<UidRange>) -> Vec<UidRange> {
+    ranges.sort_unstable_by_key(|range| range.first);
+    let mut merged: Vec<UidRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.first.0 <= last.last.0.saturating_add(1) => last.last = last.last.max(range.last),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What two lists of rising ranges that are apart have in common.
+pub(super) fn common(left: &[UidRange], right: &[UidRange]) -> Vec<UidRange> {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    let mut common = Vec::new();
+    while let (Some(one), Some(other)) = (left.peek(), right.peek()) {
+        let (first, last) = (one.first.max(other.first), one.last.min(other.last));
+        if first <= last {
+            common.push(UidRange { first, last });
+        }
+        if one.last < other.last {
+            left.next();
+        } else {
+            right.next();
+        }
+    }
+    common
 }
 
 /// Adds a UID above all that are in.
@@ -408,5 +472,21 @@ mod tests {
         let picked = view.pick(&saved).unwrap();
         assert_eq!(picked.count(), 2);
         assert!(picked.contains(0) && picked.contains(1));
+    }
+
+    #[test]
+    fn ranges_are_merged_cut_and_compared_with_the_view() {
+        let list = merged(ranges(&[(7, 9), (1, 2), (3, 3), (8, 12)]));
+        assert_eq!(list, ranges(&[(1, 3), (7, 12)]));
+        assert_eq!(
+            common(&list, &ranges(&[(2, 7), (10, 10), (12, 40)])),
+            ranges(&[(2, 3), (7, 7), (10, 10), (12, 12)])
+        );
+        let view = view(&[2, 8, 9, 12]);
+        assert_eq!(view.absent(&list), ranges(&[(1, 1), (3, 3), (7, 7), (10, 11)]));
+        assert_eq!(
+            view.absent(&ranges(&[(1, u32::MAX)])).last(),
+            ranges(&[(13, u32::MAX)]).last()
+        );
     }
 }

@@ -14,8 +14,8 @@ use super::super::parse::{FetchItem, FetchQuery, Section, SectionText, Shape, Ta
 use super::super::respond::{Answer, Failure, Output};
 use super::super::session::Session;
 use super::super::structure;
-use super::mailbox;
 use super::selected::{ANY_MODSEQ, picked, some_are_gone};
+use super::{mailbox, resync};
 
 /// What one FETCH does to every message.
 struct Plan {
@@ -37,6 +37,9 @@ struct Outcome {
 }
 
 pub(super) async fn fetch(session: &mut Session, target: &Target, query: FetchQuery) -> Result<Answer, Failure> {
+    if query.vanished {
+        resync::tell_vanished(session, target, query.changed_since).await?;
+    }
     let plan = plan(session, target, &query)?;
     let (account, selected) = mailbox(session)?;
     let id = selected.mailbox;

@@ -10,6 +10,7 @@ mod fetch;
 mod idle;
 mod list;
 mod results;
+mod resync;
 mod search;
 mod selected;
 
@@ -40,7 +41,8 @@ pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Res
             name,
             read_only,
             condstore,
-        } => authenticated::select(session, &name, read_only, condstore).await?,
+            resync,
+        } => authenticated::select(session, &name, read_only, condstore, resync).await?,
         Body::Create { name, uses } => authenticated::create(session, &name, &uses).await?,
         Body::Delete(name) => authenticated::delete(session, &name).await?,
         Body::Rename { from, to } => authenticated::rename(session, &from, &to).await?,

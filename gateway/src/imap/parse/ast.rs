@@ -43,6 +43,7 @@ pub(in super::super) enum Body {
         name: String,
         read_only: bool,
         condstore: bool,
+        resync: Option<Resync>,
     },
     Create {
         name: String,
@@ -104,6 +105,16 @@ pub(in super::super) enum Body {
         mailbox: String,
         remove: bool,
     },
+}
+
+/// What a client that comes back says of itself (RFC 7162 3.2.5). Its pairs of numbers and UIDs would only help a store that keeps no
+/// expunges; they are read and not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Resync {
+    pub(in super::super) uid_validity: u32,
+    pub(in super::super) modseq: ModSeq,
+    /// The UIDs that it has; all when `None`.
+    pub(in super::super) known: Option<SequenceSet>,
 }
 
 /// Messages by number.
@@ -178,6 +189,8 @@ pub(in super::super) enum StatusItem {
 pub(in super::super) struct FetchQuery {
     pub(in super::super) items: Vec<FetchItem>,
     pub(in super::super) changed_since: Option<ModSeq>,
+    /// Also tell which of the messages named are gone since `changed_since` (RFC 7162 3.2.6).
+    pub(in super::super) vanished: bool,
     /// Only these of the messages named (RFC 9394 3.2).
     pub(in super::super) partial: Option<PartialRange>,
 }

@@ -29,6 +29,7 @@ pub(super) fn query(cursor: &mut Cursor) -> Result<FetchQuery, Refusal> {
     let mut query = FetchQuery {
         items,
         changed_since: None,
+        vanished: false,
         partial: None,
     };
     if !cursor.at_end() {
@@ -44,6 +45,7 @@ fn modifier(cursor: &mut Cursor, query: &mut FetchQuery) -> Result<(), Refusal> 
             cursor.space()?;
             query.changed_since = Some(ModSeq(cursor.number64()?));
         }
+        "VANISHED" => query.vanished = true,
         "PARTIAL" => {
             cursor.space()?;
             query.partial = Some(set::partial_range(cursor)?);

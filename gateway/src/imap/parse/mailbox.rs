@@ -1,12 +1,12 @@
 //! Commands that name mailboxes: SELECT to APPEND.
 
-use malle_client::{Flags, SpecialUse};
+use malle_client::{Flags, ModSeq, SpecialUse};
 use malle_proto::limits;
 
 use super::super::{date, name};
-use super::ast::{Append, Body, ListQuery, ReturnOption, StatusItem};
-use super::fetch;
+use super::ast::{Append, Body, ListQuery, Resync, ReturnOption, StatusItem};
 use super::lex::{Cursor, Refusal};
+use super::{fetch, set};
 
 /// A mailbox name in its inner form.
 pub(super) fn mailbox_name(cursor: &mut Cursor) -> Result<String, Refusal> {
@@ -27,16 +27,21 @@ pub(super) fn name_argument(cursor: &mut Cursor) -> Result<String, Refusal> {
     mailbox_name(cursor)
 }
 
-/// RFC 3501 6.3.1, RFC 7162 3.1.8.
+/// RFC 3501 6.3.1, RFC 7162 3.1.8 and 3.2.5.
 pub(super) fn select(cursor: &mut Cursor, read_only: bool) -> Result<Body, Refusal> {
     cursor.space()?;
     let name = mailbox_name(cursor)?;
-    let mut condstore = false;
+    let (mut condstore, mut resync) = (false, None);
     if !cursor.at_end() {
         cursor.space()?;
         cursor.list(|cursor| match cursor.word()?.as_str() {
             "CONDSTORE" => {
                 condstore = true;
+                Ok(())
+            }
+            "QRESYNC" => {
+                cursor.space()?;
+                resync = Some(resync_parameter(cursor)?);
                 Ok(())
             }
             _ => Err(Refusal("unknown parameter of SELECT")),
@@ -46,6 +51,32 @@ pub(super) fn select(cursor: &mut Cursor, read_only: bool) -> Result<Body, Refus
         name,
         read_only,
         condstore,
+        resync,
+    })
+}
+
+/// `(uidvalidity modseq [known-uids] [(numbers uids)])`.
+fn resync_parameter(cursor: &mut Cursor) -> Result<Resync, Refusal> {
+    cursor.expect(b'(', "expected UIDVALIDITY and MODSEQ in parentheses")?;
+    let uid_validity = cursor.nonzero()?;
+    cursor.space()?;
+    let modseq = ModSeq(cursor.number64()?);
+    let mut known = None;
+    while cursor.eat(b' ') {
+        if cursor.eat(b'(') {
+            set::sequence_set(cursor)?;
+            cursor.space()?;
+            set::sequence_set(cursor)?;
+            cursor.expect(b')', "expected a closing parenthesis")?;
+            break;
+        }
+        known = Some(set::sequence_set(cursor)?);
+    }
+    cursor.expect(b')', "expected a closing parenthesis")?;
+    Ok(Resync {
+        uid_validity,
+        modseq,
+        known,
     })
 }
 

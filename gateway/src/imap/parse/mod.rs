@@ -15,9 +15,9 @@ mod set;
 mod sort;
 
 pub(super) use ast::{
-    Append, Body, Command, DayRange, FetchItem, FetchQuery, ListQuery, Partial, PartialRange, Password, ReturnOption,
-    SearchKey, SearchQuery, SearchReturn, Section, SectionText, SequenceSet, Shape, SortBy, SortKey, StatusItem,
-    StoreCommand, Target, ThreadAlgorithm,
+    Append, Body, Command, DayRange, FetchItem, FetchQuery, ListQuery, Partial, PartialRange, Password, Resync,
+    ReturnOption, SearchKey, SearchQuery, SearchReturn, Section, SectionText, SequenceSet, Shape, SortBy, SortKey,
+    StatusItem, StoreCommand, Target, ThreadAlgorithm,
 };
 pub(super) use lex::{is_astring_char, is_atom_char};
 

@@ -313,6 +313,7 @@ dialogues! {
     copy_tells_the_new_uids,
     examine_is_read_only,
     expunge_tells_from_the_highest_down,
+    expunges_are_told_as_vanished,
     expunges_of_others_wait_for_their_moment,
     failed_logins_look_alike,
     fetch_cuts_partial_ranges,
@@ -351,6 +352,7 @@ dialogues! {
     search_tells_how_far_it_is,
     search_tells_the_modseq,
     select_closes_the_mailbox_before,
+    select_tells_what_was_missed,
     select_tells_the_mailbox,
     sort_orders_as_people_do,
     starttls_begins_anew,
@@ -359,6 +361,7 @@ dialogues! {
     store_spares_what_changed,
     thread_tells_who_answered_whom,
     uid_expunge_spares_the_others,
+    uid_fetch_tells_what_vanished,
     uids_name_messages,
 }
 
