@@ -67,6 +67,8 @@ pub(super) fn allowed(body: &Body) -> Allowed {
         | Body::Namespace
         | Body::Status { .. }
         | Body::Append(_)
+        | Body::GetQuota(_)
+        | Body::GetQuotaRoot(_)
         | Body::Idle => Allowed::LoggedIn,
         Body::Check
         | Body::Close

@@ -7,7 +7,7 @@ use super::super::parse::{Append, Resync, StatusItem};
 use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
 use super::super::session::{Selected, Session};
 use super::super::view::View;
-use super::{account, find, find_selectable, resync};
+use super::{account, find, find_selectable, quota, resync};
 
 /// RFC 5161. What is not known is passed over in silence, as it asks.
 pub(super) fn enable(session: &mut Session, names: &[String]) -> Answer {
@@ -181,12 +181,13 @@ pub(super) async fn status(session: &mut Session, name: &str, items: &[StatusIte
         return Err(Failure::no("CANNOT", "The mailbox only holds other mailboxes"));
     }
     session.condstore |= items.contains(&StatusItem::HighestModSeq);
-    tell_status(&mut session.connection.output, &mailbox, items);
+    let deleted_bytes = quota::deleted_bytes(&*account, &mailbox, items).await?;
+    tell_status(&mut session.connection.output, &mailbox, items, deleted_bytes);
     Ok(Answer::ok("Done"))
 }
 
 /// The STATUS answer.
-pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusItem]) {
+pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusItem], deleted_bytes: u64) {
     out.raw(b"* STATUS ");
     out.mailbox(&mailbox.name);
     out.raw(b" (");
@@ -207,6 +208,7 @@ pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusIt
                 out.put(format_args!("HIGHESTMODSEQ {}", mailbox.highest_modseq.max(ModSeq(1))));
             }
             StatusItem::MailboxId => out.put(format_args!("MAILBOXID ({})", mailbox.id)),
+            StatusItem::DeletedStorage => out.put(format_args!("DELETED-STORAGE {deleted_bytes}")),
             StatusItem::AppendLimit => out.put(format_args!("APPENDLIMIT {APPEND_LIMIT_BYTES}")),
         }
     }

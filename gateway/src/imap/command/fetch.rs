@@ -85,7 +85,10 @@ fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Pl
     also(FetchItem::ModSeq, condstore);
     let is_section = |item: &FetchItem| matches!(item, FetchItem::Section { .. });
     let needs_summary = |item: &FetchItem| {
-        matches!(item, FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure) || is_section(item)
+        matches!(
+            item,
+            FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure | FetchItem::Preview
+        ) || is_section(item)
     };
     let sets_seen = !selected.read_only
         && items
@@ -309,6 +312,10 @@ fn tell_item(out: &mut Output, item: &FetchItem, message: &Message) {
         FetchItem::SaveDate => {
             let date = date::format_date_time(message.save_date_ms, 0);
             out.put(format_args!("SAVEDATE \"{date}\""));
+        }
+        FetchItem::Preview => {
+            out.raw(b"PREVIEW ");
+            out.nstring(summary.map(|summary| summary.preview.as_bytes()));
         }
         FetchItem::Section { .. } => {}
     }

@@ -9,6 +9,7 @@ mod changes;
 mod fetch;
 mod idle;
 mod list;
+mod quota;
 mod results;
 mod resync;
 mod search;
@@ -52,6 +53,8 @@ pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Res
         Body::Namespace => authenticated::namespace(session),
         Body::Status { name, items } => authenticated::status(session, &name, &items).await?,
         Body::Append(append) => authenticated::append(session, append).await?,
+        Body::GetQuota(root) => quota::get_quota(session, &root).await?,
+        Body::GetQuotaRoot(name) => quota::get_quota_root(session, &name).await?,
         Body::Idle => idle::idle(session).await?,
         Body::Check => Answer::ok("Checked"),
         Body::Close => selected::close(session).await?,

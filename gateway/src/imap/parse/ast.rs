@@ -69,6 +69,10 @@ pub(in super::super) enum Body {
         items: Vec<StatusItem>,
     },
     Append(Append),
+    /// RFC 9208 4.1.2: of this root.
+    GetQuota(Vec<u8>),
+    /// RFC 9208 4.1.3: of this mailbox.
+    GetQuotaRoot(String),
     Idle,
     Check,
     Close,
@@ -182,6 +186,7 @@ pub(in super::super) enum StatusItem {
     HighestModSeq,
     MailboxId,
     AppendLimit,
+    DeletedStorage,
 }
 
 /// FETCH's items and modifiers.
@@ -210,6 +215,8 @@ pub(in super::super) enum FetchItem {
     EmailId,
     ThreadId,
     SaveDate,
+    /// RFC 8970.
+    Preview,
     Section {
         section: Section,
         peek: bool,

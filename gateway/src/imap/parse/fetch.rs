@@ -94,6 +94,11 @@ fn item(cursor: &mut Cursor, name: &str) -> Result<FetchItem, Refusal> {
         "EMAILID" => FetchItem::EmailId,
         "THREADID" => FetchItem::ThreadId,
         "SAVEDATE" => FetchItem::SaveDate,
+        "PREVIEW" => {
+            // Every preview was made at delivery: a lazy one is no other.
+            cursor.eat_text(b" (LAZY)");
+            FetchItem::Preview
+        }
         "RFC822" => whole(SectionText::All, false, Shape::Rfc822),
         "RFC822.HEADER" => whole(SectionText::Header, true, Shape::Rfc822Header),
         "RFC822.TEXT" => whole(SectionText::Text, false, Shape::Rfc822Text),

@@ -133,6 +133,16 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    /// Consumes exactly this text, in any letter case, if it stands here.
+    pub(super) fn eat_text(&mut self, wanted: &[u8]) -> bool {
+        let head = self.text().get(..wanted.len());
+        let found = head.is_some_and(|head| head.eq_ignore_ascii_case(wanted));
+        if found {
+            self.offset += wanted.len();
+        }
+        found
+    }
+
     /// A system flag's name with its backslash, or a keyword.
     pub(super) fn flag(&mut self) -> Result<&'a [u8], Refusal> {
         let start = self.text();

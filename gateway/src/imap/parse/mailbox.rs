@@ -247,6 +247,7 @@ fn status_items(cursor: &mut Cursor) -> Result<Vec<StatusItem>, Refusal> {
             "HIGHESTMODSEQ" => StatusItem::HighestModSeq,
             "MAILBOXID" => StatusItem::MailboxId,
             "APPENDLIMIT" => StatusItem::AppendLimit,
+            "DELETED-STORAGE" => StatusItem::DeletedStorage,
             _ => return Err(Refusal("unknown item of STATUS")),
         };
         if !items.contains(&item) {

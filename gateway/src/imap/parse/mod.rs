@@ -85,6 +85,11 @@ fn body(cursor: &mut Cursor) -> Result<Body, Refusal> {
         "LSUB" => mailbox::lsub(cursor)?,
         "STATUS" => mailbox::status(cursor)?,
         "APPEND" => mailbox::append(cursor)?,
+        "GETQUOTA" => {
+            cursor.space()?;
+            Body::GetQuota(cursor.astring()?.into_owned())
+        }
+        "GETQUOTAROOT" => Body::GetQuotaRoot(mailbox::name_argument(cursor)?),
         "UID" => uid(cursor)?,
         other => by_message(cursor, other, false)?,
     };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message, MessageFlags, ModSeq, NewMessage,
-    Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange, UidValidity, WatchEvent,
+    AccountStatus, Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message, MessageFlags,
+    ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange, UidValidity, WatchEvent,
 };
 use tokio::sync::watch;
 
@@ -668,6 +668,17 @@ impl Account for MemoryAccount {
             world.remove(id, &vanished)?;
         }
         Ok(as_ranges(&vanished))
+    }
+
+    async fn status(&self) -> Result<AccountStatus, Error> {
+        let world = self.world()?;
+        let shown: Vec<Mailbox> = world.mailboxes.values().map(|mailbox| mailbox.shown("")).collect();
+        Ok(AccountStatus {
+            modseq: ModSeq(world.modseq),
+            quota_bytes: 1_000_000,
+            used_bytes: shown.iter().map(|mailbox| mailbox.size_bytes).sum(),
+            messages: shown.iter().map(|mailbox| u64::from(mailbox.messages)).sum(),
+        })
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, Error> {
