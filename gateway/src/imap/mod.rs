@@ -16,6 +16,7 @@ mod bodies;
 mod command;
 mod connection;
 mod date;
+mod deflate;
 mod name;
 mod order;
 mod parse;

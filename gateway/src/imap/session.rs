@@ -26,6 +26,8 @@ pub(super) struct Session {
     /// ENABLE QRESYNC was said: VANISHED stands for EXPUNGE (RFC 7162 3.2.3).
     pub(super) qresync: bool,
     pub(super) failed_logins: u32,
+    /// COMPRESS was answered OK.
+    pub(super) compressed: bool,
     bad_commands: u32,
 }
 
@@ -47,6 +49,8 @@ pub(super) enum Next {
     Close,
     /// The TLS handshake.
     StartTls,
+    /// The next command, deflated.
+    Compress,
 }
 
 /// Serves one client until it leaves, is sent away, or asks for TLS.
@@ -58,6 +62,7 @@ pub async fn serve(io: BoxedIo, context: Context) -> Ended {
         selected: None,
         condstore: false,
         qresync: false,
+        compressed: false,
         failed_logins: 0,
         bad_commands: 0,
     };
@@ -126,10 +131,14 @@ impl Session {
                     Next::Read
                 }
             };
-            if next != Next::Read {
-                self.connection.flush().await?;
+            if next == Next::Read {
+                continue;
+            }
+            self.connection.flush().await?;
+            if next != Next::Compress {
                 return Ok(next);
             }
+            self.connection.compress();
         }
     }
 

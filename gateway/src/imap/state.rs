@@ -67,6 +67,7 @@ pub(super) fn allowed(body: &Body) -> Allowed {
         | Body::Namespace
         | Body::Status { .. }
         | Body::Append(_)
+        | Body::Compress
         | Body::GetQuota(_)
         | Body::GetQuotaRoot(_)
         | Body::Idle => Allowed::LoggedIn,

@@ -35,6 +35,7 @@ pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Res
         Body::Id => any::id(session),
         Body::Logout => return Ok((any::logout(session), Next::Close)),
         Body::StartTls => return Ok((anonymous::starttls(session)?, Next::StartTls)),
+        Body::Compress => return Ok((any::compress(session)?, Next::Compress)),
         Body::Login { name, password } => anonymous::login(session, &name, &password).await?,
         Body::Authenticate { mechanism, initial } => anonymous::authenticate(session, &mechanism, initial).await?,
         Body::Enable(names) => authenticated::enable(session, &names),

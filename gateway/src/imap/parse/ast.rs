@@ -30,6 +30,8 @@ pub(in super::super) enum Body {
     Logout,
     Id,
     StartTls,
+    /// RFC 4978: DEFLATE is the only mechanism.
+    Compress,
     Login {
         name: Vec<u8>,
         password: Password,

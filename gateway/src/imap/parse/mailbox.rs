@@ -136,7 +136,7 @@ fn pattern(wire: &[u8]) -> Result<String, Refusal> {
     if pattern.len() > limits::MAILBOX_NAME_MAX_BYTES {
         return Err(Refusal("the pattern is too long"));
     }
-    Ok(pattern)
+    Ok(name::composed(pattern))
 }
 
 pub(super) fn lsub(cursor: &mut Cursor) -> Result<Body, Refusal> {

@@ -58,6 +58,7 @@ fn body(cursor: &mut Cursor) -> Result<Body, Refusal> {
         "NOOP" => Body::Noop,
         "LOGOUT" => Body::Logout,
         "STARTTLS" => Body::StartTls,
+        "COMPRESS" => compress(cursor)?,
         "CHECK" => Body::Check,
         "CLOSE" => Body::Close,
         "UNSELECT" => Body::Unselect,
@@ -158,6 +159,15 @@ fn id(cursor: &mut Cursor) -> Result<Body, Refusal> {
         }
     })?;
     Ok(Body::Id)
+}
+
+fn compress(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    cursor.space()?;
+    if cursor.word()? == "DEFLATE" {
+        Ok(Body::Compress)
+    } else {
+        Err(Refusal("only DEFLATE compresses here"))
+    }
 }
 
 fn login(cursor: &mut Cursor) -> Result<Body, Refusal> {

@@ -123,6 +123,17 @@ impl Client {
         bytes
     }
 
+    /// Some bytes, as they come; none at the end of the stream.
+    pub(super) async fn some_bytes(&mut self) -> Vec<u8> {
+        let came = timeout(PATIENCE, self.reader.fill_buf())
+            .await
+            .unwrap()
+            .unwrap()
+            .to_vec();
+        self.reader.consume(came.len());
+        came
+    }
+
     /// All lines up to the one that begins with this tag.
     pub(super) async fn until(&mut self, tag: &str) -> Vec<String> {
         let mut lines = Vec::new();

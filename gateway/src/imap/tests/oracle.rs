@@ -257,6 +257,7 @@ fn command() -> BoxedStrategy<String> {
             "ENABLE CONDSTORE",
             "ID NIL",
             "ID (\"name\" \"x\")",
+            "COMPRESS DEFLATE",
             "GETQUOTA \"\"",
             "GETQUOTAROOT INBOX",
             "SELECT INBOX (CONDSTORE)",
