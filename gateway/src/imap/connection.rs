@@ -69,6 +69,8 @@ pub(super) enum Piece {
 /// One complete command: text and literals by turns, text first and last.
 #[derive(Debug, Default)]
 pub(super) struct Frame {
+    /// The client said ENABLE UTF8=ACCEPT: names are UTF-8 (RFC 6855).
+    pub(super) utf8: bool,
     pub(super) pieces: Vec<Piece>,
     /// Held as long as the frame's large literal is.
     memory: Option<Share>,

@@ -110,7 +110,10 @@ impl Session {
                 frame = self.connection.read_frame(bounds, &self.context.memory) => frame,
             };
             let frame = match frame {
-                Ok(frame) => frame,
+                Ok(mut frame) => {
+                    frame.utf8 = self.connection.output.utf8;
+                    frame
+                }
                 Err(error) => {
                     self.refuse_frame(error)?;
                     continue;

@@ -7,7 +7,7 @@ use super::super::session::Session;
 const CAPABILITIES: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE CHILDREN SPECIAL-USE CREATE-SPECIAL-USE \
                             LIST-EXTENDED LIST-STATUS STATUS=SIZE UIDPLUS MOVE UNSELECT CONDSTORE QRESYNC OBJECTID SAVEDATE WITHIN \
                             ESEARCH SEARCHRES PARTIAL SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES \
-                            INPROGRESS PREVIEW QUOTA QUOTA=RES-STORAGE";
+                            INPROGRESS PREVIEW UTF8=ACCEPT QUOTA QUOTA=RES-STORAGE";
 
 /// The capabilities of this session now.
 pub(in super::super) fn capabilities(session: &Session) -> String {

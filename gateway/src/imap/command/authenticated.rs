@@ -16,8 +16,12 @@ pub(super) fn enable(session: &mut Session, names: &[String]) -> Answer {
     session.qresync |= named("QRESYNC");
     session.condstore |= session.qresync || named("CONDSTORE");
     let out = &mut session.connection.output;
+    out.utf8 |= named("UTF8=ACCEPT");
     out.raw(b"* ENABLED");
-    for name in ["CONDSTORE", "QRESYNC"].into_iter().filter(|name| named(name)) {
+    for name in ["CONDSTORE", "QRESYNC", "UTF8=ACCEPT"]
+        .into_iter()
+        .filter(|name| named(name))
+    {
         out.put(format_args!(" {name}"));
     }
     out.raw(b"\r\n");

@@ -30,6 +30,11 @@ pub(super) async fn search(
     by_uid: bool,
     query: SearchQuery,
 ) -> Result<Answer, Failure> {
+    if query.charset.is_some() && session.connection.output.utf8 {
+        return Err(Failure::bad(
+            "After ENABLE UTF8=ACCEPT a search is in UTF-8 (RFC 6855 3)",
+        ));
+    }
     let returned = query.returned.clone();
     let found = find(session, tag, query).await;
     let found = forget_on_failure(session, returned.as_deref(), found)?;

@@ -30,6 +30,8 @@ pub(super) struct Cursor<'a> {
     pieces: &'a [Piece],
     offset: usize,
     depth: usize,
+    /// Mailbox names are UTF-8 (RFC 6855), not modified UTF-7.
+    pub(super) utf8: bool,
 }
 
 impl<'a> Cursor<'a> {
@@ -38,6 +40,7 @@ impl<'a> Cursor<'a> {
             pieces,
             offset: 0,
             depth: 0,
+            utf8: false,
         }
     }
 

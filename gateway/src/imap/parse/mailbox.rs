@@ -10,11 +10,7 @@ use super::{fetch, set};
 
 /// A mailbox name in its inner form.
 pub(super) fn mailbox_name(cursor: &mut Cursor) -> Result<String, Refusal> {
-    decoded(&cursor.astring()?)
-}
-
-fn decoded(wire: &[u8]) -> Result<String, Refusal> {
-    let name = name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))?;
+    let name = decoded(cursor.utf8, &cursor.astring()?)?;
     if name.len() > limits::MAILBOX_NAME_MAX_BYTES {
         return Err(Refusal("the mailbox name is too long"));
     }
@@ -130,9 +126,17 @@ pub(super) fn rename(cursor: &mut Cursor) -> Result<Body, Refusal> {
     })
 }
 
+fn decoded(utf8: bool, wire: &[u8]) -> Result<String, Refusal> {
+    if utf8 {
+        let name = String::from_utf8(wire.to_vec());
+        return name.map_err(|_| Refusal("a mailbox name is UTF-8"));
+    }
+    name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))
+}
+
 /// A reference or pattern. INBOX in them is left as it is spelled: the matching knows about its letter case.
-fn pattern(wire: &[u8]) -> Result<String, Refusal> {
-    let pattern = name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))?;
+fn pattern(utf8: bool, wire: &[u8]) -> Result<String, Refusal> {
+    let pattern = decoded(utf8, wire)?;
     if pattern.len() > limits::MAILBOX_NAME_MAX_BYTES {
         return Err(Refusal("the pattern is too long"));
     }
@@ -141,11 +145,11 @@ fn pattern(wire: &[u8]) -> Result<String, Refusal> {
 
 pub(super) fn lsub(cursor: &mut Cursor) -> Result<Body, Refusal> {
     cursor.space()?;
-    let reference = pattern(&cursor.astring()?)?;
+    let reference = pattern(cursor.utf8, &cursor.astring()?)?;
     cursor.space()?;
     Ok(Body::Lsub {
         reference,
-        pattern: pattern(&cursor.list_mailbox()?)?,
+        pattern: pattern(cursor.utf8, &cursor.list_mailbox()?)?,
     })
 }
 
@@ -159,12 +163,12 @@ pub(super) fn list(cursor: &mut Cursor) -> Result<Body, Refusal> {
         select_options(cursor, &mut query)?;
         cursor.space()?;
     }
-    query.reference = pattern(&cursor.astring()?)?;
+    query.reference = pattern(cursor.utf8, &cursor.astring()?)?;
     cursor.space()?;
     if cursor.peek() == Some(b'(') {
         query.extended = true;
         cursor.list(|cursor| {
-            query.patterns.push(pattern(&cursor.list_mailbox()?)?);
+            query.patterns.push(pattern(cursor.utf8, &cursor.list_mailbox()?)?);
             if query.patterns.len() > PATTERNS_MAX {
                 Err(Refusal("too many patterns"))
             } else {
@@ -172,7 +176,7 @@ pub(super) fn list(cursor: &mut Cursor) -> Result<Body, Refusal> {
             }
         })?;
     } else {
-        query.patterns.push(pattern(&cursor.list_mailbox()?)?);
+        query.patterns.push(pattern(cursor.utf8, &cursor.list_mailbox()?)?);
     }
     if !cursor.at_end() {
         cursor.space()?;
@@ -281,10 +285,15 @@ pub(super) fn append(cursor: &mut Cursor) -> Result<Body, Refusal> {
         );
         cursor.space()?;
     }
+    // RFC 6855 4: a message with UTF-8 in its header is said to be one. The store keeps the bytes of any message as they are.
+    let said_utf8 = cursor.utf8 && cursor.eat_text(b"UTF8 (");
     let message = cursor
         .literal()
         .map_err(|_| Refusal("expected the message as a literal"))?
         .clone();
+    if said_utf8 {
+        cursor.expect(b')', "expected a closing parenthesis")?;
+    }
     Ok(Body::Append(Append {
         mailbox,
         flags,

@@ -37,6 +37,7 @@ pub(super) struct BadCommand {
 /// Parses one frame.
 pub(super) fn parse(frame: &Frame) -> Result<Command, BadCommand> {
     let mut cursor = Cursor::new(&frame.pieces);
+    cursor.utf8 = frame.utf8;
     let tag = cursor.tag().map_err(|refusal| BadCommand {
         tag: None,
         reason: refusal.0,

@@ -352,6 +352,7 @@ dialogues! {
     move_tells_uids_then_expunges,
     moving_into_the_same_mailbox_is_refused,
     names_travel_in_modified_utf7,
+    names_travel_in_utf8,
     news_of_others_is_told,
     nonsense_is_answered_then_ended,
     nonsynchronising_literals_are_taken,

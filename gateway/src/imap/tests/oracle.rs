@@ -360,7 +360,8 @@ fn the_oracle_reads_every_answer_of_the_dialogues() {
                     read += 1;
                 }
                 Err(error) => {
-                    let known_gap = UNKNOWN_TO_THE_ORACLE.iter().any(|word| line.contains(word));
+                    // Nor does it read UTF-8 in quoted strings (RFC 6855).
+                    let known_gap = !line.is_ascii() || UNKNOWN_TO_THE_ORACLE.iter().any(|word| line.contains(word));
                     assert!(known_gap, "{}: {line}: {error:?}", path.display());
                     rest = &rest[line.len() + 1..];
                 }
