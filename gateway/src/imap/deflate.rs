@@ -62,21 +62,37 @@ impl Deflated {
         Poll::Ready(Ok(()))
     }
 
-    /// Deflates all of `bytes`.
-    fn take_in(&mut self, mut bytes: &[u8], flush: FlushCompress) -> io::Result<()> {
+    /// Deflates all of `bytes`; then nothing that is deflated is held back inside.
+    fn take_in(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         loop {
-            self.outgoing.reserve(bytes.len() / 2 + 1024);
-            let before = self.deflate.total_in();
-            self.deflate
-                .compress_vec(bytes, &mut self.outgoing, flush)
-                .map_err(io::Error::other)?;
-            let taken = usize::try_from(self.deflate.total_in() - before).unwrap_or(bytes.len());
+            let taken = self.step(bytes, FlushCompress::None)?;
             bytes = &bytes[taken..];
-            // With room to spare nothing is held back inside.
             if bytes.is_empty() && self.outgoing.len() < self.outgoing.capacity() {
                 return Ok(());
             }
         }
+    }
+
+    /// Deflates what was taken in and is still held back. A flush that runs out of room is not taken up where it stopped: the next call only
+    /// brings the rest of its bytes. So the rest is fetched, and the flush is asked for anew, until one had room to spare.
+    fn bring_all(&mut self) -> io::Result<()> {
+        loop {
+            self.take_in(&[])?;
+            self.step(&[], FlushCompress::Sync)?;
+            if self.outgoing.len() < self.outgoing.capacity() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One call of the compressor, with some room; how much it took.
+    fn step(&mut self, bytes: &[u8], flush: FlushCompress) -> io::Result<usize> {
+        self.outgoing.reserve(bytes.len() / 2 + 1024);
+        let before = self.deflate.total_in();
+        self.deflate
+            .compress_vec(bytes, &mut self.outgoing, flush)
+            .map_err(io::Error::other)?;
+        Ok(usize::try_from(self.deflate.total_in() - before).unwrap_or(bytes.len()))
     }
 }
 
@@ -128,14 +144,14 @@ impl AsyncWrite for Deflated {
             ready!(this.poll_send(context))?;
         }
         this.unflushed = true;
-        this.take_in(bytes, FlushCompress::None)?;
+        this.take_in(bytes)?;
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if std::mem::take(&mut this.unflushed) {
-            this.take_in(&[], FlushCompress::Sync)?;
+            this.bring_all()?;
         }
         ready!(this.poll_send(context))?;
         Pin::new(&mut this.io).poll_flush(context)
@@ -144,5 +160,40 @@ impl AsyncWrite for Deflated {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(context))?;
         Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_flush_brings_all_that_was_written() {
+        let mut state = 7u32;
+        for size in (1..120).map(|step| step * 997) {
+            let mut noise = Vec::with_capacity(size);
+            while noise.len() < size {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                noise.push(state.to_be_bytes()[0]);
+            }
+            let (near, mut far) = tokio::io::duplex(1024 * 1024);
+            let mut stream = Deflated::new(Box::new(near));
+            stream.write_all(&noise).await.unwrap();
+            stream.flush().await.unwrap();
+            // Nothing more comes from here on, so what is in the pipe is all that the flush brought.
+            let mut raw = vec![0; 2 * size + 1000];
+            let mut length = 0;
+            let patience = std::time::Duration::from_secs(1);
+            while let Ok(read) = tokio::time::timeout(patience, far.read(&mut raw[length..])).await {
+                length += read.unwrap();
+            }
+            let mut inflated = Vec::with_capacity(size + 100);
+            Decompress::new(false)
+                .decompress_vec(&raw[..length], &mut inflated, FlushDecompress::Sync)
+                .unwrap();
+            assert!(inflated == noise, "of {size} bytes {} came", inflated.len());
+        }
     }
 }
