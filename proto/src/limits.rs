@@ -304,6 +304,10 @@ pub const IMAP_LOGIN_PAUSE_LARGEST_MS: u64 = 15_000;
 pub const IMAP_LOGIN_FAILURES_MAX: u32 = 6;
 /// Messages of which one FETCH reads at the same time while it wants only headers or short pieces.
 pub const IMAP_READS_AT_ONCE: usize = 8;
+/// Messages that one SORT or THREAD orders: their keys are in memory at the same time, some 100 MiB at most.
+pub const IMAP_SORT_MESSAGES_MAX: usize = 200_000;
+/// A client that waits for a SEARCH is told this often how far it is.
+pub const IMAP_PROGRESS_MS: u64 = 10 * 1000;
 /// Message bytes that all IMAP sessions of a gateway hold in memory; beyond it they wait, then are told to come back.
 pub const IMAP_BODY_BYTES_IN_MEMORY_MAX: usize = 512 * 1024 * 1024;
 /// How long a session waits for its share of that memory.

@@ -65,6 +65,42 @@ assert imap.logout()[0] == "BYE"
 }
 
 #[tokio::test]
+async fn pythons_imaplib_sorts_threads_and_hears_what_vanished() -> anyhow::Result<()> {
+    if !installed("python3", "--version") {
+        return Ok(());
+    }
+    let cluster = Cluster::start().await?;
+    let mail = mail::plain("python");
+    assert!(cluster.lmtp().await?.deliver(SENDER, &[&account(1)], &mail).await?[0].is_done());
+    let script = r#"
+import imaplib, sys
+host, port = sys.argv[1].rsplit(":", 1)
+imap = imaplib.IMAP4(host, int(port))
+assert imap.login(sys.argv[2], sys.argv[3])[0] == "OK"
+assert imap.enable("QRESYNC")[0] == "OK"
+reply = b"From: a@example.org\r\nSubject: =?utf-8?q?=C3=89t=C3=A9?=\r\nReferences: <python@harness.example>\r\n\r\nOn part.\r\n"
+assert imap.append("INBOX", None, None, reply)[0] == "OK"
+assert imap.select("INBOX") == ("OK", [b"2"])
+assert imap.sort("REVERSE ARRIVAL", "UTF-8", "ALL") == ("OK", [b"2 1"])
+assert imap.thread("REFERENCES", "UTF-8", "ALL") == ("OK", [b"(1 2)"])
+assert imap.search(None, "SUBJECT", "ete") == ("OK", [b"2"])
+status, data = imap.fetch("2", "(PREVIEW)")
+assert status == "OK" and b'PREVIEW "On part."' in data[0], data
+status, data = imap.getquotaroot("INBOX")
+assert status == "OK" and b"STORAGE" in data[1][0], data
+assert imap.store("1", "+FLAGS.SILENT", "(\\Deleted)")[0] == "OK"
+assert imap.expunge()[0] == "OK"
+assert imap.response("VANISHED") == ("VANISHED", [b"1"])
+assert imap.uid("FETCH", "1:*", "(FLAGS) (CHANGEDSINCE 1 VANISHED)")[0] == "OK"
+assert imap.response("VANISHED") == ("VANISHED", [b"(EARLIER) 1"])
+assert imap.logout()[0] == "BYE"
+"#;
+    let arguments = ["-c", script, cluster.imap_address(), &account(1), PASSWORD];
+    run("python3", &arguments).await?;
+    cluster.finish().await
+}
+
+#[tokio::test]
 async fn curl_fetches_the_mail_that_was_delivered() -> anyhow::Result<()> {
     if !installed("curl", "--version") {
         return Ok(());

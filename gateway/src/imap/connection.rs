@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::{BodyMemory, Share};
+use super::deflate::Deflated;
 use super::respond::Output;
 
 /// A stream that carries IMAP: a socket, or TLS over one.
@@ -68,6 +69,8 @@ pub(super) enum Piece {
 /// One complete command: text and literals by turns, text first and last.
 #[derive(Debug, Default)]
 pub(super) struct Frame {
+    /// The client said ENABLE UTF8=ACCEPT: names are UTF-8 (RFC 6855).
+    pub(super) utf8: bool,
     pub(super) pieces: Vec<Piece>,
     /// Held as long as the frame's large literal is.
     memory: Option<Share>,
@@ -157,6 +160,12 @@ impl Connection {
     /// The bare stream, without what the client sent too early.
     pub(super) fn into_io(self) -> BoxedIo {
         self.io
+    }
+
+    /// From now on both directions are deflated. Everything before must be flushed.
+    pub(super) fn compress(&mut self) {
+        let bare: BoxedIo = std::mem::replace(&mut self.io, Box::new(tokio::io::empty()));
+        self.io = Box::new(Deflated::new(bare));
     }
 
     /// Bytes that came but were not asked for yet.

@@ -8,15 +8,18 @@
 //! read what (the shard does, by the login token), keep a mail longer than one command, answer OK before the store did, let one
 //! client's input cost another one's session, or log a credential or a mail's content.
 //!
-//! Absent: QRESYNC, ESEARCH, UTF8=ACCEPT and the rest of IMAP4rev2 (RFC 9051); \Recent is never set (RECENT is always 0, as RFC 9051
-//! drops it); login failures are slowed down per connection, not per address.
+//! Absent: what needs more of the store than it has (MULTIAPPEND and REPLACE, which must be one step; ACL, METADATA, NOTIFY), BINARY, and
+//! so IMAP4rev2 (RFC 9051) as a whole; \Recent is never set (RECENT is always 0, as RFC 9051 drops it); login failures are slowed down
+//! per connection, not per address.
 
 mod access;
 mod bodies;
 mod command;
 mod connection;
 mod date;
+mod deflate;
 mod name;
+mod order;
 mod parse;
 mod respond;
 mod search;
@@ -25,6 +28,8 @@ mod session;
 mod state;
 mod store;
 mod structure;
+mod text;
+mod thread;
 mod view;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet::IMAP_MUTF7;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use unicode_normalization::UnicodeNormalization as _;
 
 const MODIFIED_BASE64: GeneralPurpose = GeneralPurpose::new(
     &IMAP_MUTF7,
@@ -80,14 +81,20 @@ fn decode_shifted(shifted: &[u8]) -> Option<String> {
     String::from_utf16(&units).ok()
 }
 
-/// Spells INBOX, which has no letter case, and what lies under it the one way that the store knows.
+/// Spells a name the one way that the store knows: accents composed (NFC), and INBOX, which has no letter case, in capitals.
 pub(super) fn normalised(name: String) -> String {
+    let name = composed(name);
     let head = name.split('/').next().unwrap_or_default();
     if head.eq_ignore_ascii_case("INBOX") {
         format!("INBOX{}", &name[head.len()..])
     } else {
         name
     }
+}
+
+/// One name, one spelling: macOS takes accents apart, everybody else composes them (RFC 9051 5.1).
+pub(super) fn composed(name: String) -> String {
+    if name.is_ascii() { name } else { name.nfc().collect() }
 }
 
 #[cfg(test)]
@@ -132,6 +139,12 @@ mod tests {
         assert_eq!(normalised("inbox/Sub".into()), "INBOX/Sub");
         assert_eq!(normalised("Inboxes".into()), "Inboxes");
         assert_eq!(normalised(String::new()), "");
+    }
+
+    #[test]
+    fn accents_are_composed() {
+        assert_eq!(normalised("Envoye\u{301}s".into()), "Envoy\u{e9}s");
+        assert_eq!(normalised("inbox/E\u{301}te\u{301}".into()), "INBOX/\u{c9}t\u{e9}");
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::Write as _;
 
-use malle_client::{Error, Flags};
+use malle_client::{Error, Flags, UidRange};
 use malle_proto::limits;
 
 use super::connection::Gone;
@@ -22,6 +22,8 @@ const TEXT_MAX_CHARS: usize = 200;
 #[derive(Debug, Default)]
 pub(super) struct Output {
     bytes: Vec<u8>,
+    /// Mailbox names go out in UTF-8 (RFC 6855 3).
+    pub(super) utf8: bool,
 }
 
 impl Output {
@@ -50,6 +52,10 @@ impl Output {
             self.raw(bytes);
             return;
         }
+        self.quoted(bytes);
+    }
+
+    fn quoted(&mut self, bytes: &[u8]) {
         self.bytes.push(b'"');
         for &byte in bytes {
             if matches!(byte, b'"' | b'\\') {
@@ -83,7 +89,10 @@ impl Output {
 
     /// A mailbox name in its wire form. NIL as a name must not look like no name.
     pub(super) fn mailbox(&mut self, name: &str) {
-        let wire = name::encode(name);
+        if self.utf8 && !name.is_ascii() && name.len() <= QUOTED_MAX_BYTES && !name.chars().any(char::is_control) {
+            return self.quoted(name.as_bytes());
+        }
+        let wire = if self.utf8 { name.to_owned() } else { name::encode(name) };
         let bare = !wire.is_empty() && wire.bytes().all(is_atom_char) && !wire.eq_ignore_ascii_case("NIL");
         if bare {
             self.raw(wire.as_bytes())
@@ -287,6 +296,15 @@ pub(super) fn number_set(numbers: impl IntoIterator<Item = u32>) -> String {
         }
     };
     runs.into_iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// Rising ranges of UIDs as `1:3,7`.
+pub(super) fn uid_set(ranges: &[UidRange]) -> String {
+    let one = |range: &UidRange| match (range.first, range.last) {
+        (first, last) if first == last => format!("{first}"),
+        (first, last) => format!("{first}:{last}"),
+    };
+    ranges.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 /// The largest message, as CAPABILITY and STATUS tell it (RFC 7889).

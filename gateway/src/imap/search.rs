@@ -1,7 +1,7 @@
 //! What a SEARCH asks of one message (RFC 3501 6.4.4).
 //!
 //! A [`Test`] is decided with as little as will do: [`Test::decide`] answers `None` while it needs the row, the header or the whole mail. Texts
-//! are compared after RFC 2047 and MIME decoding, without letter case (Unicode lower case), as substrings. Not decoded: what is not
+//! are compared after RFC 2047 and MIME decoding, as substrings, without letter case and accents ([`folded`]). Not decoded: what is not
 //! text/* (a PDF or an Office file is not searched), and the markup of HTML (tags are text). From, To, Cc, Bcc and Subject come from the
 //! envelope, so they cost no reading.
 
@@ -15,6 +15,7 @@ use super::date;
 use super::parse::{DayRange, SearchKey};
 use super::respond::Failure;
 use super::section::fields;
+use super::text::{decoded, folded, sent_date};
 use super::view::{Picked, View};
 
 /// A mail above this is decoded where it stalls no other session.
@@ -138,7 +139,7 @@ fn test(key: SearchKey, view: &View) -> Result<Test, Failure> {
 
 fn folded_argument(text: Vec<u8>) -> Result<String, Failure> {
     let text = String::from_utf8(text).map_err(|_| Failure::bad("The search text is not UTF-8"))?;
-    Ok(text.to_lowercase())
+    Ok(folded(&text))
 }
 
 fn header_test(field: &[u8], text: String) -> Test {
@@ -290,7 +291,7 @@ impl EnvelopeField {
                 return envelope
                     .subject
                     .as_ref()
-                    .is_some_and(|subject| decoded(subject).to_lowercase().contains(text));
+                    .is_some_and(|subject| folded(&decoded(subject)).contains(text));
             }
             EnvelopeField::From => &envelope.from,
             EnvelopeField::To => &envelope.to,
@@ -299,7 +300,7 @@ impl EnvelopeField {
         };
         addresses
             .iter()
-            .any(|address| address_text(address).to_lowercase().contains(text))
+            .any(|address| folded(&address_text(address)).contains(text))
     }
 }
 
@@ -310,32 +311,9 @@ fn address_text(address: &MailAddress) -> String {
     format!("{name} <{mailbox}@{}>", text(address.host.as_deref()))
 }
 
-/// A header's text with its encoded words decoded (RFC 2047).
-fn decoded(raw: &[u8]) -> String {
-    if !raw.windows(2).any(|pair| pair == b"=?") {
-        return String::from_utf8_lossy(raw).into_owned();
-    }
-    let mut header = b"Subject: ".to_vec();
-    header.extend(
-        raw.iter()
-            .map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }),
-    );
-    header.extend_from_slice(b"\r\n\r\n");
-    let message = MessageParser::default().parse(&header);
-    let subject = message.as_ref().and_then(|message| message.subject());
-    subject.map_or_else(|| String::from_utf8_lossy(raw).into_owned(), str::to_owned)
-}
-
 /// The day that a Date field names, in its own zone.
 fn sent_day(raw: &[u8]) -> Option<i64> {
-    let mut header = b"Date: ".to_vec();
-    header.extend(
-        raw.iter()
-            .map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }),
-    );
-    header.extend_from_slice(b"\r\n\r\n");
-    let message = MessageParser::default().parse(&header)?;
-    let date = message.date()?;
+    let date = sent_date(raw)?;
     date::days(i64::from(date.year), u32::from(date.month), u32::from(date.day))
 }
 
@@ -362,15 +340,13 @@ fn decode(bytes: &[u8], whole: bool) -> Content {
             continue;
         };
         let name = String::from_utf8_lossy(field[..colon].trim_ascii()).to_lowercase();
-        content
-            .fields
-            .push((name, unfolded(&field[colon + 1..]).to_lowercase()));
+        content.fields.push((name, folded(&unfolded(&field[colon + 1..]))));
     }
     if whole {
         let mut texts = Vec::new();
         match MessageParser::default().parse(bytes) {
             Some(message) => collect_texts(&message, 0, &mut texts),
-            None => texts.push(String::from_utf8_lossy(bytes).to_lowercase()),
+            None => texts.push(folded(&String::from_utf8_lossy(bytes))),
         }
         content.body = Some(texts);
     }
@@ -389,12 +365,12 @@ fn unfolded(value: &[u8]) -> String {
 fn collect_texts(message: &mail_parser::Message, depth: usize, texts: &mut Vec<String>) {
     for part in &message.parts {
         match &part.body {
-            PartType::Text(text) | PartType::Html(text) => texts.push(text.to_lowercase()),
+            PartType::Text(text) | PartType::Html(text) => texts.push(folded(text)),
             PartType::Message(inner) if depth < DEPTH_MAX => {
                 texts.extend(
                     inner
                         .headers_raw()
-                        .map(|(_, value)| unfolded(value.as_bytes()).to_lowercase()),
+                        .map(|(_, value)| folded(&unfolded(value.as_bytes()))),
                 );
                 collect_texts(inner, depth + 1, texts);
             }

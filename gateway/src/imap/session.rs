@@ -25,7 +25,11 @@ pub(super) struct Session {
     pub(super) writer: Option<Arc<dyn Account>>,
     /// The client has shown that it knows MODSEQ (RFC 7162 3.1): from then on FETCH answers carry it.
     pub(super) condstore: bool,
+    /// ENABLE QRESYNC was said: VANISHED stands for EXPUNGE (RFC 7162 3.2.3).
+    pub(super) qresync: bool,
     pub(super) failed_logins: u32,
+    /// COMPRESS was answered OK.
+    pub(super) compressed: bool,
     bad_commands: u32,
 }
 
@@ -47,6 +51,8 @@ pub(super) enum Next {
     Close,
     /// The TLS handshake.
     StartTls,
+    /// The next command, deflated.
+    Compress,
 }
 
 /// Serves one client until it leaves, is sent away, or asks for TLS.
@@ -58,6 +64,8 @@ pub async fn serve(io: BoxedIo, context: Context) -> Ended {
         selected: None,
         writer: None,
         condstore: false,
+        qresync: false,
+        compressed: false,
         failed_logins: 0,
         bad_commands: 0,
     };
@@ -105,7 +113,10 @@ impl Session {
                 frame = self.connection.read_frame(bounds, &self.context.memory) => frame,
             };
             let frame = match frame {
-                Ok(frame) => frame,
+                Ok(mut frame) => {
+                    frame.utf8 = self.connection.output.utf8;
+                    frame
+                }
                 Err(error) => {
                     self.refuse_frame(error)?;
                     continue;
@@ -126,10 +137,14 @@ impl Session {
                     Next::Read
                 }
             };
-            if next != Next::Read {
-                self.connection.flush().await?;
+            if next == Next::Read {
+                continue;
+            }
+            self.connection.flush().await?;
+            if next != Next::Compress {
                 return Ok(next);
             }
+            self.connection.compress();
         }
     }
 
@@ -172,12 +187,13 @@ impl Session {
         let allowed = state::allowed(&body);
         let tell_expunge = state::may_tell_expunge(&body);
         let has_news = !matches!(body, Body::Select { .. });
+        let expunges = matches!(body, Body::Expunge { .. });
         let result = if allowed.allows(self.state()) {
-            command::execute(self, body).await
+            command::execute(self, &tag, body).await
         } else {
             Err(Failure::bad(allowed.reason()))
         };
-        let (answer, next) = match result {
+        let (mut answer, next) = match result {
             Ok(done) => done,
             Err(Failure::Refused(answer)) => (answer, Next::Read),
             Err(Failure::Store(error)) => (self.explain(&error)?, Next::Read),
@@ -186,6 +202,9 @@ impl Session {
         // A mailbox that was opened just now has been told as it is.
         if next == Next::Read && has_news {
             self.tell_changes(tell_expunge).await?;
+        }
+        if expunges {
+            self.tell_highest_modseq(&mut answer);
         }
         self.connection.output.answer(Some(&tag), &answer);
         if answer.status == Status::Bad {
@@ -200,6 +219,17 @@ impl Session {
             Err(Failure::Store(Error::NotFound(_))) => Err(Failure::Bye("the selected mailbox was deleted")),
             Err(Failure::Store(error)) => self.explain(&error).map(|_| ()),
             other => other,
+        }
+    }
+
+    /// After an EXPUNGE the client may write down the MODSEQ up to which it was told everything (RFC 7162 3.2.7).
+    fn tell_highest_modseq(&self, answer: &mut Answer) {
+        if let Some(selected) = &self.selected
+            && self.condstore
+            && answer.status == Status::Ok
+            && answer.code.is_none()
+        {
+            answer.code = Some(format!("HIGHESTMODSEQ {}", selected.view.modseq));
         }
     }
 

@@ -67,12 +67,17 @@ pub(super) fn allowed(body: &Body) -> Allowed {
         | Body::Namespace
         | Body::Status { .. }
         | Body::Append(_)
+        | Body::Compress
+        | Body::GetQuota(_)
+        | Body::GetQuotaRoot(_)
         | Body::Idle => Allowed::LoggedIn,
         Body::Check
         | Body::Close
         | Body::Unselect
         | Body::Expunge { .. }
         | Body::Search { .. }
+        | Body::Sort { .. }
+        | Body::Thread { .. }
         | Body::Fetch { .. }
         | Body::Store { .. }
         | Body::Copy { .. } => Allowed::InMailbox,
@@ -82,7 +87,7 @@ pub(super) fn allowed(body: &Body) -> Allowed {
 /// May EXPUNGE be told at the end of this command? Not while the client counts on its sequence numbers (RFC 3501 7.4.1).
 pub(super) fn may_tell_expunge(body: &Body) -> bool {
     match body {
-        Body::Search { by_uid, .. } => *by_uid,
+        Body::Search { by_uid, .. } | Body::Sort { by_uid, .. } | Body::Thread { by_uid, .. } => *by_uid,
         Body::Fetch { target, .. } | Body::Store { target, .. } => target.by_uid,
         _ => true,
     }

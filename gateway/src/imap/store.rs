@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq, NewMessage, Opened, Page, SpecialUse,
-    StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
+    AccountStatus, Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq, NewMessage, Opened, Page,
+    SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
 };
 
 /// Where accounts are.
@@ -67,6 +67,8 @@ pub trait Account: Send + Sync {
     async fn move_messages(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error>;
     /// Removes messages with \Deleted: those in `uids`, ALL of them when it is empty.
     async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error>;
+    /// The account's counters.
+    async fn status(&self) -> Result<AccountStatus, Error>;
     /// Watches the account.
     async fn watch(&self) -> Result<Box<dyn Watch>, Error>;
     /// The same account, whose changes also tell what is new in `mailbox` above `since`.
@@ -197,6 +199,10 @@ impl Account for ClientAccount {
 
     async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error> {
         self.0.expunge(mailbox, uids, fresh_op_id()).await
+    }
+
+    async fn status(&self) -> Result<AccountStatus, Error> {
+        self.0.status().await
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, Error> {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use malle_client::{ModSeq, Uid, UidRange};
 
-use super::parse::{SequenceSet, Target};
+use super::parse::{PartialRange, SequenceSet, Target};
 
 /// The messages of the selected mailbox as this session numbers them.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct View {
     gone: BTreeSet<Uid>,
     /// Flags that this session was told by an answer to its own command, up to this MODSEQ of the message.
     told: BTreeMap<Uid, ModSeq>,
+    /// `$`: rising and apart (RFC 5182). UIDs that went since are passed over when it is used.
+    saved: Vec<UidRange>,
     /// Everything up to here is in this view.
     pub(super) modseq: ModSeq,
 }
@@ -57,17 +59,34 @@ impl View {
     /// The messages that a set names. UIDs without a message are passed over (RFC 3501 6.4.8); a sequence number without one is an error, but
     /// `1:*` of an empty mailbox is nothing.
     pub(super) fn pick(&self, target: &Target) -> Result<Picked, NoSuchMessage> {
-        if target.by_uid {
-            Ok(self.pick_uids(&target.set))
-        } else {
-            self.pick_numbers(&target.set)
+        match &target.set {
+            SequenceSet::Saved => Ok(self.pick_saved()),
+            SequenceSet::Numbers(set) if target.by_uid => Ok(self.pick_uids(set)),
+            SequenceSet::Numbers(set) => self.pick_numbers(set),
         }
     }
 
-    fn pick_numbers(&self, set: &SequenceSet) -> Result<Picked, NoSuchMessage> {
+    /// What `$` names from now on.
+    pub(super) fn save(&mut self, found: Vec<UidRange>) {
+        self.saved = found;
+    }
+
+    fn pick_saved(&self) -> Picked {
+        let ranges = self.saved.iter().map(|range| self.indexes(range.first, range.last));
+        Picked::of(ranges.collect())
+    }
+
+    /// The indexes of the UIDs from `first` to `last`.
+    fn indexes(&self, first: Uid, last: Uid) -> Range<usize> {
+        let start = self.uids.partition_point(|&uid| uid < first);
+        let end = self.uids.partition_point(|&uid| uid <= last);
+        start..end
+    }
+
+    fn pick_numbers(&self, set: &[(Option<u32>, Option<u32>)]) -> Result<Picked, NoSuchMessage> {
         let length = self.uids.len();
         if length == 0 {
-            let has_star = set.0.iter().all(|&(first, last)| first.is_none() || last.is_none());
+            let has_star = set.iter().all(|&(first, last)| first.is_none() || last.is_none());
             return if has_star {
                 Ok(Picked::default())
             } else {
@@ -81,24 +100,21 @@ impl View {
                 if index < length { Ok(index) } else { Err(NoSuchMessage) }
             }
         };
-        let mut ranges = Vec::with_capacity(set.0.len());
-        for &(first, last) in &set.0 {
+        let mut ranges = Vec::with_capacity(set.len());
+        for &(first, last) in set {
             let (first, last) = (index(first)?, index(last)?);
             ranges.push(first.min(last)..first.max(last) + 1);
         }
         Ok(Picked::of(ranges))
     }
 
-    fn pick_uids(&self, set: &SequenceSet) -> Picked {
+    fn pick_uids(&self, set: &[(Option<u32>, Option<u32>)]) -> Picked {
         let Some(&Uid(highest)) = self.uids.last() else {
             return Picked::default();
         };
-        let ranges = set.0.iter().map(|&(first, last)| {
+        let ranges = set.iter().map(|&(first, last)| {
             let (first, last) = (first.unwrap_or(highest), last.unwrap_or(highest));
-            let (lowest, highest) = (Uid(first.min(last)), Uid(first.max(last)));
-            let start = self.uids.partition_point(|&uid| uid < lowest);
-            let end = self.uids.partition_point(|&uid| uid <= highest);
-            start..end
+            self.indexes(Uid(first.min(last)), Uid(first.max(last)))
         });
         Picked::of(ranges.collect())
     }
@@ -177,6 +193,39 @@ impl View {
         missing
     }
 
+    /// The UIDs of `ranges`, which rise and are apart, that are not in the view.
+    pub(super) fn absent(&self, ranges: &[UidRange]) -> Vec<UidRange> {
+        let mut absent = Vec::new();
+        for range in ranges {
+            let mut from = range.first.0;
+            for &Uid(present) in &self.uids[self.indexes(range.first, range.last)] {
+                if from < present {
+                    absent.push(UidRange {
+                        first: Uid(from),
+                        last: Uid(present - 1),
+                    });
+                }
+                from = present.saturating_add(1);
+            }
+            if from <= range.last.0 && self.number(Uid(from)).is_none() {
+                absent.push(UidRange {
+                    first: Uid(from),
+                    last: range.last,
+                });
+            }
+        }
+        absent
+    }
+
+    /// Gone messages whose EXPUNGE is not told yet.
+    pub(super) fn gone(&self) -> Vec<UidRange> {
+        let mut ranges = Vec::new();
+        for &uid in &self.gone {
+            push(&mut ranges, uid);
+        }
+        ranges
+    }
+
     /// The highest UID that the client may know of.
     pub(super) fn highest(&self) -> Option<Uid> {
         self.uids.last().copied()
@@ -211,9 +260,80 @@ impl Picked {
         after > 0 && index < self.0[after - 1].end
     }
 
+    /// Those in this range of the picked ones (RFC 9394 3.2).
+    pub(super) fn partial(&self, partial: PartialRange) -> Picked {
+        let span = partial.span(self.count());
+        let (mut passed, mut ranges) = (0, Vec::new());
+        for range in &self.0 {
+            let start = span.start.max(passed) - passed;
+            let end = span.end.max(passed) - passed;
+            ranges.push((range.start + start).min(range.end)..(range.start + end).min(range.end));
+            passed += range.len();
+        }
+        Picked::of(ranges)
+    }
+
     /// Messages picked.
     pub(super) fn count(&self) -> usize {
         self.0.iter().map(ExactSizeIterator::len).sum()
+    }
+}
+
+impl PartialRange {
+    /// Which of `count` results it names.
+    pub(super) fn span(self, count: usize) -> Range<usize> {
+        let position = |number: u32| usize::try_from(number).unwrap_or(usize::MAX).min(count + 1);
+        let (low, high) = (
+            position(self.first.min(self.last)),
+            position(self.first.max(self.last)).min(count),
+        );
+        if low > high {
+            return 0..0;
+        }
+        if self.from_end {
+            count - high..count - low + 1
+        } else {
+            low - 1..high
+        }
+    }
+}
+
+/// Ranges in any order as rising ones that are apart.
+pub(super) fn merged(mut ranges: Vec<UidRange>) -> Vec<UidRange> {
+    ranges.sort_unstable_by_key(|range| range.first);
+    let mut merged: Vec<UidRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.first.0 <= last.last.0.saturating_add(1) => last.last = last.last.max(range.last),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What two lists of rising ranges that are apart have in common.
+pub(super) fn common(left: &[UidRange], right: &[UidRange]) -> Vec<UidRange> {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    let mut common = Vec::new();
+    while let (Some(one), Some(other)) = (left.peek(), right.peek()) {
+        let (first, last) = (one.first.max(other.first), one.last.min(other.last));
+        if first <= last {
+            common.push(UidRange { first, last });
+        }
+        if one.last < other.last {
+            left.next();
+        } else {
+            right.next();
+        }
+    }
+    common
+}
+
+/// Adds a UID above all that are in.
+pub(super) fn push(ranges: &mut Vec<UidRange>, uid: Uid) {
+    match ranges.last_mut() {
+        Some(range) if range.last.0.checked_add(1) == Some(uid.0) => range.last = uid,
+        _ => ranges.push(UidRange { first: uid, last: uid }),
     }
 }
 
@@ -244,7 +364,7 @@ mod tests {
     fn picked(view: &View, by_uid: bool, set: &[(Option<u32>, Option<u32>)]) -> Option<Vec<UidRange>> {
         let target = Target {
             by_uid,
-            set: SequenceSet(set.to_vec()),
+            set: SequenceSet::Numbers(set.to_vec()),
         };
         view.pick(&target).ok().map(|picked| view.ranges(&picked))
     }
@@ -313,6 +433,60 @@ mod tests {
         assert_eq!(
             view.missing_from(&ranges(&[(2, 2), (4, 6)])),
             ranges(&[(1, 1), (3, 3), (9, 9)])
+        );
+    }
+
+    #[test]
+    fn a_partial_range_counts_from_either_end() {
+        let span = |from_end, first, last, count| PartialRange { from_end, first, last }.span(count);
+        assert_eq!(span(false, 1, 3, 10), 0..3);
+        assert_eq!(span(false, 3, 1, 10), 0..3);
+        assert_eq!(span(false, 9, 20, 10), 8..10);
+        assert_eq!(span(false, 11, 20, 10), 0..0);
+        assert_eq!(span(true, 1, 3, 10), 7..10);
+        assert_eq!(span(true, 30, 9, 10), 0..2);
+        assert_eq!(span(true, 11, 12, 10), 0..0);
+        assert_eq!(span(true, u32::MAX, 1, 0), 0..0);
+        let view = view(&[10, 20, 30, 40]);
+        let target = Target {
+            by_uid: true,
+            set: SequenceSet::Numbers(vec![(Some(10), Some(20)), (Some(40), Some(40))]),
+        };
+        let picked = view.pick(&target).unwrap();
+        let partial = |from_end, first, last| view.ranges(&picked.partial(PartialRange { from_end, first, last }));
+        assert_eq!(partial(false, 2, 3), ranges(&[(20, 20), (40, 40)]));
+        assert_eq!(partial(true, 1, 1), ranges(&[(40, 40)]));
+        assert_eq!(partial(false, 4, 9), ranges(&[]));
+    }
+
+    #[test]
+    fn what_was_saved_and_then_expunged_is_passed_over() {
+        let mut view = view(&[10, 11, 30]);
+        view.save(ranges(&[(10, 11), (30, 30)]));
+        let saved = Target {
+            by_uid: false,
+            set: SequenceSet::Saved,
+        };
+        view.lose(&ranges(&[(11, 11)]));
+        view.expunge();
+        let picked = view.pick(&saved).unwrap();
+        assert_eq!(picked.count(), 2);
+        assert!(picked.contains(0) && picked.contains(1));
+    }
+
+    #[test]
+    fn ranges_are_merged_cut_and_compared_with_the_view() {
+        let list = merged(ranges(&[(7, 9), (1, 2), (3, 3), (8, 12)]));
+        assert_eq!(list, ranges(&[(1, 3), (7, 12)]));
+        assert_eq!(
+            common(&list, &ranges(&[(2, 7), (10, 10), (12, 40)])),
+            ranges(&[(2, 3), (7, 7), (10, 10), (12, 12)])
+        );
+        let view = view(&[2, 8, 9, 12]);
+        assert_eq!(view.absent(&list), ranges(&[(1, 1), (3, 3), (7, 7), (10, 11)]));
+        assert_eq!(
+            view.absent(&ranges(&[(1, u32::MAX)])).last(),
+            ranges(&[(13, u32::MAX)]).last()
         );
     }
 }

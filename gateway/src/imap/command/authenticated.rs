@@ -3,31 +3,43 @@
 use malle_client::{Mailbox, ModSeq, NewMessage, SpecialUse, Stored, Uid};
 use malle_proto::limits;
 
-use super::super::parse::{Append, StatusItem};
+use super::super::parse::{Append, Resync, StatusItem};
 use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
 use super::super::session::{Selected, Session};
 use super::super::view::View;
-use super::{account, because_of_name, find, writer};
+use super::{account, because_of_name, find, quota, resync, writer};
 
 /// RFC 5161. What is not known is passed over in silence, as it asks.
 pub(super) fn enable(session: &mut Session, names: &[String]) -> Answer {
-    if names.iter().any(|name| name == "CONDSTORE") {
-        session.condstore = true;
-        session.connection.output.untagged(format_args!("ENABLED CONDSTORE"));
-    } else {
-        session.connection.output.untagged(format_args!("ENABLED"));
+    let named = |wanted: &str| names.iter().any(|name| name == wanted);
+    // QRESYNC brings CONDSTORE with it (RFC 7162 3.2.3).
+    session.qresync |= named("QRESYNC");
+    session.condstore |= session.qresync || named("CONDSTORE");
+    let out = &mut session.connection.output;
+    out.utf8 |= named("UTF8=ACCEPT");
+    out.raw(b"* ENABLED");
+    for name in ["CONDSTORE", "QRESYNC", "UTF8=ACCEPT"]
+        .into_iter()
+        .filter(|name| named(name))
+    {
+        out.put(format_args!(" {name}"));
     }
+    out.raw(b"\r\n");
     Answer::ok("Enabled")
 }
 
-/// RFC 3501 6.3.1 and 6.3.2, RFC 7162 3.1.2, RFC 8474 4.1. The previous mailbox is closed whatever comes of it.
+/// RFC 3501 6.3.1 and 6.3.2, RFC 7162 3.1.2 and 3.2.5, RFC 8474 4.1. The previous mailbox is closed whatever comes of it.
 pub(super) async fn select(
     session: &mut Session,
     name: &str,
     read_only: bool,
     condstore: bool,
+    resync: Option<Resync>,
 ) -> Result<Answer, Failure> {
     let account = account(session)?;
+    if resync.is_some() && !session.qresync {
+        return Err(Failure::bad("Say ENABLE QRESYNC first"));
+    }
     session.condstore |= condstore;
     if session.selected.take().is_some() {
         session
@@ -65,6 +77,13 @@ pub(super) async fn select(
         keywords: opened.keywords,
         view,
     });
+    if let Some(resync) = resync.filter(|resync| resync.uid_validity == opened.mailbox.uid_validity.0)
+        && let Err(failure) = resync::tell_missed(session, &resync).await
+    {
+        // A client that was told half of it must not think that it was all.
+        session.selected = None;
+        return Err(failure);
+    }
     let (code, text) = if read_only {
         ("READ-ONLY", "Examined")
     } else {
@@ -169,12 +188,13 @@ pub(super) async fn status(session: &mut Session, name: &str, items: &[StatusIte
         return Err(Failure::no("CANNOT", "The mailbox only holds other mailboxes"));
     }
     session.condstore |= items.contains(&StatusItem::HighestModSeq);
-    tell_status(&mut session.connection.output, &mailbox, items);
+    let deleted_bytes = quota::deleted_bytes(&*account, &mailbox, items).await?;
+    tell_status(&mut session.connection.output, &mailbox, items, deleted_bytes);
     Ok(Answer::ok("Done"))
 }
 
 /// The STATUS answer.
-pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusItem]) {
+pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusItem], deleted_bytes: u64) {
     out.raw(b"* STATUS ");
     out.mailbox(&mailbox.name);
     out.raw(b" (");
@@ -195,6 +215,7 @@ pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusIt
                 out.put(format_args!("HIGHESTMODSEQ {}", mailbox.highest_modseq.max(ModSeq(1))));
             }
             StatusItem::MailboxId => out.put(format_args!("MAILBOXID ({})", mailbox.id)),
+            StatusItem::DeletedStorage => out.put(format_args!("DELETED-STORAGE {deleted_bytes}")),
             StatusItem::AppendLimit => out.put(format_args!("APPENDLIMIT {APPEND_LIMIT_BYTES}")),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use malle_client::{Changes, Error, MessageFlags, ModSeq, Uid, UidRange};
 
-use super::super::respond::Failure;
+use super::super::respond::{Failure, uid_set};
 use super::super::session::{Selected, Session};
 use super::super::store::Account;
 use super::super::view::expanded;
@@ -32,8 +32,14 @@ pub(in super::super) async fn tell_changes(session: &mut Session, tell_expunge: 
     let news = collect(&account, selected, told).await?;
     let out = &mut session.connection.output;
     if tell_expunge {
-        for number in selected.view.expunge() {
-            out.untagged(format_args!("{number} EXPUNGE"));
+        let gone = selected.view.gone();
+        let numbers = selected.view.expunge();
+        if session.qresync && !gone.is_empty() {
+            out.untagged(format_args!("VANISHED {}", uid_set(&gone)));
+        } else {
+            for number in numbers {
+                out.untagged(format_args!("{number} EXPUNGE"));
+            }
         }
     }
     let known_to = selected.view.highest();

@@ -14,8 +14,8 @@ use super::super::parse::{FetchItem, FetchQuery, Section, SectionText, Shape, Ta
 use super::super::respond::{Answer, Failure, Output};
 use super::super::session::Session;
 use super::super::structure;
-use super::mailbox;
 use super::selected::{ANY_MODSEQ, picked, some_are_gone};
+use super::{mailbox, resync};
 
 /// What one FETCH does to every message.
 struct Plan {
@@ -42,10 +42,16 @@ struct Outcome {
 }
 
 pub(super) async fn fetch(session: &mut Session, target: &Target, query: FetchQuery) -> Result<Answer, Failure> {
+    if query.vanished {
+        resync::tell_vanished(session, target, query.changed_since).await?;
+    }
     let plan = plan(session, target, &query)?;
     let (account, selected) = mailbox(session)?;
     let id = selected.mailbox;
-    let picked = picked(selected, target)?;
+    let mut picked = picked(selected, target)?;
+    if let Some(partial) = query.partial {
+        picked = picked.partial(partial);
+    }
     let ranges = selected.view.ranges(&picked);
     let has_gone = selected.view.has_gone(&picked);
     let since = query.changed_since.unwrap_or(ANY_MODSEQ);
@@ -84,7 +90,10 @@ fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Pl
     also(FetchItem::ModSeq, condstore);
     let is_section = |item: &FetchItem| matches!(item, FetchItem::Section { .. });
     let needs_summary = |item: &FetchItem| {
-        matches!(item, FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure) || is_section(item)
+        matches!(
+            item,
+            FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure | FetchItem::Preview
+        ) || is_section(item)
     };
     let sets_seen = !selected.read_only
         && items
@@ -345,6 +354,10 @@ fn tell_item(out: &mut Output, item: &FetchItem, message: &Message) {
         FetchItem::SaveDate => {
             let date = date::format_date_time(message.save_date_ms, 0);
             out.put(format_args!("SAVEDATE \"{date}\""));
+        }
+        FetchItem::Preview => {
+            out.raw(b"PREVIEW ");
+            out.nstring(summary.map(|summary| summary.preview.as_bytes()));
         }
         FetchItem::Section { .. } => {}
     }

@@ -7,8 +7,8 @@ use malle_client::{Mailbox, SpecialUse};
 use super::super::parse::{ListQuery, ReturnOption};
 use super::super::respond::{Answer, Failure, Output};
 use super::super::session::Session;
-use super::account;
 use super::authenticated::tell_status;
+use super::{account, quota};
 
 /// After this many names the task lets others run: matching is work of the client's choosing.
 const NAMES_AT_ONCE: usize = 200;
@@ -22,7 +22,8 @@ pub(super) async fn list(session: &mut Session, query: &ListQuery) -> Result<Ans
             .untagged(format_args!("LIST (\\Noselect) \"/\" \"\""));
         return Ok(Answer::ok("Listed"));
     }
-    let mailboxes = account(session)?.mailboxes().await?;
+    let account = account(session)?;
+    let mailboxes = account.mailboxes().await?;
     let tree = Tree::of(&mailboxes, query);
     let patterns: Vec<String> = query
         .patterns
@@ -48,7 +49,8 @@ pub(super) async fn list(session: &mut Session, query: &ListQuery) -> Result<Ans
         if let Some(items) = status
             && !mailbox.no_select
         {
-            tell_status(out, mailbox, items);
+            let deleted_bytes = quota::deleted_bytes(&*account, mailbox, items).await?;
+            tell_status(&mut session.connection.output, mailbox, items, deleted_bytes);
         }
     }
     Ok(Answer::ok("Listed"))

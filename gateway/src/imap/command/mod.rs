@@ -9,6 +9,9 @@ mod changes;
 mod fetch;
 mod idle;
 mod list;
+mod quota;
+mod results;
+mod resync;
 mod search;
 mod selected;
 
@@ -25,13 +28,14 @@ use super::session::{Next, Selected, Session};
 use super::store::Account;
 
 /// Does one command, which the state table allows now.
-pub(super) async fn execute(session: &mut Session, body: Body) -> Result<(Answer, Next), Failure> {
+pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Result<(Answer, Next), Failure> {
     let answer = match body {
         Body::Capability => any::capability(session),
         Body::Noop => Answer::ok("Done"),
         Body::Id => any::id(session),
         Body::Logout => return Ok((any::logout(session), Next::Close)),
         Body::StartTls => return Ok((anonymous::starttls(session)?, Next::StartTls)),
+        Body::Compress => return Ok((any::compress(session)?, Next::Compress)),
         Body::Login { name, password } => anonymous::login(session, &name, &password).await?,
         Body::Authenticate { mechanism, initial } => anonymous::authenticate(session, &mechanism, initial).await?,
         Body::Enable(names) => authenticated::enable(session, &names),
@@ -39,7 +43,8 @@ pub(super) async fn execute(session: &mut Session, body: Body) -> Result<(Answer
             name,
             read_only,
             condstore,
-        } => authenticated::select(session, &name, read_only, condstore).await?,
+            resync,
+        } => authenticated::select(session, &name, read_only, condstore, resync).await?,
         Body::Create { name, uses } => authenticated::create(session, &name, &uses).await?,
         Body::Delete(name) => authenticated::delete(session, &name).await?,
         Body::Rename { from, to } => authenticated::rename(session, &from, &to).await?,
@@ -49,12 +54,20 @@ pub(super) async fn execute(session: &mut Session, body: Body) -> Result<(Answer
         Body::Namespace => authenticated::namespace(session),
         Body::Status { name, items } => authenticated::status(session, &name, &items).await?,
         Body::Append(append) => authenticated::append(session, append).await?,
+        Body::GetQuota(root) => quota::get_quota(session, &root).await?,
+        Body::GetQuotaRoot(name) => quota::get_quota_root(session, &name).await?,
         Body::Idle => idle::idle(session).await?,
         Body::Check => Answer::ok("Checked"),
         Body::Close => selected::close(session).await?,
         Body::Unselect => selected::unselect(session),
         Body::Expunge { uids } => selected::expunge(session, uids).await?,
-        Body::Search { by_uid, query } => search::search(session, by_uid, query).await?,
+        Body::Search { by_uid, query } => search::search(session, tag, by_uid, query).await?,
+        Body::Sort { by_uid, order, query } => search::sort(session, tag, by_uid, &order, query).await?,
+        Body::Thread {
+            by_uid,
+            algorithm,
+            query,
+        } => search::thread(session, tag, by_uid, algorithm, query).await?,
         Body::Fetch { target, query } => fetch::fetch(session, &target, query).await?,
         Body::Store { target, store } => selected::store(session, &target, store).await?,
         Body::Copy {

@@ -83,7 +83,7 @@ pub(super) async fn store(session: &mut Session, target: &Target, command: Store
         let done = account.store(id, ranges, mode, flags.clone(), unchanged_since).await?;
         reached += done.stored.len();
         modified.extend_from_slice(&done.modified);
-        tell_stored(session, target.by_uid, silent, condstore, done);
+        tell_stored(session, target.by_uid || session.qresync, silent, condstore, done);
         session.connection.flush_if_much().await?;
     }
     let (_, selected) = mailbox(session)?;

@@ -30,6 +30,8 @@ pub(in super::super) enum Body {
     Logout,
     Id,
     StartTls,
+    /// RFC 4978: DEFLATE is the only mechanism.
+    Compress,
     Login {
         name: Vec<u8>,
         password: Password,
@@ -43,6 +45,7 @@ pub(in super::super) enum Body {
         name: String,
         read_only: bool,
         condstore: bool,
+        resync: Option<Resync>,
     },
     Create {
         name: String,
@@ -68,6 +71,10 @@ pub(in super::super) enum Body {
         items: Vec<StatusItem>,
     },
     Append(Append),
+    /// RFC 9208 4.1.2: of this root.
+    GetQuota(Vec<u8>),
+    /// RFC 9208 4.1.3: of this mailbox.
+    GetQuotaRoot(String),
     Idle,
     Check,
     Close,
@@ -78,6 +85,16 @@ pub(in super::super) enum Body {
     },
     Search {
         by_uid: bool,
+        query: SearchQuery,
+    },
+    Sort {
+        by_uid: bool,
+        order: Vec<SortKey>,
+        query: SearchQuery,
+    },
+    Thread {
+        by_uid: bool,
+        algorithm: ThreadAlgorithm,
         query: SearchQuery,
     },
     Fetch {
@@ -96,6 +113,16 @@ pub(in super::super) enum Body {
     },
 }
 
+/// What a client that comes back says of itself (RFC 7162 3.2.5). Its pairs of numbers and UIDs would only help a store that keeps no
+/// expunges; they are read and not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Resync {
+    pub(in super::super) uid_validity: u32,
+    pub(in super::super) modseq: ModSeq,
+    /// The UIDs that it has; all when `None`.
+    pub(in super::super) known: Option<SequenceSet>,
+}
+
 /// Messages by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Target {
@@ -104,9 +131,14 @@ pub(in super::super) struct Target {
     pub(in super::super) set: SequenceSet,
 }
 
-/// Pairs of ends in the order given, either end first; `None` is `*`.
+/// Which messages a command names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct SequenceSet(pub(in super::super) Vec<(Option<u32>, Option<u32>)>);
+pub(in super::super) enum SequenceSet {
+    /// Pairs of ends in the order given, either end first; `None` is `*`.
+    Numbers(Vec<(Option<u32>, Option<u32>)>),
+    /// `$`: what the last SEARCH with SAVE found (RFC 5182).
+    Saved,
+}
 
 /// RFC 3501 6.3.11.
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +188,7 @@ pub(in super::super) enum StatusItem {
     HighestModSeq,
     MailboxId,
     AppendLimit,
+    DeletedStorage,
 }
 
 /// FETCH's items and modifiers.
@@ -163,6 +196,10 @@ pub(in super::super) enum StatusItem {
 pub(in super::super) struct FetchQuery {
     pub(in super::super) items: Vec<FetchItem>,
     pub(in super::super) changed_since: Option<ModSeq>,
+    /// Also tell which of the messages named are gone since `changed_since` (RFC 7162 3.2.6).
+    pub(in super::super) vanished: bool,
+    /// Only these of the messages named (RFC 9394 3.2).
+    pub(in super::super) partial: Option<PartialRange>,
 }
 
 /// One thing to tell about a message.
@@ -180,6 +217,8 @@ pub(in super::super) enum FetchItem {
     EmailId,
     ThreadId,
     SaveDate,
+    /// RFC 8970.
+    Preview,
     Section {
         section: Section,
         peek: bool,
@@ -237,6 +276,8 @@ pub(in super::super) struct StoreCommand {
 /// SEARCH: all keys must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct SearchQuery {
+    /// What an ESEARCH answer tells (RFC 4731); `None`: the client wants the old answer.
+    pub(in super::super) returned: Option<Vec<SearchReturn>>,
     pub(in super::super) charset: Option<String>,
     pub(in super::super) keys: Vec<SearchKey>,
 }
@@ -280,4 +321,52 @@ pub(in super::super) enum SearchKey {
 pub(in super::super) struct DayRange {
     pub(in super::super) first: Option<i64>,
     pub(in super::super) end: Option<i64>,
+}
+
+/// RFC 4731, RFC 5182, RFC 9394.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum SearchReturn {
+    Min,
+    Max,
+    All,
+    Count,
+    Save,
+    Partial(PartialRange),
+}
+
+/// Results from one place to another, both counted from 1 (RFC 9394 3.1). Either may be the larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct PartialRange {
+    /// `-1:-10`: counted from the last result.
+    pub(in super::super) from_end: bool,
+    pub(in super::super) first: u32,
+    pub(in super::super) last: u32,
+}
+
+/// One criterion of SORT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct SortKey {
+    pub(in super::super) reverse: bool,
+    pub(in super::super) by: SortBy,
+}
+
+/// RFC 5256 3, RFC 5957.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum SortBy {
+    Arrival,
+    Cc,
+    Date,
+    From,
+    Size,
+    Subject,
+    To,
+    DisplayFrom,
+    DisplayTo,
+}
+
+/// RFC 5256 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum ThreadAlgorithm {
+    OrderedSubject,
+    References,
 }

@@ -5,8 +5,9 @@ use malle_proto::limits;
 
 use super::ast::{FetchItem, FetchQuery, Partial, Section, SectionText, Shape, StoreCommand};
 use super::lex::{Cursor, Refusal, ascii};
+use super::set;
 
-/// RFC 3501 6.4.5, RFC 7162 3.1.4: a macro, one item or a list of items, and modifiers.
+/// RFC 3501 6.4.5, RFC 7162 3.1.4, RFC 9394 3.2: a macro, one item or a list of items, and modifiers.
 pub(super) fn query(cursor: &mut Cursor) -> Result<FetchQuery, Refusal> {
     let mut items = Vec::new();
     if cursor.peek() == Some(b'(') {
@@ -25,19 +26,33 @@ pub(super) fn query(cursor: &mut Cursor) -> Result<FetchQuery, Refusal> {
             None => items.push(item(cursor, &name)?),
         }
     }
-    let mut changed_since = None;
+    let mut query = FetchQuery {
+        items,
+        changed_since: None,
+        vanished: false,
+        partial: None,
+    };
     if !cursor.at_end() {
         cursor.space()?;
-        cursor.list(|cursor| {
-            if cursor.word()? != "CHANGEDSINCE" {
-                return Err(Refusal("unknown modifier of FETCH"));
-            }
-            cursor.space()?;
-            changed_since = Some(ModSeq(cursor.number64()?));
-            Ok(())
-        })?;
+        cursor.list(|cursor| modifier(cursor, &mut query))?;
     }
-    Ok(FetchQuery { items, changed_since })
+    Ok(query)
+}
+
+fn modifier(cursor: &mut Cursor, query: &mut FetchQuery) -> Result<(), Refusal> {
+    match cursor.word()?.as_str() {
+        "CHANGEDSINCE" => {
+            cursor.space()?;
+            query.changed_since = Some(ModSeq(cursor.number64()?));
+        }
+        "VANISHED" => query.vanished = true,
+        "PARTIAL" => {
+            cursor.space()?;
+            query.partial = Some(set::partial_range(cursor)?);
+        }
+        _ => return Err(Refusal("unknown modifier of FETCH")),
+    }
+    Ok(())
 }
 
 fn push(items: &mut Vec<FetchItem>, item: FetchItem) {
@@ -79,6 +94,11 @@ fn item(cursor: &mut Cursor, name: &str) -> Result<FetchItem, Refusal> {
         "EMAILID" => FetchItem::EmailId,
         "THREADID" => FetchItem::ThreadId,
         "SAVEDATE" => FetchItem::SaveDate,
+        "PREVIEW" => {
+            // Every preview was made at delivery: a lazy one is no other.
+            cursor.eat_text(b" (LAZY)");
+            FetchItem::Preview
+        }
         "RFC822" => whole(SectionText::All, false, Shape::Rfc822),
         "RFC822.HEADER" => whole(SectionText::Header, true, Shape::Rfc822Header),
         "RFC822.TEXT" => whole(SectionText::Text, false, Shape::Rfc822Text),

@@ -30,6 +30,8 @@ pub(super) struct Cursor<'a> {
     pieces: &'a [Piece],
     offset: usize,
     depth: usize,
+    /// Mailbox names are UTF-8 (RFC 6855), not modified UTF-7.
+    pub(super) utf8: bool,
 }
 
 impl<'a> Cursor<'a> {
@@ -38,6 +40,7 @@ impl<'a> Cursor<'a> {
             pieces,
             offset: 0,
             depth: 0,
+            utf8: false,
         }
     }
 
@@ -129,6 +132,16 @@ impl<'a> Cursor<'a> {
         let found = self.while_char(is_atom_char).eq_ignore_ascii_case(word.as_bytes());
         if !found {
             self.offset = before;
+        }
+        found
+    }
+
+    /// Consumes exactly this text, in any letter case, if it stands here.
+    pub(super) fn eat_text(&mut self, wanted: &[u8]) -> bool {
+        let head = self.text().get(..wanted.len());
+        let found = head.is_some_and(|head| head.eq_ignore_ascii_case(wanted));
+        if found {
+            self.offset += wanted.len();
         }
         found
     }

@@ -1,20 +1,16 @@
 //! Commands that name mailboxes: SELECT to APPEND.
 
-use malle_client::{Flags, SpecialUse};
+use malle_client::{Flags, ModSeq, SpecialUse};
 use malle_proto::limits;
 
 use super::super::{date, name};
-use super::ast::{Append, Body, ListQuery, ReturnOption, StatusItem};
-use super::fetch;
+use super::ast::{Append, Body, ListQuery, Resync, ReturnOption, StatusItem};
 use super::lex::{Cursor, Refusal};
+use super::{fetch, set};
 
 /// A mailbox name in its inner form.
 pub(super) fn mailbox_name(cursor: &mut Cursor) -> Result<String, Refusal> {
-    decoded(&cursor.astring()?)
-}
-
-fn decoded(wire: &[u8]) -> Result<String, Refusal> {
-    let name = name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))?;
+    let name = decoded(cursor.utf8, &cursor.astring()?)?;
     if name.len() > limits::MAILBOX_NAME_MAX_BYTES {
         return Err(Refusal("the mailbox name is too long"));
     }
@@ -27,16 +23,21 @@ pub(super) fn name_argument(cursor: &mut Cursor) -> Result<String, Refusal> {
     mailbox_name(cursor)
 }
 
-/// RFC 3501 6.3.1, RFC 7162 3.1.8.
+/// RFC 3501 6.3.1, RFC 7162 3.1.8 and 3.2.5.
 pub(super) fn select(cursor: &mut Cursor, read_only: bool) -> Result<Body, Refusal> {
     cursor.space()?;
     let name = mailbox_name(cursor)?;
-    let mut condstore = false;
+    let (mut condstore, mut resync) = (false, None);
     if !cursor.at_end() {
         cursor.space()?;
         cursor.list(|cursor| match cursor.word()?.as_str() {
             "CONDSTORE" => {
                 condstore = true;
+                Ok(())
+            }
+            "QRESYNC" => {
+                cursor.space()?;
+                resync = Some(resync_parameter(cursor)?);
                 Ok(())
             }
             _ => Err(Refusal("unknown parameter of SELECT")),
@@ -46,6 +47,32 @@ pub(super) fn select(cursor: &mut Cursor, read_only: bool) -> Result<Body, Refus
         name,
         read_only,
         condstore,
+        resync,
+    })
+}
+
+/// `(uidvalidity modseq [known-uids] [(numbers uids)])`.
+fn resync_parameter(cursor: &mut Cursor) -> Result<Resync, Refusal> {
+    cursor.expect(b'(', "expected UIDVALIDITY and MODSEQ in parentheses")?;
+    let uid_validity = cursor.nonzero()?;
+    cursor.space()?;
+    let modseq = ModSeq(cursor.number64()?);
+    let mut known = None;
+    while cursor.eat(b' ') {
+        if cursor.eat(b'(') {
+            set::sequence_set(cursor)?;
+            cursor.space()?;
+            set::sequence_set(cursor)?;
+            cursor.expect(b')', "expected a closing parenthesis")?;
+            break;
+        }
+        known = Some(set::sequence_set(cursor)?);
+    }
+    cursor.expect(b')', "expected a closing parenthesis")?;
+    Ok(Resync {
+        uid_validity,
+        modseq,
+        known,
     })
 }
 
@@ -99,22 +126,30 @@ pub(super) fn rename(cursor: &mut Cursor) -> Result<Body, Refusal> {
     })
 }
 
+fn decoded(utf8: bool, wire: &[u8]) -> Result<String, Refusal> {
+    if utf8 {
+        let name = String::from_utf8(wire.to_vec());
+        return name.map_err(|_| Refusal("a mailbox name is UTF-8"));
+    }
+    name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))
+}
+
 /// A reference or pattern. INBOX in them is left as it is spelled: the matching knows about its letter case.
-fn pattern(wire: &[u8]) -> Result<String, Refusal> {
-    let pattern = name::decode(wire).ok_or(Refusal("a mailbox name is modified UTF-7"))?;
+fn pattern(utf8: bool, wire: &[u8]) -> Result<String, Refusal> {
+    let pattern = decoded(utf8, wire)?;
     if pattern.len() > limits::MAILBOX_NAME_MAX_BYTES {
         return Err(Refusal("the pattern is too long"));
     }
-    Ok(pattern)
+    Ok(name::composed(pattern))
 }
 
 pub(super) fn lsub(cursor: &mut Cursor) -> Result<Body, Refusal> {
     cursor.space()?;
-    let reference = pattern(&cursor.astring()?)?;
+    let reference = pattern(cursor.utf8, &cursor.astring()?)?;
     cursor.space()?;
     Ok(Body::Lsub {
         reference,
-        pattern: pattern(&cursor.list_mailbox()?)?,
+        pattern: pattern(cursor.utf8, &cursor.list_mailbox()?)?,
     })
 }
 
@@ -128,12 +163,12 @@ pub(super) fn list(cursor: &mut Cursor) -> Result<Body, Refusal> {
         select_options(cursor, &mut query)?;
         cursor.space()?;
     }
-    query.reference = pattern(&cursor.astring()?)?;
+    query.reference = pattern(cursor.utf8, &cursor.astring()?)?;
     cursor.space()?;
     if cursor.peek() == Some(b'(') {
         query.extended = true;
         cursor.list(|cursor| {
-            query.patterns.push(pattern(&cursor.list_mailbox()?)?);
+            query.patterns.push(pattern(cursor.utf8, &cursor.list_mailbox()?)?);
             if query.patterns.len() > PATTERNS_MAX {
                 Err(Refusal("too many patterns"))
             } else {
@@ -141,7 +176,7 @@ pub(super) fn list(cursor: &mut Cursor) -> Result<Body, Refusal> {
             }
         })?;
     } else {
-        query.patterns.push(pattern(&cursor.list_mailbox()?)?);
+        query.patterns.push(pattern(cursor.utf8, &cursor.list_mailbox()?)?);
     }
     if !cursor.at_end() {
         cursor.space()?;
@@ -216,6 +251,7 @@ fn status_items(cursor: &mut Cursor) -> Result<Vec<StatusItem>, Refusal> {
             "HIGHESTMODSEQ" => StatusItem::HighestModSeq,
             "MAILBOXID" => StatusItem::MailboxId,
             "APPENDLIMIT" => StatusItem::AppendLimit,
+            "DELETED-STORAGE" => StatusItem::DeletedStorage,
             _ => return Err(Refusal("unknown item of STATUS")),
         };
         if !items.contains(&item) {
@@ -249,10 +285,15 @@ pub(super) fn append(cursor: &mut Cursor) -> Result<Body, Refusal> {
         );
         cursor.space()?;
     }
+    // RFC 6855 4: a message with UTF-8 in its header is said to be one. The store keeps the bytes of any message as they are.
+    let said_utf8 = cursor.utf8 && cursor.eat_text(b"UTF8 (");
     let message = cursor
         .literal()
         .map_err(|_| Refusal("expected the message as a literal"))?
         .clone();
+    if said_utf8 {
+        cursor.expect(b')', "expected a closing parenthesis")?;
+    }
     Ok(Body::Append(Append {
         mailbox,
         flags,

@@ -12,10 +12,12 @@ mod lex;
 mod mailbox;
 mod search;
 mod set;
+mod sort;
 
 pub(super) use ast::{
-    Append, Body, Command, DayRange, FetchItem, FetchQuery, ListQuery, Partial, Password, ReturnOption, SearchKey,
-    SearchQuery, Section, SectionText, SequenceSet, Shape, StatusItem, StoreCommand, Target,
+    Append, Body, Command, DayRange, FetchItem, FetchQuery, ListQuery, Partial, PartialRange, Password, Resync,
+    ReturnOption, SearchKey, SearchQuery, SearchReturn, Section, SectionText, SequenceSet, Shape, SortBy, SortKey,
+    StatusItem, StoreCommand, Target, ThreadAlgorithm,
 };
 pub(super) use lex::{is_astring_char, is_atom_char};
 
@@ -35,6 +37,7 @@ pub(super) struct BadCommand {
 /// Parses one frame.
 pub(super) fn parse(frame: &Frame) -> Result<Command, BadCommand> {
     let mut cursor = Cursor::new(&frame.pieces);
+    cursor.utf8 = frame.utf8;
     let tag = cursor.tag().map_err(|refusal| BadCommand {
         tag: None,
         reason: refusal.0,
@@ -56,6 +59,7 @@ fn body(cursor: &mut Cursor) -> Result<Body, Refusal> {
         "NOOP" => Body::Noop,
         "LOGOUT" => Body::Logout,
         "STARTTLS" => Body::StartTls,
+        "COMPRESS" => compress(cursor)?,
         "CHECK" => Body::Check,
         "CLOSE" => Body::Close,
         "UNSELECT" => Body::Unselect,
@@ -83,6 +87,11 @@ fn body(cursor: &mut Cursor) -> Result<Body, Refusal> {
         "LSUB" => mailbox::lsub(cursor)?,
         "STATUS" => mailbox::status(cursor)?,
         "APPEND" => mailbox::append(cursor)?,
+        "GETQUOTA" => {
+            cursor.space()?;
+            Body::GetQuota(cursor.astring()?.into_owned())
+        }
+        "GETQUOTAROOT" => Body::GetQuotaRoot(mailbox::name_argument(cursor)?),
         "UID" => uid(cursor)?,
         other => by_message(cursor, other, false)?,
     };
@@ -109,6 +118,8 @@ fn by_message(cursor: &mut Cursor, name: &str, by_uid: bool) -> Result<Body, Ref
             by_uid,
             query: search::query(cursor)?,
         }),
+        "SORT" => sort::sort(cursor, by_uid),
+        "THREAD" => sort::thread(cursor, by_uid),
         "FETCH" => Ok(Body::Fetch {
             target: set::target(cursor, by_uid)?,
             query: fetch::query(cursor)?,
@@ -149,6 +160,15 @@ fn id(cursor: &mut Cursor) -> Result<Body, Refusal> {
         }
     })?;
     Ok(Body::Id)
+}
+
+fn compress(cursor: &mut Cursor) -> Result<Body, Refusal> {
+    cursor.space()?;
+    if cursor.word()? == "DEFLATE" {
+        Ok(Body::Compress)
+    } else {
+        Err(Refusal("only DEFLATE compresses here"))
+    }
 }
 
 fn login(cursor: &mut Cursor) -> Result<Body, Refusal> {

@@ -1,28 +1,95 @@
-//! SEARCH (RFC 3501 6.4.4 and the keys of RFC 5032, RFC 7162, RFC 8474, RFC 8514).
+//! SEARCH (RFC 3501 6.4.4 and the keys of RFC 5032, RFC 7162, RFC 8474, RFC 8514), with the return options of RFC 4731, RFC 5182 and RFC 9394.
 
 use malle_client::{Flags, ModSeq};
 
 use super::super::date;
-use super::ast::{DayRange, SearchKey, SearchQuery, Target};
+use super::ast::{DayRange, SearchKey, SearchQuery, SearchReturn, Target};
 use super::lex::{Cursor, Refusal, ascii};
 use super::set;
 
-/// `[CHARSET astring] key *(SP key)`.
+/// `[RETURN (options)] [CHARSET astring] key *(SP key)`.
 pub(super) fn query(cursor: &mut Cursor) -> Result<SearchQuery, Refusal> {
     cursor.space()?;
+    let returned = return_options(cursor)?;
     let mut charset = None;
     if cursor.eat_word("CHARSET") {
         cursor.space()?;
-        charset = Some(String::from_utf8_lossy(&cursor.astring()?).to_ascii_uppercase());
+        charset = Some(charset_name(cursor)?);
         cursor.space()?;
     }
+    keys(cursor, returned, charset)
+}
+
+/// `charset key *(SP key)`, as SORT and THREAD have it.
+pub(super) fn with_charset(cursor: &mut Cursor, returned: Option<Vec<SearchReturn>>) -> Result<SearchQuery, Refusal> {
+    let charset = Some(charset_name(cursor)?);
+    cursor.space()?;
+    keys(cursor, returned, charset)
+}
+
+fn charset_name(cursor: &mut Cursor) -> Result<String, Refusal> {
+    Ok(String::from_utf8_lossy(&cursor.astring()?).to_ascii_uppercase())
+}
+
+fn keys(
+    cursor: &mut Cursor,
+    returned: Option<Vec<SearchReturn>>,
+    charset: Option<String>,
+) -> Result<SearchQuery, Refusal> {
     let mut keys = vec![key(cursor)?];
     while !cursor.at_end() {
         cursor.space()?;
         keys.push(key(cursor)?);
         cursor.bounded(keys.len())?;
     }
-    Ok(SearchQuery { charset, keys })
+    Ok(SearchQuery {
+        returned,
+        charset,
+        keys,
+    })
+}
+
+/// `[RETURN (options) SP]`. No option at all means ALL (RFC 4731 3.1).
+pub(super) fn return_options(cursor: &mut Cursor) -> Result<Option<Vec<SearchReturn>>, Refusal> {
+    if !cursor.eat_word("RETURN") {
+        return Ok(None);
+    }
+    cursor.space()?;
+    let mut options = Vec::new();
+    cursor.list(|cursor| {
+        let option = return_option(cursor)?;
+        if !options.contains(&option) {
+            options.push(option);
+        }
+        Ok(())
+    })?;
+    cursor.space()?;
+    let partials = options
+        .iter()
+        .filter(|option| matches!(option, SearchReturn::Partial(_)))
+        .count();
+    if partials > 1 || (partials == 1 && options.contains(&SearchReturn::All)) {
+        return Err(Refusal("PARTIAL comes once, and not with ALL"));
+    }
+    if options.is_empty() {
+        options.push(SearchReturn::All);
+    }
+    Ok(Some(options))
+}
+
+fn return_option(cursor: &mut Cursor) -> Result<SearchReturn, Refusal> {
+    Ok(match cursor.word()?.as_str() {
+        "MIN" => SearchReturn::Min,
+        "MAX" => SearchReturn::Max,
+        "ALL" => SearchReturn::All,
+        "COUNT" => SearchReturn::Count,
+        "SAVE" => SearchReturn::Save,
+        "PARTIAL" => {
+            cursor.space()?;
+            SearchReturn::Partial(set::partial_range(cursor)?)
+        }
+        _ => return Err(Refusal("unknown return option")),
+    })
 }
 
 fn key(cursor: &mut Cursor) -> Result<SearchKey, Refusal> {
@@ -39,7 +106,7 @@ fn key(cursor: &mut Cursor) -> Result<SearchKey, Refusal> {
                 Ok(SearchKey::And(keys))
             };
         }
-        Some(b'*' | b'0'..=b'9') => {
+        Some(b'*' | b'$' | b'0'..=b'9') => {
             return Ok(SearchKey::Numbers(Target {
                 by_uid: false,
                 set: set::sequence_set(cursor)?,

@@ -1,6 +1,6 @@
-//! Sequence sets: `1,3:5,9:*`.
+//! Sequence sets, `1,3:5,9:*` or `$`, and ranges of results, `1:100` or `-1:-100`.
 
-use super::ast::{SequenceSet, Target};
+use super::ast::{PartialRange, SequenceSet, Target};
 use super::lex::{Cursor, Refusal};
 
 /// `SP sequence-set SP`, as every command that names messages has it.
@@ -13,6 +13,9 @@ pub(super) fn target(cursor: &mut Cursor, by_uid: bool) -> Result<Target, Refusa
 
 /// RFC 3501 `sequence-set`.
 pub(super) fn sequence_set(cursor: &mut Cursor) -> Result<SequenceSet, Refusal> {
+    if cursor.eat(b'$') {
+        return Ok(SequenceSet::Saved);
+    }
     let mut ranges = Vec::new();
     loop {
         let first = sequence_number(cursor)?;
@@ -24,7 +27,7 @@ pub(super) fn sequence_set(cursor: &mut Cursor) -> Result<SequenceSet, Refusal> 
         ranges.push((first, last));
         cursor.bounded(ranges.len())?;
         if !cursor.eat(b',') {
-            return Ok(SequenceSet(ranges));
+            return Ok(SequenceSet::Numbers(ranges));
         }
     }
 }
@@ -37,4 +40,17 @@ fn sequence_number(cursor: &mut Cursor) -> Result<Option<u32>, Refusal> {
         Some(byte) if byte.is_ascii_digit() => cursor.nonzero().map(Some),
         _ => Err(Refusal("expected message numbers")),
     }
+}
+
+/// RFC 9394 `partial-range`.
+pub(super) fn partial_range(cursor: &mut Cursor) -> Result<PartialRange, Refusal> {
+    const EXPECTED: &str = "expected a range such as 1:100 or -1:-100";
+    let from_end = cursor.eat(b'-');
+    let first = cursor.nonzero()?;
+    cursor.expect(b':', EXPECTED)?;
+    if from_end {
+        cursor.expect(b'-', EXPECTED)?;
+    }
+    let last = cursor.nonzero()?;
+    Ok(PartialRange { from_end, first, last })
 }

@@ -132,6 +132,20 @@ fn almost_a_command() -> impl Strategy<Value = Vec<u8>> {
         Just("é"),
         Just("99999999999999999999"),
         Just("UNCHANGEDSINCE"),
+        Just("SORT"),
+        Just("THREAD"),
+        Just("REFERENCES"),
+        Just("(REVERSE"),
+        Just("DATE)"),
+        Just("UTF-8"),
+        Just("(QRESYNC"),
+        Just("(VANISHED"),
+        Just("(PARTIAL"),
+        Just("-1:-5"),
+        Just("$"),
+        Just("PREVIEW"),
+        Just("GETQUOTA"),
+        Just("UTF8"),
     ];
     let separator = prop_oneof![4 => Just(" "), 1 => Just("")];
     proptest::collection::vec((word, separator), 0..20).prop_map(|words| {
@@ -158,6 +172,9 @@ proptest! {
     #[test]
     fn no_order_of_words_makes_the_parser_panic(text in almost_a_command(), literal in any::<Vec<u8>>()) {
         let _ = parse(&Frame::of(vec![Piece::Text(text.clone())]));
+        let mut utf8 = Frame::of(vec![Piece::Text(text.clone())]);
+        utf8.utf8 = true;
+        let _ = parse(&utf8);
         let _ = parse(&Frame::of(vec![Piece::Text(text), Piece::Literal(literal.into()), Piece::Text(Vec::new())]));
     }
 }

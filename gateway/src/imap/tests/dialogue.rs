@@ -123,6 +123,17 @@ impl Client {
         bytes
     }
 
+    /// Some bytes, as they come; none at the end of the stream.
+    pub(super) async fn some_bytes(&mut self) -> Vec<u8> {
+        let came = timeout(PATIENCE, self.reader.fill_buf())
+            .await
+            .unwrap()
+            .unwrap()
+            .to_vec();
+        self.reader.consume(came.len());
+        came
+    }
+
     /// All lines up to the one that begins with this tag.
     pub(super) async fn until(&mut self, tag: &str) -> Vec<String> {
         let mut lines = Vec::new();
@@ -313,13 +324,16 @@ dialogues! {
     copy_tells_the_new_uids,
     examine_is_read_only,
     expunge_tells_from_the_highest_down,
+    expunges_are_told_as_vanished,
     expunges_of_others_wait_for_their_moment,
     failed_logins_look_alike,
     fetch_cuts_partial_ranges,
     fetch_cuts_sections,
     fetch_knows_the_macros,
     fetch_sets_seen,
+    fetch_tells_the_preview,
     fetch_tells_the_structure,
+    fetch_tells_a_part_of_the_messages,
     fetch_tells_what_changed_since,
     greeting_tells_what_works,
     id_namespace_enable,
@@ -338,21 +352,30 @@ dialogues! {
     move_tells_uids_then_expunges,
     moving_into_the_same_mailbox_is_refused,
     names_travel_in_modified_utf7,
+    names_travel_in_utf8,
     news_of_others_is_told,
     nonsense_is_answered_then_ended,
     nonsynchronising_literals_are_taken,
     plaintext_login_by_configuration,
+    quota_tells_what_is_used,
+    search_answers_what_is_asked_for,
     search_by_flags_numbers_and_dates,
     search_by_text,
+    search_keeps_what_it_found,
     search_refuses_other_charsets,
+    search_tells_how_far_it_is,
     search_tells_the_modseq,
     select_closes_the_mailbox_before,
+    select_tells_what_was_missed,
     select_tells_the_mailbox,
+    sort_orders_as_people_do,
     starttls_begins_anew,
     status_tells_all_items,
     store_changes_flags,
     store_spares_what_changed,
+    thread_tells_who_answered_whom,
     uid_expunge_spares_the_others,
+    uid_fetch_tells_what_vanished,
     uids_name_messages,
 }
 

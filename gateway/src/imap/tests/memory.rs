@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message, MessageFlags, ModSeq, NewMessage,
-    Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange, UidValidity, WatchEvent,
+    AccountStatus, Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message, MessageFlags,
+    ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange, UidValidity, WatchEvent,
 };
 use tokio::sync::watch;
 
@@ -47,6 +48,8 @@ struct World {
     /// The next call fails with this.
     fail: Option<Error>,
     damaged: Option<u32>,
+    /// Every page of rows takes this long.
+    slow: Duration,
     page_rows: usize,
     /// Sizes of the bodies that are being read.
     reading: Vec<usize>,
@@ -239,6 +242,7 @@ impl MemoryStore {
             mailboxes: BTreeMap::new(),
             fail: None,
             damaged: None,
+            slow: Duration::ZERO,
             page_rows: PAGE_ROWS,
             reading: Vec::new(),
             most_reading: (0, 0),
@@ -322,6 +326,7 @@ impl MemoryStore {
             ["fail", "overquota"] => world.fail = Some(Error::OverQuota { limit_bytes: 1000 }),
             ["fail", "expired"] => world.fail = Some(Error::TokenExpired),
             ["fail", "limit"] => world.fail = Some(Error::Limit("too many keywords\r\n* BYE".into())),
+            ["slow", seconds] => world.slow = Duration::from_secs(seconds.parse().unwrap()),
             ["damage", uid] => world.damaged = Some(uid.parse().unwrap()),
             other => panic!("unknown event {other:?}"),
         }
@@ -535,6 +540,10 @@ impl Account for MemoryAccount {
         changed_since: ModSeq,
         with_summary: bool,
     ) -> Result<Page, Error> {
+        let slow = self.world()?.slow;
+        if !slow.is_zero() {
+            tokio::time::advance(slow).await;
+        }
         let mut world = self.world()?;
         let page_rows = world.page_rows;
         let mailbox = world.by_id(id)?;
@@ -704,6 +713,17 @@ impl Account for MemoryAccount {
     fn take_news(&self) -> Option<Changes> {
         let (mailbox, since) = self.news_of?;
         self.changes_now(mailbox, since).ok()
+    }
+
+    async fn status(&self) -> Result<AccountStatus, Error> {
+        let world = self.world()?;
+        let shown: Vec<Mailbox> = world.mailboxes.values().map(|mailbox| mailbox.shown("")).collect();
+        Ok(AccountStatus {
+            modseq: ModSeq(world.modseq),
+            quota_bytes: 1_000_000,
+            used_bytes: shown.iter().map(|mailbox| mailbox.size_bytes).sum(),
+            messages: shown.iter().map(|mailbox| u64::from(mailbox.messages)).sum(),
+        })
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch>, Error> {

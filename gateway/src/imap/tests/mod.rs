@@ -1,5 +1,6 @@
 //! Whole sessions against a store in memory: dialogues from `gateway/tests/imap`, hostile input, and imap-codec as a second opinion.
 
+mod compress;
 mod dialogue;
 mod hostile;
 mod memory;

@@ -216,7 +216,16 @@ fn command() -> BoxedStrategy<String> {
     let search = proptest::collection::vec(key(), 1..4).prop_map(|keys| format!("SEARCH {}", keys.join(" ")));
     let search = (word(&["", "CHARSET UTF-8 "]), search)
         .prop_map(|(charset, search)| search.replacen("SEARCH ", &format!("SEARCH {charset}"), 1));
+    let order = word(&[
+        "(DATE)",
+        "(REVERSE ARRIVAL SUBJECT)",
+        "(FROM TO CC SIZE)",
+        "(reverse displayfrom)",
+    ]);
+    let algorithm = word(&["REFERENCES", "ORDEREDSUBJECT"]);
     let by_message = prop_oneof![
+        (order, key()).prop_map(|(order, key)| format!("SORT {order} UTF-8 {key}")),
+        (algorithm, key()).prop_map(|(algorithm, key)| format!("THREAD {algorithm} US-ASCII {key}")),
         search,
         fetch(),
         store(),
@@ -248,7 +257,14 @@ fn command() -> BoxedStrategy<String> {
             "ENABLE CONDSTORE",
             "ID NIL",
             "ID (\"name\" \"x\")",
+            "COMPRESS DEFLATE",
+            "GETQUOTA \"\"",
+            "GETQUOTAROOT INBOX",
             "SELECT INBOX (CONDSTORE)",
+            "SELECT INBOX (QRESYNC (67890007 20050715194045000))",
+            "SELECT INBOX (QRESYNC (67890007 90060115194045000 41,43:211,214:541))",
+            "SELECT INBOX (QRESYNC (67890007 90060115194045000 1:29997 (5000,7500 15000,22500)))",
+            "UID FETCH 300:500 FLAGS (CHANGEDSINCE 12345 VANISHED)",
             "UID EXPUNGE 1:5",
             "AUTHENTICATE PLAIN",
             "AUTHENTICATE PLAIN AGEAYg=="
@@ -310,7 +326,10 @@ fn the_oracle_reads_most_of_the_corpus() {
 }
 
 /// Extensions that imap-codec does not know (design, dependencies 5).
-const UNKNOWN_TO_THE_ORACLE: [&str; 6] = [
+const UNKNOWN_TO_THE_ORACLE: [&str; 9] = [
+    "PREVIEW",
+    "DELETED-STORAGE",
+    "ESEARCH",
     "EMAILID",
     "SAVEDATE",
     "CHILDINFO",
@@ -341,7 +360,8 @@ fn the_oracle_reads_every_answer_of_the_dialogues() {
                     read += 1;
                 }
                 Err(error) => {
-                    let known_gap = UNKNOWN_TO_THE_ORACLE.iter().any(|word| line.contains(word));
+                    // Nor does it read UTF-8 in quoted strings (RFC 6855).
+                    let known_gap = !line.is_ascii() || UNKNOWN_TO_THE_ORACLE.iter().any(|word| line.contains(word));
                     assert!(known_gap, "{}: {line}: {error:?}", path.display());
                     rest = &rest[line.len() + 1..];
                 }

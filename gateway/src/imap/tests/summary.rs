@@ -6,11 +6,12 @@ use super::super::section::fields;
 
 pub(super) fn summary_of(mail: &[u8]) -> Summary {
     let (envelope, root) = message(mail, 0, mail.len());
+    let text = String::from_utf8_lossy(&mail[root.body_start as usize..]).into_owned();
     Summary {
+        preview: text.lines().next().unwrap_or_default().to_owned(),
         header_bytes: root.body_start,
         envelope: Some(envelope),
         root: Some(root),
-        ..Summary::default()
     }
 }
 
