@@ -246,6 +246,7 @@ async fn fetch_missing(weak: Weak<GroupBodies>) {
     let mut pause = PAUSE_FIRST;
     let mut last = None;
     let mut came = 0;
+    let mut said = 0;
     loop {
         let Some(group) = weak.upgrade() else { return };
         if let Some(more) = group.round(&mut last).await {
@@ -256,9 +257,10 @@ async fn fetch_missing(weak: Weak<GroupBodies>) {
         let missing = group.missing();
         if std::mem::take(&mut came) > 0 || missing == 0 {
             pause = PAUSE_FIRST;
-        } else {
+        } else if missing != said {
             tracing::warn!(shard = %group.shard, missing, "bodies are missing here and no peer gave them yet");
         }
+        said = missing;
         // One that is named meanwhile does not wait for those.
         let idle = if missing == 0 { PAUSE_LARGEST } else { pause };
         let woken = malle_rt::timeout(idle, group.wake.notified()).await.is_ok();

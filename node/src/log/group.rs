@@ -14,8 +14,8 @@ use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use tokio::sync::watch;
 
-use super::hand_over::{Batch, HandOver};
 use super::records::{EntryRecord, FloorRecord, HeadRecord, LogIdRecord, TruncateRecord};
+use super::riders_first::{Batch, RidersFirst};
 use super::types::{Entry, LogId};
 
 /// Kinds of journal records; never renumbered.
@@ -100,7 +100,7 @@ pub(super) struct Shared {
     pub synced: watch::Sender<u64>,
     /// Bytes of cached entries of all groups of the node.
     pub cache_bytes: Arc<AtomicUsize>,
-    pub hand_over: HandOver,
+    pub riders_first: RidersFirst,
 }
 
 /// The log of one group. Cheap to clone; all clones are one log.
@@ -129,7 +129,7 @@ impl GroupLog {
                 contents: Mutex::new(contents),
                 synced,
                 cache_bytes,
-                hand_over: HandOver::default(),
+                riders_first: RidersFirst::default(),
             }),
         }
     }
@@ -238,7 +238,7 @@ impl GroupLog {
             (batch.done)(Ok(()));
             return Ok(());
         }
-        self.hand_over(batch).await
+        self.submit_behind_riders(batch).await
     }
 
     /// Gives a batch to the journal.
@@ -419,7 +419,7 @@ impl GroupLog {
 
     pub(super) async fn truncate(&self, last_index: Option<u64>) -> io::Result<()> {
         // Else an entry that it voids could come behind it.
-        self.shared.hand_over.done_so_far().await;
+        self.shared.riders_first.done_so_far().await;
         let bytes = {
             let mut contents = self.contents();
             let keep = match (last_index, contents.slots.front()) {

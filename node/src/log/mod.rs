@@ -10,12 +10,12 @@
 #[cfg(test)]
 mod golden;
 mod group;
-mod hand_over;
 pub mod records;
 mod replay;
+mod riders_first;
 mod storage;
 pub mod types;
 
 pub use group::{GroupLog, LogStatus};
-pub use hand_over::KeepsRiders;
 pub use replay::{LogError, Logs};
+pub use riders_first::KeepsRiders;

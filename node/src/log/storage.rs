@@ -95,7 +95,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote = VoteRecord::from(vote);
         // A vote that is synced says to raft that the entries before it are.
-        self.shared.hand_over.done_so_far().await;
+        self.shared.riders_first.done_so_far().await;
         self.write_head(|head| head.vote = Some(vote)).await
     }
 

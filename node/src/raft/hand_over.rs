@@ -56,7 +56,8 @@ impl Groups {
                     done.given.push(shard);
                 }
                 Err(error) => {
-                    tracing::warn!(%shard, %error, "nobody takes this group over: the others elect");
+                    // The caller says how many are kept.
+                    tracing::debug!(%shard, %error, "nobody takes this group over");
                     done.kept.push((shard, error.to_string()));
                 }
             }

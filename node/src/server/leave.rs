@@ -66,4 +66,8 @@ pub(super) async fn give_groups_away(groups: &Arc<Groups>) {
     let took_ms = (malle_rt::now() - begun).as_millis();
     let (given, kept) = (done.given.len(), done.kept.len());
     tracing::info!(given, kept, took_ms, "this node leads nothing any more");
+    // The others elect. Why nobody took it over is much the same for every group: one stands for all.
+    if let Some((shard, reason)) = done.kept.first() {
+        tracing::warn!(kept, %shard, reason, "nobody took these groups over");
+    }
 }

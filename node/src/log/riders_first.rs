@@ -40,7 +40,7 @@ pub(super) struct Batch {
 
 /// What waits for its riders. Bounded by the proposals that a shard takes.
 #[derive(Default)]
-pub(super) struct HandOver {
+pub(super) struct RidersFirst {
     line: Mutex<Line>,
     emptied: Notify,
     keeper: Mutex<Option<Arc<dyn KeepsRiders>>>,
@@ -55,7 +55,7 @@ struct Line {
     failed: Option<String>,
 }
 
-impl HandOver {
+impl RidersFirst {
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,13 +96,13 @@ impl HandOver {
 impl GroupLog {
     /// Whose volumes the bodies go to that ride with entries of this group.
     pub fn keep_riders_with(&self, keeper: Arc<dyn KeepsRiders>) {
-        *self.shared.hand_over.keeper() = Some(keeper);
+        *self.shared.riders_first.keeper() = Some(keeper);
     }
 
     /// Hands a batch to the journal: at once when nothing has to be waited for.
-    pub(super) async fn hand_over(&self, batch: Batch) -> io::Result<()> {
+    pub(super) async fn submit_behind_riders(&self, batch: Batch) -> io::Result<()> {
         {
-            let mut line = self.shared.hand_over.line();
+            let mut line = self.shared.riders_first.line();
             if let Some(reason) = &line.failed {
                 return Err(io::Error::other(reason.clone()));
             }
@@ -121,20 +121,20 @@ impl GroupLog {
 }
 
 async fn move_line(log: GroupLog) {
-    let hand_over = &log.shared.hand_over;
+    let riders_first = &log.shared.riders_first;
     loop {
         // All that came while the last ones were synced go together: one sync of the volumes serves them all.
         let mut batches = {
-            let mut line = hand_over.line();
+            let mut line = riders_first.line();
             if line.waiting.is_empty() {
                 line.moving = false;
-                hand_over.emptied.notify_waiters();
+                riders_first.emptied.notify_waiters();
                 return;
             }
             std::mem::take(&mut line.waiting)
         };
         let riders = batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.riders));
-        match hand_over.keep_all(riders.collect()).await {
+        match riders_first.keep_all(riders.collect()).await {
             Ok(()) => {
                 for batch in batches {
                     log.submit(batch).await;
@@ -142,7 +142,7 @@ async fn move_line(log: GroupLog) {
             }
             Err(error) => {
                 let reason = format!("a body that rides with an entry: {error}");
-                batches.append(&mut hand_over.fail(&reason));
+                batches.append(&mut riders_first.fail(&reason));
                 for batch in batches {
                     (batch.done)(Err(io::Error::other(reason.clone())));
                 }
