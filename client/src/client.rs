@@ -11,6 +11,7 @@ use malle_proto::v1::{LoginRequest, ResolveRequest, resolve_request};
 use malle_proto::{ShardId, limits};
 use malle_rt::Instant;
 
+use crate::addresses::Addresses;
 use crate::cluster::Cluster;
 use crate::core::Core;
 use crate::dial::{Dial, Tcp};
@@ -110,6 +111,7 @@ impl Client {
         let core = Core {
             nodes,
             routes: Routes::new(config.endpoints.clone()),
+            addresses: Addresses::new(),
         };
         let client = Client {
             core: Arc::new(core),
@@ -176,12 +178,16 @@ impl Client {
         Ok(())
     }
 
-    /// Where an address, or a login name, leads. `None` only after a linearizable read of the directory: there is no such recipient
-    /// (5.1.1 in LMTP).
+    /// Where an address, or a login name, leads; an account in use as the directory had it at most [`limits::ADDRESS_REMEMBERED_MS`] ago.
+    /// `None` only after a linearizable read of the directory: there is no such recipient (5.1.1 in LMTP).
     ///
     /// # Errors
     /// [`Error::Unavailable`] and others of class Retry: nothing is known about the address.
     pub async fn resolve(&self, address: &str) -> Result<Option<Resolved>, Error> {
+        if let Some(resolved) = self.core.addresses.get(address) {
+            return Ok(Some(resolved));
+        }
+        let begun = malle_rt::now();
         let who = resolve_request::Who::Address(address.to_owned());
         let message = ResolveRequest {
             who: Some(who),
@@ -197,6 +203,7 @@ impl Client {
             Ok(reply) => {
                 let resolved = convert::resolved(reply)?;
                 self.core.routes.set_home(resolved.account, resolved.shard);
+                self.core.addresses.learn(begun, address, &resolved);
                 Ok(Some(resolved))
             }
             Err(Error::NotFound(_)) => Ok(None),

@@ -21,6 +21,7 @@ use malle_rt::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::addresses::Addresses;
 use crate::connection::Connection;
 use crate::convert;
 use crate::directory::Topology;
@@ -33,6 +34,7 @@ use crate::route::Routes;
 pub(crate) struct Core {
     pub(crate) nodes: Nodes,
     pub(crate) routes: Routes,
+    pub(crate) addresses: Addresses,
 }
 
 /// Which replica of a shard is asked.

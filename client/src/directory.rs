@@ -215,7 +215,9 @@ impl Directory {
             state,
             quota_bytes: change.quota_bytes,
         };
-        convert::account_record(ask!(self, account_set, message).await?)
+        let changed = ask!(self, account_set, message).await;
+        self.client.core.addresses.forget();
+        convert::account_record(changed?)
     }
 
     /// Gives an account one more address; with `primary` the one that it shows.
@@ -248,7 +250,9 @@ impl Directory {
             account: bytes(account),
             address: address.to_owned(),
         };
-        convert::account_record(ask!(self, address_remove, message).await?)
+        let changed = ask!(self, address_remove, message).await;
+        self.client.core.addresses.forget();
+        convert::account_record(changed?)
     }
 
     /// Nodes and shards as the directory has them now. The client's own routes learn from it too.

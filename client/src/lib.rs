@@ -16,6 +16,7 @@
 //! and repeats it with the same op id until the deadline. What is absent: SQL-like queries, sequence numbers (they belong to an IMAP
 //! session), and any way around the login token.
 
+mod addresses;
 mod client;
 mod cluster;
 mod connection;
@@ -26,6 +27,7 @@ mod dial;
 mod directory;
 mod download;
 mod error;
+mod generations;
 mod mail;
 mod nodes;
 mod op_id;

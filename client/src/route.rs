@@ -1,9 +1,9 @@
 //! Who is asked: nodes and shards as the directory last told them, who leads as the nodes last told it, and which account lives where.
 //!
 //! All of it is a guess that may be old: a node that is asked wrongly says so, and the guess is mended. Nothing here decides whether a
-//! call is right, only how few detours it takes. Homes are kept in two generations, so that the memory is bounded without a clock.
+//! call is right, only how few detours it takes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use malle_proto::{AccountId, NodeId, ShardId, limits};
 use malle_rt::Instant;
 
 use crate::directory::Topology;
+use crate::generations::Generations;
 use crate::nodes::Target;
 
 /// See the module's header.
@@ -19,12 +20,11 @@ pub(crate) struct Routes {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     nodes: BTreeMap<NodeId, String>,
     replicas: BTreeMap<ShardId, Vec<NodeId>>,
     leaders: BTreeMap<ShardId, NodeId>,
-    homes: Homes,
+    homes: Generations<AccountId, ShardId>,
     asked: Option<Instant>,
 }
 
@@ -32,7 +32,13 @@ impl Routes {
     pub(crate) fn new(seeds: Vec<String>) -> Routes {
         Routes {
             seeds,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                nodes: BTreeMap::new(),
+                replicas: BTreeMap::new(),
+                leaders: BTreeMap::new(),
+                homes: Generations::of(limits::CLIENT_HOMES_MAX),
+                asked: None,
+            }),
         }
     }
 
@@ -124,7 +130,7 @@ impl Routes {
 
     /// The shard of an account, when it is remembered.
     pub(crate) fn home(&self, account: AccountId) -> Option<ShardId> {
-        self.with(|state| state.homes.get(account))
+        self.with(|state| state.homes.get(&account).copied())
     }
 
     /// Remembers the shard of an account.
@@ -148,32 +154,6 @@ impl Routes {
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         // These are guesses; one that a panic elsewhere left half changed is mended like any other.
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Two generations of at most half of [`limits::CLIENT_HOMES_MAX`] each: what was not asked for during a whole one is forgotten.
-#[derive(Default)]
-struct Homes {
-    young: HashMap<AccountId, ShardId>,
-    old: HashMap<AccountId, ShardId>,
-}
-
-impl Homes {
-    fn get(&mut self, account: AccountId) -> Option<ShardId> {
-        if let Some(shard) = self.young.get(&account) {
-            return Some(*shard);
-        }
-        let shard = self.old.remove(&account)?;
-        self.set(account, shard);
-        Some(shard)
-    }
-
-    fn set(&mut self, account: AccountId, shard: ShardId) {
-        self.old.remove(&account);
-        if self.young.len() >= limits::CLIENT_HOMES_MAX / 2 {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(account, shard);
     }
 }
 
@@ -247,18 +227,5 @@ mod tests {
             addresses(&routes, 0),
             ["node1:7420", "node2:7420", "node3:7420", "seed:1"]
         );
-    }
-
-    #[test]
-    fn the_memory_of_homes_is_bounded_and_keeps_what_is_used() {
-        let mut homes = Homes::default();
-        let account = |n: usize| AccountId((n as u128).to_be_bytes());
-        homes.set(account(0), ShardId(7));
-        for n in 1..=limits::CLIENT_HOMES_MAX * 2 {
-            homes.set(account(n), ShardId(1));
-            assert_eq!(homes.get(account(0)), Some(ShardId(7)));
-        }
-        assert!(homes.young.len() + homes.old.len() <= limits::CLIENT_HOMES_MAX);
-        assert_eq!(homes.get(account(1)), None);
     }
 }

@@ -232,6 +232,29 @@ async fn an_address_is_unknown_only_when_the_directory_says_so() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_known_is_not_asked_for_again_until_the_directory_was_changed() {
+    let fake = Fake::start(1, |_, _| status()).await;
+    let client = Client::connect(fake.config()).await.unwrap();
+    let questions = || *fake.brain.resolved.lock().unwrap();
+    let before = questions();
+    for _ in 0..3 {
+        assert!(client.resolve("u1@example.org").await.unwrap().is_some());
+    }
+    assert_eq!(questions(), before + 1);
+    for _ in 0..3 {
+        assert_eq!(client.resolve("nobody@example.org").await, Ok(None));
+    }
+    assert_eq!(questions(), before + 4, "that there is none is asked each time");
+    let directory = client.directory();
+    // The answer of this fake does not matter: the change may have been made.
+    let _ = directory
+        .address_remove(AccountId([1; 16]), "u1@example.org", fresh_op_id())
+        .await;
+    assert!(client.resolve("u1@example.org").await.unwrap().is_some());
+    assert_eq!(questions(), before + 5);
+}
+
+#[tokio::test]
 async fn a_node_of_another_cluster_is_refused() {
     let fake = Fake::start(1, |_, _| status()).await;
     // Signed by the same CA, and yet of another cluster: so it is with an operator who runs two clusters under one root.

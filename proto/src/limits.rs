@@ -86,6 +86,15 @@ pub const CLOCK_STEP_MAX_MS: u64 = 3600 * 1000;
 
 /// RFC 5321 4.5.3.1.3: a path has 256 octets with its brackets.
 pub const ADDRESS_MAX_BYTES: usize = 254;
+/// A client believes where an address led for this long: an agent's new mail finds them, and a removed address stops, within half a minute.
+pub const ADDRESS_REMEMBERED_MS: u64 = 30_000;
+/// A removed address goes to no other account for this long: every memory of it is over, also that of a gateway that stood still for a while.
+pub const ADDRESS_RESTS_MS: u64 = 3600 * 1000;
+/// Who had an address is forgotten after this long: far behind its rest, so that a few commands with a clock that is ahead forget none.
+pub const ADDRESS_FORMER_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
+const _: () = assert!(ADDRESS_RESTS_MS >= 100 * ADDRESS_REMEMBERED_MS);
+/// Addresses that a client remembers: a gateway's busy ones; about 20 MiB.
+pub const CLIENT_ADDRESSES_MAX: usize = 100_000;
 /// Most addresses of one account.
 pub const ADDRESSES_PER_ACCOUNT_MAX: usize = 200;
 /// Most lines of an account's address history; the oldest goes first. A move every month fills it in 25 years.

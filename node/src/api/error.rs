@@ -154,7 +154,9 @@ impl From<directory::Refusal> for Refused {
         use directory::Refusal;
         let message = refusal.to_string();
         match refusal {
-            Refusal::Initialised | Refusal::AddressTaken(_) => Refused::new(ErrorCode::Exists, message),
+            Refusal::Initialised | Refusal::AddressTaken(_) | Refusal::AddressRests(_) => {
+                Refused::new(ErrorCode::Exists, message)
+            }
             Refusal::NoAccount | Refusal::NoAddress(_) | Refusal::NoNode(_) | Refusal::NoShard => {
                 Refused::not_found(message)
             }

@@ -6,7 +6,7 @@ use super::apply::{Step, Turn};
 use super::rows::{
     self, AccountRow, AddressRow, DomainRow, Event, GrantRow, HistoryRow, OwnAddressRow, PasswordRow, ShardRow,
 };
-use super::{AccountState, Outcome, Refusal, address, cluster};
+use super::{AccountState, Outcome, Refusal, address, cluster, former};
 use crate::format;
 use crate::view::{Fault, View};
 
@@ -30,6 +30,7 @@ pub fn create(turn: &mut Turn<'_>, new: &NewAccount<'_>) -> Step<Outcome> {
     if turn.draft.get(&rows::address(new.address))?.is_some() {
         return Err(Refusal::AddressTaken(new.address.into()).into());
     }
+    former::require_rested(turn, new.id, new.address)?;
     if turn.draft.get(&rows::account(new.id))?.is_some() {
         return Err(Refusal::AccountExists(new.id).into());
     }
@@ -95,7 +96,10 @@ pub fn address_add(turn: &mut Turn<'_>, account: AccountId, address: &str, prima
         None if row.addresses as usize >= limits::ADDRESSES_PER_ACCOUNT_MAX => {
             return Err(Refusal::Limit(format!("{} addresses", limits::ADDRESSES_PER_ACCOUNT_MAX)).into());
         }
-        None => attach(turn, account, &mut row, address)?,
+        None => {
+            former::require_rested(turn, account, address)?;
+            attach(turn, account, &mut row, address)?;
+        }
     }
     if primary && row.primary_address != address {
         row.primary_address = address.into();
@@ -105,7 +109,7 @@ pub fn address_add(turn: &mut Turn<'_>, account: AccountId, address: &str, prima
     Ok(done(account))
 }
 
-/// One address less. From now on anybody may have it; both histories keep that it was here.
+/// One address less. Once it has rested anybody may have it; both histories keep that it was here.
 pub fn address_remove(turn: &mut Turn<'_>, account: AccountId, address: &str) -> Step<Outcome> {
     let mut row = find(turn, account)?;
     let owner: Option<AddressRow> = rows::load(&turn.draft, "address", &rows::address(address))?;
@@ -119,6 +123,7 @@ pub fn address_remove(turn: &mut Turn<'_>, account: AccountId, address: &str) ->
     turn.draft.remove(rows::own_address(account, address));
     row.addresses -= 1;
     record(turn, account, &mut row, address, Event::Removed);
+    former::leave(turn, account, address);
     turn.draft.put(rows::account(account), format::encode(&row));
 
     let domain = rows::domain(address::domain(address));
@@ -171,6 +176,7 @@ fn put_password(turn: &mut Turn<'_>, account: AccountId, hash: Option<&str>) {
 
 /// Gives a free address to the account. The caller puts the account's row.
 fn attach(turn: &mut Turn<'_>, account: AccountId, row: &mut AccountRow, address: &str) -> Result<(), Fault> {
+    former::take(turn, address)?;
     let since_ms = turn.clock.time_ms;
     turn.draft
         .put(rows::address(address), format::encode(&AddressRow { account }));

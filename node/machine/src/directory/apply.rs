@@ -3,7 +3,7 @@
 use malle_proto::limits;
 
 use super::rows::{self, ClockRow, Tag};
-use super::{Command, Op, Outcome, Refusal, accounts, cluster, receipts};
+use super::{Command, Op, Outcome, Refusal, accounts, cluster, former, receipts};
 use crate::format;
 use crate::view::{Draft, Fault, View, Writes};
 
@@ -48,13 +48,15 @@ pub struct Turn<'v> {
     pub draft: Draft<'v>,
     /// The machine's time during it, and the receipts' counters.
     pub clock: ClockRow,
+    /// The proposer's time, which may be anything.
+    pub proposed_ms: u64,
 }
 
 fn decide(view: &dyn View, command: &Command) -> Step<(Outcome, Writes)> {
     let clock: Option<ClockRow> = rows::load(view, "clock", &rows::first(Tag::Clock))?;
     let Some(mut clock) = clock else {
         return match &command.op {
-            Op::Init { .. } => run(view, first_clock(command.time_ms), &command.op),
+            Op::Init { .. } => run(view, first_clock(command.time_ms), command),
             _ => Err(Refusal::NotInitialised.into()),
         };
     };
@@ -62,7 +64,7 @@ fn decide(view: &dyn View, command: &Command) -> Step<(Outcome, Writes)> {
         return Ok((first_answer, Writes::default()));
     }
     clock.time_ms = follow(clock.time_ms, command.time_ms);
-    run(view, clock, &command.op)
+    run(view, clock, command)
 }
 
 /// The machine's time starts where Init's proposer says it is.
@@ -79,11 +81,13 @@ fn follow(now_ms: u64, proposed_ms: u64) -> u64 {
     proposed_ms.clamp(now_ms, now_ms.saturating_add(limits::CLOCK_STEP_MAX_MS))
 }
 
-fn run(view: &dyn View, clock: ClockRow, op: &Op) -> Step<(Outcome, Writes)> {
+fn run(view: &dyn View, clock: ClockRow, command: &Command) -> Step<(Outcome, Writes)> {
     let mut turn = Turn {
         draft: Draft::new(view),
         clock,
+        proposed_ms: command.time_ms,
     };
+    let op = &command.op;
     let outcome = match op {
         Op::Init {
             cluster: id,
@@ -136,6 +140,7 @@ fn run(view: &dyn View, clock: ClockRow, op: &Op) -> Step<(Outcome, Writes)> {
     };
     receipts::leave(&mut turn, op, &outcome);
     receipts::expire(&mut turn)?;
+    former::expire(&mut turn)?;
     let clock = format::encode(&turn.clock);
     turn.draft.put(rows::first(Tag::Clock), clock);
     Ok((outcome, turn.draft.writes))

@@ -1,6 +1,6 @@
 //! What can be asked of the directory, and its answers. These types are replicated and kept: append variants only at the end.
 
-use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
+use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId, limits};
 use serde::{Deserialize, Serialize};
 
 /// One entry of the directory's log.
@@ -224,4 +224,10 @@ pub enum Refusal {
     /// The command makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The address was another account's, and rests: [`limits::ADDRESS_RESTS_MS`].
+    #[error(
+        "the address {0} was removed from another account less than {minutes} minutes ago and goes to nobody else before",
+        minutes = limits::ADDRESS_RESTS_MS / 60_000
+    )]
+    AddressRests(String),
 }

@@ -3,8 +3,8 @@
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 
 use super::rows::{
-    AccountRow, AddressRow, ClockRow, ClusterRow, DomainRow, Event, GrantRow, HistoryRow, NodeRow, OwnAddressRow,
-    PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow, ShardRow, TokenKeyRow,
+    AccountRow, AddressRow, ClockRow, ClusterRow, DomainRow, Event, FormerRow, GrantRow, HistoryRow, NodeRow,
+    OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow, ShardRow, TokenKeyRow,
 };
 use super::{AccountState, Command, Node, Op, Outcome, Refusal, Shard, TokenKey};
 use crate::golden::check;
@@ -108,6 +108,11 @@ fn rows_of_accounts_keep_their_bytes() {
         op_id: OP,
     };
     check("directory", "receipt-order", row);
+    let row = FormerRow {
+        account: ALICE,
+        removed_ms: TIME_MS,
+    };
+    check("directory", "former", row);
 }
 
 #[test]
@@ -197,6 +202,7 @@ fn outcomes_keep_their_bytes() {
         ("bad-address", Refusal::BadAddress("@".into())),
         ("primary-address", Refusal::PrimaryAddress(address())),
         ("no-node", Refusal::NoNode(NodeId(300))),
+        ("address-rests", Refusal::AddressRests(address())),
         ("node-in-use", Refusal::NodeInUse(NodeId(300), ShardId(7))),
         ("no-shard", Refusal::NoShard),
         ("epoch", Refusal::Epoch(9)),

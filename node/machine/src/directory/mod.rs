@@ -4,12 +4,14 @@
 //!
 //! * `rows`: every kind of row, its key and its record, and nothing about what they mean together.
 //! * `cluster`: nodes, shards and token keys. `accounts`: accounts and their addresses. `receipts`: repeats.
+//! * `former`: addresses that were taken from an account and rest.
 //! * `address`: the normal form of an address, the only text that the machine takes a position on.
 //!
 //! What must hold between the rows, after every command:
 //!
 //! * an address row and the account's own row of that address come and go together; every account has exactly one primary address;
 //! * a shard's counter is the number of its accounts, a domain's counter the number of its addresses;
+//! * an address that was removed goes to no other account before it has rested;
 //! * every account has one grant row, under the newest sequence number that its shard gave to it.
 //!
 //! A refused or repeated command writes nothing, not even the time. What is absent: verifying passwords and tokens (the node does
@@ -20,6 +22,7 @@ mod address;
 mod apply;
 mod cluster;
 mod command;
+mod former;
 #[cfg(test)]
 mod kept_records;
 pub mod read;

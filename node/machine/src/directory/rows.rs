@@ -10,6 +10,7 @@
 //! 09 account:16 address         OwnAddressRow  0a account:16 number:8        HistoryRow
 //! 0b domain                     DomainRow      0c shard:4 sequence:8         GrantRow
 //! 0d account:16 op:16           ReceiptRow     0e number:8                   ReceiptOrderRow
+//! 0f address                    FormerRow      10 removed_ms:8 address       empty, in order
 //! ```
 
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
@@ -37,6 +38,8 @@ pub enum Tag {
     Grant = 0x0c,
     Receipt = 0x0d,
     ReceiptOrder = 0x0e,
+    Former = 0x0f,
+    FormerOrder = 0x10,
 }
 
 /// The cluster, made by Init.
@@ -195,6 +198,14 @@ pub struct ReceiptOrderRow {
 }
 crate::first_version!(ReceiptOrderRow, 77);
 
+/// Who had an address that is nobody's now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerRow {
+    pub account: AccountId,
+    pub removed_ms: u64,
+}
+crate::first_version!(FormerRow, 78);
+
 /// Tag and parts, one after the other.
 fn key(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -275,6 +286,22 @@ pub fn receipt(scope: AccountId, op_id: OpId) -> Vec<u8> {
 
 pub fn receipt_order(number: u64) -> Vec<u8> {
     key(Tag::ReceiptOrder, &[&number.to_be_bytes()])
+}
+
+pub fn former(address: &str) -> Vec<u8> {
+    key(Tag::Former, &[address.as_bytes()])
+}
+
+pub fn former_order(removed_ms: u64, address: &str) -> Vec<u8> {
+    key(Tag::FormerOrder, &[&removed_ms.to_be_bytes(), address.as_bytes()])
+}
+
+/// What a key of [`former_order`] says.
+pub fn removal(key: &[u8]) -> Result<(u64, &str), Fault> {
+    let time = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
+    let removed_ms = time.map(u64::from_be_bytes);
+    let removed_ms = removed_ms.ok_or_else(|| Fault::Broken(format!("no time in the key {key:02x?}")))?;
+    Ok((removed_ms, text(key, 9)?))
 }
 
 /// Decodes a row.

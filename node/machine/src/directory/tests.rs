@@ -122,6 +122,8 @@ struct Model {
     receipts: BTreeMap<(AccountId, OpId), (u8, AccountId)>,
     /// Accounts of a shard in the order in which the shard must hear of them.
     grants: BTreeMap<ShardId, Vec<AccountId>>,
+    /// Whose an address was that is nobody's now.
+    former: BTreeMap<String, AccountId>,
 }
 
 impl Model {
@@ -131,6 +133,13 @@ impl Model {
             .iter()
             .find(|(_, account)| has(account))
             .map(|(id, _)| *id)
+    }
+
+    fn rests(&self, address: &str, account: AccountId) -> Result<(), Refusal> {
+        match self.former.get(address) {
+            Some(former) if *former != account => Err(Refusal::AddressRests(address.to_owned())),
+            _ => Ok(()),
+        }
     }
 
     fn count(&self, shard: u32) -> usize {
@@ -184,6 +193,7 @@ impl Model {
                 if self.owner(address).is_some() {
                     return Err(Refusal::AddressTaken(address.clone()));
                 }
+                self.rests(address, *account)?;
                 if self.accounts.contains_key(account) {
                     return Err(Refusal::AccountExists(*account));
                 }
@@ -205,6 +215,7 @@ impl Model {
                     events: vec![(address.clone(), "added"), (address.clone(), "made primary")],
                 };
                 self.accounts.insert(*account, new);
+                self.former.remove(address);
                 Ok(*account)
             }
             Op::AccountSet {
@@ -233,10 +244,14 @@ impl Model {
                 ..
             } => {
                 let owner = self.owner(address);
+                let rests = self.rests(address, *account);
                 let row = self.accounts.get_mut(account).ok_or(Refusal::NoAccount)?;
-                if owner.is_some_and(|owner| owner != *account) {
-                    return Err(Refusal::AddressTaken(address.clone()));
+                match owner {
+                    Some(owner) if owner != *account => return Err(Refusal::AddressTaken(address.clone())),
+                    Some(_) => {}
+                    None => rests?,
                 }
+                self.former.remove(address);
                 if row.addresses.insert(address.clone()) {
                     row.events.push((address.clone(), "added"));
                 }
@@ -256,6 +271,7 @@ impl Model {
                 }
                 row.addresses.remove(address);
                 row.events.push((address.clone(), "removed"));
+                self.former.insert(address.clone(), *account);
                 Ok(*account)
             }
             other => panic!("not in the model: {other:?}"),
@@ -299,6 +315,8 @@ impl Model {
         let owned: usize = self.accounts.values().map(|account| account.addresses.len()).sum();
         prop_assert_eq!(count(view, Tag::Address), owned);
         prop_assert_eq!(count(view, Tag::OwnAddress), owned);
+        prop_assert_eq!(count(view, Tag::Former), self.former.len());
+        prop_assert_eq!(count(view, Tag::FormerOrder), self.former.len());
         prop_assert_eq!(count(view, Tag::Receipt), self.receipts.len());
         prop_assert_eq!(count(view, Tag::ReceiptOrder), self.receipts.len());
         Ok(())
@@ -353,9 +371,14 @@ proptest! {
     }
 }
 
-fn create(n: u32) -> Op {
+fn id_bytes(n: u32) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&n.to_be_bytes());
+    bytes
+}
+
+fn create(n: u32) -> Op {
+    let bytes = id_bytes(n);
     Op::AccountCreate {
         op_id: OpId(bytes),
         account: AccountId(bytes),
@@ -400,6 +423,93 @@ fn an_account_has_no_more_addresses_than_the_bound() {
     }
     let one_more = commit(&mut view, START_MS, add(limits::ADDRESSES_PER_ACCOUNT_MAX));
     assert!(matches!(one_more, Outcome::Refused(Refusal::Limit(_))), "{one_more:?}");
+}
+
+/// Two accounts; the first had `alias@example.org` until [`START_MS`].
+fn with_a_former_address() -> MemoryView {
+    let mut view = started();
+    commit(&mut view, START_MS, create(1));
+    commit(&mut view, START_MS, create(2));
+    assert!(matches!(
+        commit(&mut view, START_MS, add_alias(1, 1)),
+        Outcome::Account { .. }
+    ));
+    let remove = Op::AddressRemove {
+        op_id: OpId([2; 16]),
+        account: AccountId(id_bytes(1)),
+        address: "alias@example.org".into(),
+    };
+    assert!(matches!(commit(&mut view, START_MS, remove), Outcome::Account { .. }));
+    view
+}
+
+fn add_alias(op: u8, n: u32) -> Op {
+    Op::AddressAdd {
+        op_id: OpId([op; 16]),
+        account: AccountId(id_bytes(n)),
+        address: "alias@example.org".into(),
+        primary: false,
+    }
+}
+
+#[test]
+fn a_removed_address_goes_to_nobody_else_before_it_has_rested() {
+    let mut view = with_a_former_address();
+    let rests = Outcome::Refused(Refusal::AddressRests("alias@example.org".into()));
+    let rested_ms = START_MS + limits::ADDRESS_RESTS_MS;
+    assert_eq!(commit(&mut view, rested_ms - 1, add_alias(3, 2)), rests);
+    let create_with_it = Op::AccountCreate {
+        op_id: OpId([4; 16]),
+        account: AccountId([4; 16]),
+        address: "alias@example.org".into(),
+        password_hash: None,
+        quota_bytes: 1,
+        shard: None,
+        region: None,
+    };
+    assert_eq!(commit(&mut view, rested_ms - 1, create_with_it), rests);
+    assert!(matches!(
+        commit(&mut view, rested_ms, add_alias(5, 2)),
+        Outcome::Account { .. }
+    ));
+    assert_eq!(count(&view, Tag::Former), 0);
+    assert_eq!(count(&view, Tag::FormerOrder), 0);
+}
+
+#[test]
+fn its_former_account_gets_an_address_back_at_once() {
+    let mut view = with_a_former_address();
+    assert!(matches!(
+        commit(&mut view, START_MS, add_alias(3, 1)),
+        Outcome::Account { .. }
+    ));
+    assert_eq!(count(&view, Tag::Former), 0);
+    assert_eq!(count(&view, Tag::FormerOrder), 0);
+}
+
+#[test]
+fn one_clock_that_is_ahead_ends_no_rest() {
+    let mut view = with_a_former_address();
+    // The machine's own time follows a step at a time; the next proposer's clock is right.
+    for n in 10..13 {
+        commit(&mut view, START_MS + 100 * limits::CLOCK_STEP_MAX_MS, create(n));
+    }
+    let rests = Outcome::Refused(Refusal::AddressRests("alias@example.org".into()));
+    assert_eq!(commit(&mut view, START_MS + 1000, add_alias(3, 2)), rests);
+}
+
+#[test]
+fn addresses_that_rested_long_ago_are_forgotten() {
+    let mut view = with_a_former_address();
+    let due_ms = START_MS + limits::ADDRESS_FORMER_KEPT_MS;
+    let steps = limits::ADDRESS_FORMER_KEPT_MS / limits::CLOCK_STEP_MAX_MS;
+    for n in 1..steps {
+        commit(&mut view, due_ms, create(2 + n as u32));
+    }
+    assert_eq!(count(&view, Tag::Former), 1);
+    commit(&mut view, due_ms, create(2 + steps as u32));
+    assert_eq!(count(&view, Tag::Former), 0);
+    assert_eq!(count(&view, Tag::FormerOrder), 0);
 }
 
 #[test]
