@@ -18,6 +18,7 @@ use crate::binaries::binary;
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
 use crate::monitoring::{self, Metrics};
+use crate::ports::free_ports;
 use crate::power::{self, LoopDisk};
 use crate::wait::{until, within};
 
@@ -152,7 +153,6 @@ impl Cluster {
         let path = directory.path().to_path_buf();
         let disks = disks(&path)?;
         let log = File::create(path.join("demo.log"))?;
-        let ports = free_ports(3)?;
         let mut command = Command::new(binary("malle")?);
         if let Some(library) = preload {
             command.env("LD_PRELOAD", library);
@@ -162,7 +162,6 @@ impl Cluster {
             .arg("--dir")
             .arg(&path)
             .args(["--accounts", &ACCOUNTS.to_string(), "--password", PASSWORD])
-            .args(["--lmtp", &ports[0], "--imap", &ports[1], "--imaps", &ports[2]])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -693,17 +692,6 @@ pub async fn alone() -> anyhow::Result<File> {
     waited.with_context(|| format!("locking {}", path.display()))
 }
 
-/// Ports that are free now, as `127.0.0.1:PORT`. All are held until all are known, so no two are the same.
-fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
-    let listeners = (0..count)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<Vec<_>, _>>()?;
-    listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.to_string()))
-        .collect()
-}
-
 /// A process that ended is gone, or is a zombie until its parent looks.
 fn is_gone(pid: u32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
@@ -778,9 +766,7 @@ mod tests {
     }
 
     #[test]
-    fn free_ports_differ_and_a_process_that_never_was_is_gone() {
-        let ports = free_ports(3).unwrap();
-        assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
+    fn a_process_that_never_was_is_gone() {
         assert!(is_gone(u32::MAX));
         assert!(!is_gone(std::process::id()));
     }

@@ -14,6 +14,7 @@ mod imap;
 mod lmtp;
 pub mod mail;
 pub mod monitoring;
+mod ports;
 mod power;
 mod wait;
 
@@ -22,5 +23,6 @@ pub use cluster::{Cluster, Identity, PASSWORD, account, alone};
 pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
 pub use monitoring::Metrics;
+pub use ports::free_ports;
 pub use power::LoopDisk;
 pub use wait::{until, within};
