@@ -94,7 +94,7 @@ async fn a_volume_that_is_half_garbage_is_emptied_and_one_that_is_less_stays() {
     read_all(&node, &bodies).await;
 
     // Nearly full: a third is enough.
-    world.disks[&1].set_free_bytes(Some(10 << 20));
+    world.disks[&1].set_free_bytes(Some(70 << 10));
     collector.reclaim_now().await;
     assert_eq!(collector.report().volumes_freed, 2);
     read_all(&node, &bodies).await;
