@@ -67,7 +67,7 @@ async fn a_full_majority(cluster: &Cluster, promised: &mut Vec<String>) -> anyho
     })
     .await?;
     let mut imap = cluster.imap(1).await?;
-    let refused = imap.append("INBOX", "()", &mail::plain("appended")).await?;
+    let refused = imap.append("INBOX", "", &mail::plain("appended")).await?;
     ensure!(refused.status == Status::No, "{refused:?}");
     ensure!(refused.text.contains("[UNAVAILABLE]"), "{refused:?}");
     imap.select("INBOX").await?;

@@ -139,7 +139,8 @@ impl Shared {
     }
 
     fn complete_free_slots(&self) -> Result<(), JournalError> {
-        for slot in std::mem::take(&mut self.segments().free) {
+        let free = std::mem::take(&mut self.segments().free);
+        for slot in free {
             let path = slot_path(&self.dir, slot);
             let file = self.file(slot)?;
             match file.allocate(self.options.segment_bytes).and_then(|()| file.sync_all()) {

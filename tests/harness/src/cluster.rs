@@ -764,6 +764,7 @@ mod tests {
             scrub: Default::default(),
             collect: Default::default(),
             telemetry_address: None,
+            short_of_room: None,
         }
     }
 

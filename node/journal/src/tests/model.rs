@@ -258,7 +258,9 @@ async fn run(steps: Vec<Step>, mode: Mode) -> Result<(), TestCaseError> {
             Step::Release(group) => world.release(group),
             Step::Close => {
                 world.journal.as_ref().unwrap().close().await;
-                prop_assert!(world.submitted.iter().all(|one| one.location.lock().unwrap().is_some()));
+                let is_answered =
+                    |one: &Submitted| one.location.lock().unwrap().is_some() || one.refused.load(Ordering::SeqCst);
+                prop_assert!(world.submitted.iter().all(is_answered));
                 world.reopen()?;
             }
             Step::Kill => {
