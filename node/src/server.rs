@@ -33,6 +33,7 @@ use crate::security::tls::{Reloaded, Tls};
 use crate::security::{Identity, connect};
 use crate::state::SledIndexes;
 
+mod full_disk;
 mod leave;
 mod observe;
 
@@ -168,7 +169,10 @@ impl Node {
             addresses: addresses.clone(),
         });
         let raft = RaftServer::new(groups.clone(), disk.clone(), config.data_dir.join("incoming"));
-        open_groups(&groups, &logs).await?;
+        let has_room = bodies.disk().has_room_for_rows().await;
+        if has_room {
+            open_groups(&groups, &logs).await?;
+        }
         let (stop, stopped) = watch::channel(false);
         malle_rt::spawn(watch_journals(
             Watched::new("log", logs.journal()),
@@ -194,8 +198,11 @@ impl Node {
         node.serve_peers(config, raft, &stopped).await?;
         let replacements = Replacements::new(node.groups.clone(), transport, addresses.clone());
         node.serve_clients(config, &env, replacements, disk, &stopped).await?;
-        let placement = Placement::new(node.groups.clone(), addresses, env);
-        node.tasks.push(malle_rt::spawn(placement.run(stopped.clone())));
+        let placement = Placement::new(node.groups.clone(), addresses, env).run(stopped.clone());
+        let opened =
+            full_disk::open_when_there_is_room(has_room, node.groups.clone(), node.logs.clone(), node.bodies.clone());
+        node.tasks
+            .push(malle_rt::spawn(full_disk::first(opened, placement, stopped.clone())));
         node.keep_up(stopped);
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
         Ok(node)
@@ -207,6 +214,12 @@ impl Node {
         self.tasks.extend([
             malle_rt::spawn(scrub.clone().run(stopped.clone())),
             malle_rt::spawn(collector.clone().run(stopped.clone())),
+            malle_rt::spawn(self.bodies.disk().clone().run(stopped.clone())),
+            malle_rt::spawn(full_disk::give_way(
+                self.groups.clone(),
+                self.bodies.disk().clone(),
+                stopped.clone(),
+            )),
             malle_rt::spawn(follow_certificates(self.tls.clone(), stopped)),
         ]);
     }
@@ -407,5 +420,7 @@ async fn follow_certificates(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) 
 
 #[cfg(test)]
 mod failing_disk;
+#[cfg(test)]
+mod filling_disk;
 #[cfg(test)]
 mod power_cut;

@@ -228,7 +228,7 @@ impl Groups {
             from: self.node().0,
             to: leader.0,
             payload_data: format::encode(command),
-            riders: Vec::new(),
+            ..RaftFrame::default()
         };
         let reply = self
             .settings
@@ -319,6 +319,18 @@ impl Groups {
         })
     }
 
+    fn does_not_open(&self, shard: ShardId, reason: String) {
+        let mut failed = self.failed.write().unwrap_or_else(PoisonError::into_inner);
+        failed.insert(shard, reason);
+    }
+
+    /// Returns once a view can be opened; until then the group stands in [`Groups::failed`].
+    async fn wait_for_room(&self, shard: ShardId, reason: &str) {
+        tracing::error!(%shard, "the disk has no room for rows: the group waits for some");
+        self.does_not_open(shard, format!("it waits for room on the disk: {reason}"));
+        self.bodies().disk().room_for_rows().await;
+    }
+
     async fn build(&self, shard: ShardId, log: GroupLog, throw_view_away: bool) -> Result<Arc<Group>, GroupError> {
         let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
         let settings = &self.settings;
@@ -348,6 +360,7 @@ impl Groups {
             addresses: settings.addresses.clone(),
             shard,
             node: settings.node,
+            disk: settings.bodies.disk().clone(),
         };
         let config = settings
             .timing
@@ -397,7 +410,7 @@ impl Groups {
 }
 
 /// Reopens a group whose view failed, with a view built anew from checkpoint and log.
-async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebuilt: u32) {
+async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, mut rebuilt: u32) {
     let shard = group.shard();
     let mut fault = group.state().fault();
     let reason = loop {
@@ -425,13 +438,13 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
                 }
                 if groups.get(shard).is_some_and(|open| Arc::ptr_eq(&open, &group)) {
                     tracing::error!(%shard, reason = ended, "the group stopped");
-                    groups.failed.write().unwrap_or_else(PoisonError::into_inner).insert(shard, ended);
+                    groups.does_not_open(shard, ended);
                 }
                 return;
             }
         }
     };
-    let closing = groups.changing.lock().await;
+    let mut closing = groups.changing.lock().await;
     if *closing {
         return;
     }
@@ -443,12 +456,18 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
     group.close(false).await;
     drop(group);
     if rebuilt >= REBUILDS_IN_PLACE_MAX || groups.journal_failure().is_some() {
-        groups
-            .failed
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(shard, reason);
+        groups.does_not_open(shard, reason);
         return;
+    }
+    if !groups.bodies().disk().has_room_for_rows().await {
+        drop(closing);
+        groups.wait_for_room(shard, &reason).await;
+        closing = groups.changing.lock().await;
+        if *closing {
+            return;
+        }
+        // The end of the disk broke the view, and says nothing of the next one.
+        rebuilt = 0;
     }
     // The result stands in `failed` or in `open`; there is nobody to hand it to.
     let _ = groups.clone().start(shard, log, rebuilt + 1).await;

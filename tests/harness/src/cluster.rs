@@ -398,6 +398,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// Fills the disk of a node until so many bytes are free.
+    ///
+    /// # Errors
+    /// When the node has no disk of its own, or less free than that.
+    pub fn fill_disk(&self, node: NodeId, leave_bytes: u64) -> anyhow::Result<()> {
+        self.disk(node)?.fill(leave_bytes)
+    }
+
+    /// Takes away again what fills it.
+    ///
+    /// # Errors
+    /// When it was not filled.
+    pub fn make_room(&self, node: NodeId) -> anyhow::Result<()> {
+        self.disk(node)?.make_room()
+    }
+
     /// Views that the nodes threw away and rebuilt since the cluster began, as their logs say.
     ///
     /// # Errors
@@ -736,6 +752,7 @@ mod tests {
             scrub: Default::default(),
             collect: Default::default(),
             telemetry_address: None,
+            short_of_room: None,
         }
     }
 

@@ -34,7 +34,8 @@ impl LoopDisk {
     pub fn create(image: &Path, mount: &Path, bytes: u64) -> anyhow::Result<LoopDisk> {
         std::fs::create_dir_all(mount)?;
         std::fs::File::create(image)?.set_len(bytes)?;
-        run("mkfs.ext4", &["-q", "-F", text(image)?])?;
+        // Without room kept for root, which the nodes of a test are: full is full.
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", text(image)?])?;
         let record = write_down(image, mount)?;
         let device = match run("losetup", &["--find", "--show", text(image)?]) {
             Ok(device) => device.trim().to_owned(),
@@ -60,6 +61,36 @@ impl LoopDisk {
     /// When the file system is not mounted.
     pub fn sync(&self) -> anyhow::Result<()> {
         run("sync", &["--file-system", text(&self.mount)?]).map(drop)
+    }
+
+    /// Fills the disk up with one file until so many bytes are free; 0 leaves none at all.
+    ///
+    /// # Errors
+    /// When there are fewer, or the file is there already.
+    pub fn fill(&self, leave_bytes: u64) -> anyhow::Result<()> {
+        let free = run("stat", &["--file-system", "--format", "%a %S", text(&self.mount)?])?;
+        let (blocks, block_bytes) = free.trim().split_once(' ').context("two numbers of stat")?;
+        let free = blocks.parse::<u64>()? * block_bytes.parse::<u64>()?;
+        let take = free.checked_sub(leave_bytes).context("there is less free than that")?;
+        ensure!(!self.filler().exists(), "it was filled before");
+        let taken = run("fallocate", &["--length", &take.to_string(), text(&self.filler())?]);
+        if leave_bytes == 0 {
+            // The blocks that map it leave too little for the last bytes: it has taken what there was.
+            return Ok(());
+        }
+        taken.map(drop)
+    }
+
+    /// Takes the file away that fills it up.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn make_room(&self) -> anyhow::Result<()> {
+        Ok(std::fs::remove_file(self.filler())?)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.mount.join("filler")
     }
 
     /// Cuts the power: from now on nothing reaches the device, and every write and sync fails.
