@@ -69,7 +69,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use discard::KeptSegment;
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk, read_file, replace_file};
 pub use error::JournalError;
-pub use memory_disk::MemoryDisk;
+pub use memory_disk::{MemoryDisk, Pace};
 pub use record::Record;
 pub use recover::{Replay, ReplayRefusal, ReplayedRecord, SealedSegment};
 pub use sync_times::SyncTimes;

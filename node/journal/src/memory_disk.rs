@@ -5,13 +5,19 @@
 //! front, or any of its pages, in any order; names that were created, changed or removed survive up to a random point. Handles and
 //! locks from before the crash are dead, as their process is.
 //!
-//! Faults that can be asked for: a full disk, and a sync that fails once. A failed sync loses what it was to sync for good, although
+//! A disk may have a [`Pace`]: then each sync takes its time, and what it covers is durable only when that is over. A cut before loses what
+//! the process had not been told of yet, and what it would have done after it.
+//!
+//! Faults that can be asked for: a full disk, a slow one, one that says it synced and did not, rot, and a sync that fails once. A failed sync loses what it was to sync for good, although
 //! readers go on seeing it: that is what Linux does, and why nobody may try again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use malle_rt::Instant;
 
 use crate::disk::{Disk, DiskFile, DiskLock};
 
@@ -62,6 +68,13 @@ impl Image {
         Ok(())
     }
 
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Write(offset, data) => self.write(offset, &data),
+            Change::SetLen(bytes) => self.set_len(bytes),
+        }
+    }
+
     fn set_len(&mut self, bytes: u64) {
         if bytes < self.bytes {
             self.pages.retain(|page, _| page * (PAGE as u64) < bytes);
@@ -80,12 +93,55 @@ enum Change {
     SetLen(u64),
 }
 
+/// A change that a sync has not made durable, or will have only later.
+#[derive(Debug, Clone)]
+struct Pending<C> {
+    change: C,
+    /// When it was made; it was not if the power went before. Always for a disk without a pace.
+    made: Option<Instant>,
+    /// When the sync that covers it is over.
+    durable: Option<Instant>,
+}
+
+impl<C> Pending<C> {
+    fn is_made(&self, now: Option<Instant>) -> bool {
+        self.made.is_none_or(|made| now.is_some_and(|now| made <= now))
+    }
+
+    fn is_durable(&self, now: Option<Instant>) -> bool {
+        self.durable.is_some_and(|durable| now.is_some_and(|now| durable <= now))
+    }
+}
+
+/// Takes those from the front that are durable by now.
+fn settled<C>(pending: &mut Vec<Pending<C>>, now: Option<Instant>) -> Vec<C> {
+    let durable = pending.iter().take_while(|pending| pending.is_durable(now)).count();
+    pending.drain(..durable).map(|pending| pending.change).collect()
+}
+
 #[derive(Debug, Default)]
 struct Inode {
     seen: Image,
     durable: Image,
-    /// Changes of `seen` that no sync has made durable, oldest first.
-    unsynced: Vec<Change>,
+    /// Changes of `seen` that are not in `durable`, oldest first.
+    unsynced: Vec<Pending<Change>>,
+}
+
+impl Inode {
+    fn settle(&mut self, now: Option<Instant>) {
+        for change in settled(&mut self.unsynced, now) {
+            self.durable.take(change);
+        }
+    }
+}
+
+/// How long a disk takes: each sync a time between two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The shortest sync.
+    pub least: Duration,
+    /// The longest sync.
+    pub most: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -122,7 +178,7 @@ struct State {
     next_inode: u64,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    unsynced_names: Vec<Naming>,
+    unsynced_names: Vec<Pending<Naming>>,
     dirs: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
     /// Rises with every crash: an older handle is dead.
@@ -132,13 +188,41 @@ struct State {
     fail_syncs: u32,
     /// Only syncs of files below this directory fail.
     fail_below: PathBuf,
+    /// How long syncs take, and where the next duration comes from; no time at all when unset.
+    pace: Option<(Pace, Chance)>,
+    /// Syncs are answered and not made.
+    lies: bool,
     /// Syncs until the end that was asked for.
     end_at_sync: Option<(u32, End)>,
     syncs: u64,
 }
 
 impl State {
+    /// What the process would have done after the present moment it has not done.
+    fn forget_unmade(&mut self) {
+        let now = self.now();
+        for inode in self.inodes.values_mut() {
+            inode.settle(now);
+            if inode.unsynced.iter().all(|pending| pending.is_made(now)) {
+                continue;
+            }
+            inode.unsynced.retain(|pending| pending.is_made(now));
+            inode.seen = inode.durable.clone();
+            for pending in &inode.unsynced {
+                inode.seen.take(pending.change.clone());
+            }
+        }
+        if !self.unsynced_names.iter().all(|naming| naming.is_made(now)) {
+            self.unsynced_names.retain(|naming| naming.is_made(now));
+            self.names = self.durable_names.clone();
+            for naming in &self.unsynced_names {
+                naming.change.clone().apply(&mut self.names);
+            }
+        }
+    }
+
     fn kill(&mut self) {
+        self.forget_unmade();
         self.lives += 1;
         self.locks.clear();
         self.end_at_sync = None;
@@ -147,23 +231,59 @@ impl State {
     fn crash(&mut self, seed: u64) {
         let mut chance = Chance(seed);
         self.kill();
+        let now = self.now();
         for inode in self.inodes.values_mut() {
+            inode.settle(now);
             let mut changes = std::mem::take(&mut inode.unsynced);
+            changes.retain(|pending| pending.is_made(now));
             chance.shuffle(&mut changes);
-            for change in changes {
-                survive(&mut inode.durable, change, &mut chance);
+            for pending in changes {
+                if pending.is_durable(now) {
+                    inode.durable.take(pending.change);
+                } else {
+                    survive(&mut inode.durable, pending.change, &mut chance);
+                }
             }
             inode.seen = inode.durable.clone();
         }
-        // A journaling file system commits changes of names in their order.
+        // A journaling file system commits changes of names in their order, up to those that were asked for at least.
         let mut namings = std::mem::take(&mut self.unsynced_names);
-        namings.truncate(chance.below(namings.len() as u64 + 1) as usize);
+        namings.retain(|naming| naming.is_made(now));
+        let least = namings.iter().rposition(|naming| naming.is_durable(now)).map_or(0, |last| last + 1);
+        namings.truncate(least + chance.below((namings.len() - least) as u64 + 1) as usize);
         for naming in namings {
-            naming.apply(&mut self.durable_names);
+            naming.change.apply(&mut self.durable_names);
         }
         self.names = self.durable_names.clone();
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|inode, _| named.contains(inode));
+    }
+
+    /// The present moment of a disk that has a pace.
+    fn now(&self) -> Option<Instant> {
+        self.pace.as_ref().map(|_| malle_rt::now())
+    }
+
+    /// The moment at which a change that is made now is made.
+    fn moment(&self) -> Option<Instant> {
+        self.pace.as_ref().map(|_| malle_rt::takes(Duration::ZERO))
+    }
+
+    /// The moment at which a sync that begins now is over.
+    fn sync_over(&mut self) -> Option<Instant> {
+        let (pace, chance) = self.pace.as_mut()?;
+        let spread = (pace.most.saturating_sub(pace.least)).as_nanos() as u64;
+        let took = pace.least + Duration::from_nanos(chance.below(spread + 1));
+        Some(malle_rt::takes(took))
+    }
+
+    fn name(&mut self, naming: Naming) {
+        let made = self.moment();
+        self.unsynced_names.push(Pending {
+            change: naming,
+            made,
+            durable: None,
+        });
     }
 
     fn is_below(&self, inode: u64, dir: &Path) -> bool {
@@ -233,6 +353,25 @@ impl MemoryDisk {
     /// Space that is left from now on; `None`: no end.
     pub fn set_free_bytes(&self, free: Option<u64>) {
         self.state().free = free;
+    }
+
+    /// From now on each sync takes a time that `seed` chooses.
+    pub fn set_pace(&self, pace: Pace, seed: u64) {
+        self.state().pace = Some((pace, Chance(seed)));
+    }
+
+    /// Whether syncs are answered and not made from now on.
+    pub fn set_lying(&self, lies: bool) {
+        self.state().lies = lies;
+    }
+
+    /// Every file below `dir`, with its length in bytes.
+    pub fn files_below(&self, dir: &Path) -> Vec<(PathBuf, u64)> {
+        let state = self.state();
+        let below = state.names.iter().filter(|(path, _)| path.starts_with(dir));
+        below
+            .map(|(path, inode)| (path.clone(), state.inodes[inode].seen.bytes))
+            .collect()
     }
 
     /// Syncs of files that succeeded.
@@ -307,6 +446,7 @@ impl MemoryFile {
 
     fn change(&self, change: Change) -> io::Result<()> {
         self.with(|state, inode| {
+            let made = state.moment();
             let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
             let bytes = match &change {
                 Change::Write(offset, data) => (offset + data.len() as u64).max(inode.seen.bytes),
@@ -320,7 +460,11 @@ impl MemoryFile {
                 Change::Write(offset, data) => inode.seen.write(*offset, data),
                 Change::SetLen(bytes) => inode.seen.set_len(*bytes),
             }
-            inode.unsynced.push(change);
+            inode.unsynced.push(Pending {
+                change,
+                made,
+                durable: None,
+            });
             Ok(())
         })
     }
@@ -354,19 +498,27 @@ impl DiskFile for MemoryFile {
                 return Err(io::Error::other("the process was killed"));
             }
             let fails = state.fail_syncs > 0 && state.is_below(inode, &state.fail_below);
+            let (now, over) = (state.now(), state.sync_over());
+            malle_rt::trace(&[inode, state.syncs]);
+            state.syncs += u64::from(!fails);
+            if state.lies && !fails {
+                return Ok(());
+            }
             let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
-            let changes = std::mem::take(&mut inode.unsynced);
+            inode.settle(now);
             if fails {
                 state.fail_syncs -= 1;
+                inode.unsynced.retain(|pending| pending.durable.is_some());
                 return Err(io::Error::other("sync failed"));
             }
-            for change in changes {
-                match change {
-                    Change::Write(offset, data) => inode.durable.write(offset, &data),
-                    Change::SetLen(bytes) => inode.durable.set_len(bytes),
+            for pending in &mut inode.unsynced {
+                pending.durable = pending.durable.or(over);
+            }
+            if over.is_none() {
+                for pending in std::mem::take(&mut inode.unsynced) {
+                    inode.durable.take(pending.change);
                 }
             }
-            state.syncs += 1;
             Ok(())
         })
     }
@@ -410,7 +562,7 @@ impl Disk for MemoryDisk {
         state.next_inode += 1;
         state.inodes.insert(inode, Inode::default());
         state.names.insert(path.to_owned(), inode);
-        state.unsynced_names.push(Naming::Set(path.to_owned(), inode));
+        state.name(Naming::Set(path.to_owned(), inode));
         Ok(Arc::new(MemoryFile {
             disk: self.clone(),
             inode,
@@ -445,8 +597,8 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), inode);
-        state.unsynced_names.push(Naming::Set(to.to_owned(), inode));
-        state.unsynced_names.push(Naming::Remove(from.to_owned()));
+        state.name(Naming::Set(to.to_owned(), inode));
+        state.name(Naming::Remove(from.to_owned()));
         Ok(())
     }
 
@@ -457,7 +609,7 @@ impl Disk for MemoryDisk {
         if let Some(free) = &mut state.free {
             *free += bytes;
         }
-        state.unsynced_names.push(Naming::Remove(path.to_owned()));
+        state.name(Naming::Remove(path.to_owned()));
         Ok(())
     }
 
@@ -466,13 +618,23 @@ impl Disk for MemoryDisk {
         if state.ends_now() {
             return Err(io::Error::other("the process was killed"));
         }
-        let namings = std::mem::take(&mut state.unsynced_names);
-        for naming in namings {
-            if naming.dir() == Some(dir) {
-                naming.apply(&mut state.durable_names);
-            } else {
-                state.unsynced_names.push(naming);
+        if state.lies {
+            return Ok(());
+        }
+        let (now, over) = (state.now(), state.sync_over());
+        let mut namings = std::mem::take(&mut state.unsynced_names);
+        for naming in settled(&mut namings, now) {
+            naming.apply(&mut state.durable_names);
+        }
+        for mut naming in namings {
+            if naming.change.dir() == Some(dir) {
+                if over.is_none() {
+                    naming.change.apply(&mut state.durable_names);
+                    continue;
+                }
+                naming.durable = naming.durable.or(over);
             }
+            state.unsynced_names.push(naming);
         }
         Ok(())
     }
@@ -507,6 +669,7 @@ impl Disk for MemoryDisk {
 }
 
 /// SplitMix64: the crash must depend on its seed alone.
+#[derive(Debug)]
 struct Chance(u64);
 
 impl Chance {

@@ -46,10 +46,10 @@ type Whole = (read::Account, Vec<read::Address>, Vec<read::AddressEvent>, bool);
 
 impl DirectoryApi {
     /// Answers from the directory's replica here.
-    pub fn new(groups: Arc<Groups>, env: Env) -> Self {
+    pub fn new(groups: Arc<Groups>, env: Env, passwords: Passwords) -> Self {
         DirectoryApi {
             groups,
-            passwords: Passwords::new(env.clone()),
+            passwords,
             env,
         }
     }

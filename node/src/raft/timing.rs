@@ -28,7 +28,7 @@ impl Timing {
         election_max_ms: 1500,
     };
 
-    pub(super) fn config(self, cluster: &str) -> Result<Config, ConfigError> {
+    pub(super) fn config(self, cluster: &str, log_kept_entries: u64) -> Result<Config, ConfigError> {
         Config {
             cluster_name: cluster.to_owned(),
             heartbeat_interval: self.heartbeat_ms,
@@ -41,8 +41,8 @@ impl Timing {
             enable_leader_restore: Some(false),
             // Checkpoints are made by bytes of log, which raft does not count.
             snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: malle_proto::limits::LOG_KEPT_ENTRIES,
-            replication_lag_threshold: malle_proto::limits::LOG_KEPT_ENTRIES * 2,
+            max_in_snapshot_log_to_keep: log_kept_entries,
+            replication_lag_threshold: log_kept_entries * 2,
             max_payload_entries: 256,
             max_append_entries: Some(1024),
             api_channel_size: Some(malle_proto::limits::PROPOSALS_PER_SHARD_MAX as u64),
