@@ -105,7 +105,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::connect`].
-    pub async fn connect_over(endpoints: &[String], deadline: Duration, reach: Arc<dyn Reach>) -> Result<Client, Error> {
+    pub async fn connect_over(
+        endpoints: &[String],
+        deadline: Duration,
+        reach: Arc<dyn Reach>,
+    ) -> Result<Client, Error> {
         Client::over(endpoints, deadline, reach, None).await
     }
 

@@ -54,7 +54,8 @@ impl Secure {
             }
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let certificate = certificate.ok_or_else(|| ReachError::untrusted(format!("{address} shows no certificate")))?;
+        let certificate =
+            certificate.ok_or_else(|| ReachError::untrusted(format!("{address} shows no certificate")))?;
         let node = tls::node_of(certificate, &tls.cluster)
             .map_err(|text| ReachError::untrusted(format!("the certificate of {address} {text}")))?;
         let channel = http2(stream).await.map_err(|error| failed(&error))?;

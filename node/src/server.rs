@@ -130,21 +130,20 @@ impl Node {
         };
         node.serve("peer", config.peer_listen, Door::Peers, node.interior.peer_routes())
             .await?;
-        node.serve("client", config.client_listen, Door::Clients, node.interior.client_routes())
-            .await?;
+        node.serve(
+            "client",
+            config.client_listen,
+            Door::Clients,
+            node.interior.client_routes(),
+        )
+        .await?;
         let follow = follow_certificates(node.tls.clone(), node.interior.stopped());
         node.interior.keeps(malle_rt::spawn(follow));
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
         Ok(node)
     }
 
-    async fn serve(
-        &self,
-        name: &'static str,
-        address: SocketAddr,
-        door: Door,
-        routes: Routes,
-    ) -> anyhow::Result<()> {
+    async fn serve(&self, name: &'static str, address: SocketAddr, door: Door, routes: Routes) -> anyhow::Result<()> {
         let listener = listen(address).await?;
         let served = server().add_routes(routes).serve_with_incoming_shutdown(
             incoming(listener, self.tls.clone(), door),

@@ -27,7 +27,7 @@ use crate::net::{Door, Net, NodeWays};
 const START_MS: u64 = 1_800_000_000_000;
 /// Small segments: a run of a minute fills, seals, recycles and collects some.
 const LOG_SEGMENT_BYTES: u64 = 1 << 20;
-const VOLUME_BYTES: u64 = 1 << 20;
+const VOLUME_BYTES: u64 = 4 << 20;
 /// A sync of an honest disk.
 pub const HONEST: Pace = Pace {
     least: Duration::from_micros(100),
@@ -182,12 +182,7 @@ impl Machine {
             disk: Arc::new(disk),
             env,
             indexes: Box::new(move |_| views as Arc<dyn Indexes>),
-            channels: Arc::new(NodeWays::new(
-                self.common.net.clone(),
-                self.place,
-                node,
-                host.clone(),
-            )),
+            channels: Arc::new(NodeWays::new(self.common.net.clone(), self.place, node, host.clone())),
             timing: self.common.timing,
             log: self.common.log,
             passwords: Effort::Least,
@@ -283,10 +278,15 @@ impl Machine {
     pub fn rot(&self, count: u64) -> u64 {
         let mut state = self.state();
         let files = state.disk.files_below(&Path::new(DATA_DIR).join("volumes"));
-        let files: Vec<(PathBuf, u64)> = files.into_iter().filter(|(path, bytes)| is_segment(path) && *bytes > 4096).collect();
+        let files: Vec<(PathBuf, u64)> = files
+            .into_iter()
+            .filter(|(path, bytes)| is_segment(path) && *bytes > 4096)
+            .collect();
         let mut hit = 0;
         for _ in 0..count {
-            let Some((path, bytes)) = state.chance.pick(&files).cloned() else { break };
+            let Some((path, bytes)) = state.chance.pick(&files).cloned() else {
+                break;
+            };
             // The front of a volume is full, its end may be empty.
             let offset = 128 + state.chance.below(bytes / 4);
             let bit = state.chance.below(8) as u8;

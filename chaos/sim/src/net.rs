@@ -21,7 +21,6 @@ use malle_rt::Instant;
 use malle_rt::sim::Host;
 use tokio::sync::watch;
 
-
 pub use way::{ClientWays, NodeWays};
 use wire::Wire;
 

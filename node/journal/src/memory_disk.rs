@@ -8,8 +8,8 @@
 //! A disk may have a [`Pace`]: then each sync takes its time, and what it covers is durable only when that is over. A cut before loses what
 //! the process had not been told of yet, and what it would have done after it.
 //!
-//! Faults that can be asked for: a full disk, a slow one, one that says it synced and did not, rot, and a sync that fails once. A failed sync loses what it was to sync for good, although
-//! readers go on seeing it: that is what Linux does, and why nobody may try again.
+//! Faults that can be asked for: a full disk, a slow one, one that says it synced and did not, rot, and a sync that fails once. A failed
+//! sync loses what it was to sync for good, although readers go on seeing it: that is what Linux does, and why nobody may try again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -21,103 +21,11 @@ use malle_rt::Instant;
 
 use crate::disk::{Disk, DiskFile, DiskLock};
 
-const PAGE: usize = 4096;
+mod image;
+mod pending;
 
-/// Sparse bytes: a page that was never written is absent and reads as zeros.
-#[derive(Debug, Clone, Default)]
-struct Image {
-    bytes: u64,
-    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
-}
-
-impl Image {
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        let mut done = 0;
-        while done < data.len() {
-            let at = offset + done as u64;
-            let within = (at % PAGE as u64) as usize;
-            let some = (PAGE - within).min(data.len() - done);
-            let page = self
-                .pages
-                .entry(at / PAGE as u64)
-                .or_insert_with(|| Box::new([0; PAGE]));
-            page[within..within + some].copy_from_slice(&data[done..done + some]);
-            done += some;
-        }
-        self.bytes = self.bytes.max(offset + data.len() as u64);
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        if offset
-            .checked_add(buffer.len() as u64)
-            .is_none_or(|end| end > self.bytes)
-        {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let within = (at % PAGE as u64) as usize;
-            let some = (PAGE - within).min(buffer.len() - done);
-            match self.pages.get(&(at / PAGE as u64)) {
-                Some(page) => buffer[done..done + some].copy_from_slice(&page[within..within + some]),
-                None => buffer[done..done + some].fill(0),
-            }
-            done += some;
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, change: Change) {
-        match change {
-            Change::Write(offset, data) => self.write(offset, &data),
-            Change::SetLen(bytes) => self.set_len(bytes),
-        }
-    }
-
-    fn set_len(&mut self, bytes: u64) {
-        if bytes < self.bytes {
-            self.pages.retain(|page, _| page * (PAGE as u64) < bytes);
-            let within = (bytes % PAGE as u64) as usize;
-            if let Some(last) = self.pages.get_mut(&(bytes / PAGE as u64)) {
-                last[within..].fill(0);
-            }
-        }
-        self.bytes = bytes;
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
-}
-
-/// A change that a sync has not made durable, or will have only later.
-#[derive(Debug, Clone)]
-struct Pending<C> {
-    change: C,
-    /// When it was made; it was not if the power went before. Always for a disk without a pace.
-    made: Option<Instant>,
-    /// When the sync that covers it is over.
-    durable: Option<Instant>,
-}
-
-impl<C> Pending<C> {
-    fn is_made(&self, now: Option<Instant>) -> bool {
-        self.made.is_none_or(|made| now.is_some_and(|now| made <= now))
-    }
-
-    fn is_durable(&self, now: Option<Instant>) -> bool {
-        self.durable.is_some_and(|durable| now.is_some_and(|now| durable <= now))
-    }
-}
-
-/// Takes those from the front that are durable by now.
-fn settled<C>(pending: &mut Vec<Pending<C>>, now: Option<Instant>) -> Vec<C> {
-    let durable = pending.iter().take_while(|pending| pending.is_durable(now)).count();
-    pending.drain(..durable).map(|pending| pending.change).collect()
-}
+use image::{Chance, Change, Image, survive};
+use pending::{Pending, settled};
 
 #[derive(Debug, Default)]
 struct Inode {
@@ -249,7 +157,10 @@ impl State {
         // A journaling file system commits changes of names in their order, up to those that were asked for at least.
         let mut namings = std::mem::take(&mut self.unsynced_names);
         namings.retain(|naming| naming.is_made(now));
-        let least = namings.iter().rposition(|naming| naming.is_durable(now)).map_or(0, |last| last + 1);
+        let least = namings
+            .iter()
+            .rposition(|naming| naming.is_durable(now))
+            .map_or(0, |last| last + 1);
         namings.truncate(least + chance.below((namings.len() - least) as u64 + 1) as usize);
         for naming in namings {
             naming.change.apply(&mut self.durable_names);
@@ -398,34 +309,6 @@ impl MemoryDisk {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
-    }
-}
-
-/// A change that was not synced meets the power cut.
-fn survive(durable: &mut Image, change: Change, chance: &mut Chance) {
-    if chance.below(2) == 0 {
-        return;
-    }
-    let (offset, data) = match change {
-        Change::SetLen(bytes) => return durable.set_len(bytes),
-        Change::Write(offset, data) => (offset, data),
-    };
-    // Ends of the pieces of this write that lie in one page each.
-    let first = PAGE - (offset % PAGE as u64) as usize;
-    let mut ends: Vec<usize> = (first..data.len()).step_by(PAGE).collect();
-    ends.push(data.len());
-    let (how, kept) = (chance.below(3), chance.below(ends.len() as u64 + 1) as usize);
-    let mut start = 0;
-    for (page, end) in ends.into_iter().enumerate() {
-        let survives = match how {
-            0 => true,
-            1 => page < kept,
-            _ => chance.below(2) == 0,
-        };
-        if survives {
-            durable.write(offset + start as u64, &data[start..end]);
-        }
-        start = end;
     }
 }
 
@@ -665,27 +548,6 @@ impl Disk for MemoryDisk {
             path: path.to_owned(),
             life: state.lives,
         }))
-    }
-}
-
-/// SplitMix64: the crash must depend on its seed alone.
-#[derive(Debug)]
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % below
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = self.below(last as u64 + 1) as usize;
-            items.swap(last, other);
-        }
     }
 }
 

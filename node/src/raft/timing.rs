@@ -2,6 +2,8 @@
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
+use crate::controls;
+
 /// A timing profile. A follower stands for election after the leader's lease (`election_max_ms`) and a random part of the range:
 /// unplanned failover takes `election_max_ms` + U(min, max).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl Timing {
             enable_pre_vote: Some(true),
             // A leader sends entries to its followers while it still syncs them itself, so they may be committed without its disk. If its
             // power is cut then, it comes back without them: leading on in the same term it would give their indexes to other entries.
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(controls::is_on(controls::Control::LeadOn)),
             // Checkpoints are made by bytes of log, which raft does not count.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: log_kept_entries,

@@ -43,7 +43,7 @@ pub struct Ground {
     /// Its clock and entropy.
     pub env: Env,
     /// Its views, given how many groups there are.
-    pub indexes: Box<dyn FnOnce(usize) -> Arc<dyn Indexes> + Send>,
+    pub indexes: Box<dyn FnOnce(usize) -> Arc<dyn Indexes> + Send + Sync>,
     /// The ways to its peers.
     pub channels: Arc<dyn Channels>,
     /// How patient raft is.

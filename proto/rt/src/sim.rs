@@ -31,6 +31,7 @@ thread_local! {
     static TRACE: Cell<u64> = const { Cell::new(0xCBF2_9CE4_8422_2325) };
     static TASKS: Cell<u64> = const { Cell::new(0) };
     static STEPS: Cell<u64> = const { Cell::new(0) };
+    static LAST_US: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Whether a host runs its tasks.
@@ -66,6 +67,11 @@ impl Host {
             id,
             state: Mutex::new(state),
         })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The host of the task that runs now.
@@ -196,6 +202,7 @@ impl<F: Future> Future for Hosted<F> {
         let host = this.host.as_ref().map_or(0, |host| host.id);
         trace(&[SimInstant::now().elapsed_since_start().as_nanos() as u64, host, this.id]);
         STEPS.set(STEPS.get() + 1);
+        LAST_US.set(SimInstant::now().elapsed_since_start().as_micros() as u64);
         let polled = this.within(|future| match future {
             Some(future) => future.as_mut().poll(context),
             None => Poll::Pending,
@@ -218,6 +225,11 @@ impl HostedRuntime {
     pub fn with_seed(seed: u64) -> Self {
         CHANCE.set(seed);
         HostedRuntime(SimRuntime::with_seed(seed))
+    }
+
+    /// Runs everything until `future` is done.
+    pub fn run<F: Future>(&mut self, future: F) -> F::Output {
+        self.0.block_on(future)
     }
 }
 
@@ -328,6 +340,16 @@ pub fn trace(what: &[u64]) {
 /// The trace so far, and the steps of tasks in it.
 pub fn traced() -> (u64, u64) {
     (TRACE.get(), STEPS.get())
+}
+
+/// Microseconds of simulated time until now; outside of a runtime, until its last task was polled.
+pub fn ran_us() -> u64 {
+    SimInstant::try_now().map_or(LAST_US.get(), |now| now.elapsed_since_start().as_micros() as u64)
+}
+
+/// The same in milliseconds.
+pub fn ran_ms() -> u64 {
+    ran_us() / 1000
 }
 
 /// Splitmix64 over the seed: whether a task waits must not take from the numbers that the product draws.

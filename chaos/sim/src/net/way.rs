@@ -21,7 +21,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::message::Direction;
 use super::wire::Wire;
-use super::{CLIENTS, Net};
+use super::{CLIENTS, Door, Net};
 
 /// A connection attempt between nodes takes at most this long, as in the product.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -74,7 +74,12 @@ impl Caller {
                 return Err(unreachable());
             }
         }
-        Ok(Wire::begin(&self.net, (self.place, self.host.clone()), door, self.patience))
+        Ok(Wire::begin(
+            &self.net,
+            (self.place, self.host.clone()),
+            door,
+            self.patience,
+        ))
     }
 
     /// One call on one connection.
@@ -142,7 +147,17 @@ fn place_of(address: &str) -> Option<u32> {
 }
 
 fn is_unary(path: &str) -> bool {
-    let streams = ["Append", "Heartbeat", "Snapshot", "PutBodies", "GetBody", "Call", "Upload", "Download", "Watch"];
+    let streams = [
+        "Append",
+        "Heartbeat",
+        "Snapshot",
+        "PutBodies",
+        "GetBody",
+        "Call",
+        "Upload",
+        "Download",
+        "Watch",
+    ];
     !streams.iter().any(|stream| path.ends_with(&format!("/{stream}")))
 }
 
@@ -154,8 +169,8 @@ async fn serve(forward: Direction, sent: malle_rt::Instant, asked: Asked, mut te
         () = wire.broken() => return,
         () = forward.arrive(sent) => {}
     }
-    let door = wire.door().clone();
-    if !door.host.is_alive() {
+    let Door { host, services, .. } = wire.door().clone();
+    if !host.is_alive() {
         return;
     }
     let back = Direction {
@@ -166,10 +181,10 @@ async fn serve(forward: Direction, sent: malle_rt::Instant, asked: Asked, mut te
     let (gone, caller_gone) = oneshot::channel::<()>();
     let (answering, broken) = (back.clone(), wire.clone());
     // The node's own task: it ends with the node, and it stops with it.
-    door.host.spawn(async move {
+    host.spawn(async move {
         let work = async move {
             // A router of services never fails, it answers.
-            let Ok(done) = door.services.oneshot(asked).await;
+            let Ok(done) = services.oneshot(asked).await;
             let (head, body) = done.into_parts();
             let sent = answering.send(100, None).await;
             let body = answering.carry(body, Some(sent));
