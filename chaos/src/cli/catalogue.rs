@@ -50,9 +50,9 @@ pub fn list(directory: &Path) -> anyhow::Result<Ending> {
     for (_, scenario) in all(directory)? {
         let engines: Vec<&str> = scenario.engines.iter().map(|engine: &Engine| engine.name()).collect();
         println!("{:<28} {:<9} {}", scenario.name, engines.join(","), scenario.summary);
-        if !scenario.expect.controls.is_empty() {
-            let controls: Vec<&str> = scenario.expect.controls.keys().map(String::as_str).collect();
-            println!("{:<38} turns red under {}", "", controls.join(", "));
+        for (engine, controls) in &scenario.expect.controls {
+            let controls: Vec<&str> = controls.keys().map(String::as_str).collect();
+            println!("{:<38} turns red on {} under {}", "", engine.name(), controls.join(", "));
         }
     }
     Ok(Ending::Good)

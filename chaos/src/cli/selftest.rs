@@ -26,7 +26,7 @@ pub fn run(place: &Where, seeds: u64, only: Option<&str>) -> anyhow::Result<Endi
         println!("{name}: {what}");
     };
     for (path, scenario) in &scenarios {
-        for (control, invariants) in &scenario.expect.controls {
+        for (control, invariants) in scenario.expect.controls.get(&engine).into_iter().flatten() {
             if only.is_none_or(|only| only == control) {
                 let (ending, what) = found_out(place, path, control, invariants, seeds)?;
                 count(&format!("{} under {control}", scenario.name), ending, &what);
