@@ -6,7 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use malle_proto::{Channel, limits};
+use malle_proto::channel::{Broken, Channel};
+use malle_proto::limits;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -93,5 +94,5 @@ async fn http2(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transport
         async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted)) }
     });
     let channel = endpoint.connect_with_connector(connector).await?;
-    Ok(BoxCloneSyncService::new(channel.map_err(Into::into)))
+    Ok(BoxCloneSyncService::new(channel.map_err(Broken::by)))
 }

@@ -8,8 +8,18 @@ use std::convert::Infallible;
 pub type Asked = http::Request<tonic::body::Body>;
 /// What comes back.
 pub type Answered = http::Response<tonic::body::Body>;
-/// Why nothing came back.
-pub type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why nothing came back. What it stands for is its source, where gRPC looks for a status.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl Broken {
+    /// Because of this.
+    pub fn by(error: impl std::error::Error + Send + Sync + 'static) -> Broken {
+        Broken(Box::new(error))
+    }
+}
 
 /// To one process: takes calls of any service, many at a time. Cheap to clone.
 pub type Channel = tower::util::BoxCloneSyncService<Asked, Answered, Broken>;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use malle_proto::{Channel, NodeId};
+use malle_proto::NodeId;
+use malle_proto::channel::{Broken, Channel};
 use tonic::transport::Endpoint;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
@@ -45,6 +46,6 @@ impl Channels for SecureChannels {
             .keep_alive_timeout(KEEP_ALIVE_ANSWER)
             .keep_alive_while_idle(true)
             .connect_with_connector_lazy(connector);
-        BoxCloneSyncService::new(channel.map_err(Into::into))
+        BoxCloneSyncService::new(channel.map_err(Broken::by))
     }
 }

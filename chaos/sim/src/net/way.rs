@@ -290,8 +290,8 @@ impl Service<Asked> for Lazy {
     fn call(&mut self, asked: Asked) -> Self::Future {
         let lazy = self.clone();
         Box::pin(async move {
-            let wire = lazy.wire().await?;
-            Ok(lazy.caller.call(wire, asked).await?)
+            let wire = lazy.wire().await.map_err(Broken::by)?;
+            lazy.caller.call(wire, asked).await.map_err(Broken::by)
         })
     }
 }
@@ -351,6 +351,6 @@ impl Service<Asked> for Fixed {
 
     fn call(&mut self, asked: Asked) -> Self::Future {
         let fixed = self.clone();
-        Box::pin(async move { Ok(fixed.caller.clone().call(fixed.wire, asked).await?) })
+        Box::pin(async move { fixed.caller.clone().call(fixed.wire, asked).await.map_err(Broken::by) })
     }
 }
