@@ -235,9 +235,32 @@ impl OverClient {
     }
 }
 
+impl OverClient {
+    /// Is this one call of the client crate, which then has to keep the deadline by itself? Logging in, looking for a mailbox and asking page
+    /// by page are calls of their own, each with a deadline of its own.
+    fn is_one_call(&self, asked: Asked, call: &Call) -> bool {
+        let mailboxes: &[&String] = match call {
+            Call::Deliver { .. } => return true,
+            Call::Fetch { .. } | Call::Changes { .. } | Call::ReadBody { .. } => return false,
+            Call::Copy { mailbox, to, .. } | Call::Move { mailbox, to, .. } => &[mailbox, to],
+            Call::Store { mailbox, .. } | Call::Expunge { mailbox, .. } | Call::Open { mailbox, .. } => &[mailbox],
+            _ => &[],
+        };
+        let ids = locked(&self.inner.ids);
+        let found = |name: &&String| ids.contains_key(&(asked.account, (*name).clone()));
+        locked(&self.inner.sessions).contains_key(&(asked.client, asked.account)) && mailboxes.iter().all(found)
+    }
+}
+
 impl Target for OverClient {
     async fn call(&self, asked: Asked, call: &Call) -> Option<Outcome<Answer>> {
-        Some(match self.ask(asked, call).await {
+        let answer = match self.is_one_call(asked, call) {
+            true => self.ask(asked, call).await,
+            false => malle_rt::timeout(asked.deadline, self.ask(asked, call))
+                .await
+                .unwrap_or_else(|_| Err(Error::Unavailable("no answer by the deadline".to_owned()))),
+        };
+        Some(match answer {
             Ok(value) => Outcome::Done { value },
             Err(error) => outcome(&error),
         })
