@@ -122,7 +122,11 @@ impl Job {
 
     /// The directory name of this run below a directory of runs.
     pub fn name(&self) -> String {
-        let control = self.control.as_ref().map(|control| format!("-{control}")).unwrap_or_default();
+        let control = self
+            .control
+            .as_ref()
+            .map(|control| format!("-{control}"))
+            .unwrap_or_default();
         format!("{}-{}-{}{control}", self.scenario.name, self.engine.name(), self.seed)
     }
 
@@ -162,7 +166,11 @@ impl Job {
                 Engine::Proc => run_proc(),
             }
         } else {
-            Ran::Skipped(format!("{} is not for the engine {}", self.scenario.name, self.engine.name()))
+            Ran::Skipped(format!(
+                "{} is not for the engine {}",
+                self.scenario.name,
+                self.engine.name()
+            ))
         };
         let wall_ms = begun.elapsed().as_millis() as u64;
         match ran {
@@ -178,7 +186,10 @@ impl Job {
 
     /// `chaos-sim`: given, named by CHAOS_SIM, beside this program, or in the target directory of its own.
     fn sim_binary(&self) -> anyhow::Result<PathBuf> {
-        let named = self.sim.clone().or_else(|| std::env::var_os("CHAOS_SIM").map(PathBuf::from));
+        let named = self
+            .sim
+            .clone()
+            .or_else(|| std::env::var_os("CHAOS_SIM").map(PathBuf::from));
         if let Some(path) = named {
             anyhow::ensure!(path.is_file(), "{} is not there", path.display());
             return Ok(path);
@@ -186,7 +197,9 @@ impl Job {
         let own = std::env::current_exe().context("where this program is")?;
         let beside = own.parent().context("this program has no directory")?;
         let profile = beside.file_name().unwrap_or_default();
-        let apart = beside.parent().map(|target| target.join("sim").join(profile).join("chaos-sim"));
+        let apart = beside
+            .parent()
+            .map(|target| target.join("sim").join(profile).join("chaos-sim"));
         [Some(beside.join("chaos-sim")), apart]
             .into_iter()
             .flatten()
@@ -216,7 +229,13 @@ impl Job {
             .output()
             .with_context(|| format!("starting {}", binary.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "{} ended with {}: {}", binary.display(), output.status, last_lines(&said));
+        anyhow::ensure!(
+            output.status.success(),
+            "{} ended with {}: {}",
+            binary.display(),
+            output.status,
+            last_lines(&said)
+        );
         Ok(Ran::Whole)
     }
 
@@ -286,3 +305,6 @@ pub fn read_result(directory: &Path) -> anyhow::Result<RunResult> {
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&bytes).with_context(|| format!("{} is no result", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ pub struct Scoreboard {
 }
 
 /// Runs of one scenario.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Which scenario.
     pub scenario: String,
@@ -44,6 +44,8 @@ pub struct Row {
     pub failed: u64,
     /// Not run.
     pub skipped: u64,
+    /// Promises that were broken on purpose under this scenario and found out, in these runs. A scenario without any proves little.
+    pub proved_by: Vec<String>,
     /// Why not.
     pub reasons: Vec<String>,
     /// Changes acknowledged.
@@ -69,6 +71,70 @@ pub struct Red {
     pub command: String,
 }
 
+/// Scenario, engine, control.
+type Key = (String, String, Option<String>);
+
+/// A row while runs are added to it.
+struct Gathered {
+    row: Row,
+    outages: Vec<u64>,
+    red: Vec<Red>,
+}
+
+impl Gathered {
+    fn new((scenario, engine, control): Key) -> Gathered {
+        Gathered {
+            row: Row {
+                scenario,
+                engine,
+                control,
+                ..Row::default()
+            },
+            outages: Vec::new(),
+            red: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, directory: &str, result: &RunResult) {
+        let row = &mut self.row;
+        row.runs += 1;
+        row.acknowledged += result.figures.acknowledged;
+        row.faults += result.figures.faults;
+        self.outages
+            .extend(result.figures.outages.iter().map(|outage| outage.took_us));
+        if result.verdict == Verdict::Skipped {
+            row.skipped += 1;
+            row.reasons.extend(result.reason.clone());
+            return;
+        }
+        row.lasted_us += result.figures.lasted_us;
+        if as_it_should_be(result) {
+            row.passed += 1;
+        } else {
+            row.failed += 1;
+            self.red.push(Red::of(directory, result));
+        }
+    }
+
+    /// A promise that is broken on purpose counts once: it is enough that one of its seeds finds it out.
+    fn close(self) -> (Row, Vec<Red>) {
+        let Gathered {
+            mut row,
+            outages,
+            mut red,
+        } = self;
+        row.outage_us = Percentiles::of(outages);
+        row.reasons.sort();
+        row.reasons.dedup();
+        if row.control.is_some() {
+            row.passed = row.passed.min(1);
+            row.failed = u64::from(row.passed == 0 && row.failed > 0);
+            red.truncate(row.failed as usize);
+        }
+        (row, red)
+    }
+}
+
 /// Is it as it should be? A build that breaks a promise on purpose must be found out.
 fn as_it_should_be(result: &RunResult) -> bool {
     match result.control {
@@ -81,32 +147,33 @@ impl Scoreboard {
     /// Of these runs, each with the name of its directory.
     pub fn of(results: &[(String, RunResult)]) -> Scoreboard {
         let mut board = Scoreboard::default();
-        let mut rows: BTreeMap<(String, String, Option<String>), (Row, Vec<u64>)> = BTreeMap::new();
+        let mut rows: BTreeMap<Key, Gathered> = BTreeMap::new();
         for (directory, result) in results {
-            let key = (result.scenario.clone(), result.engine.name().to_owned(), result.control.clone());
-            let (row, outages) = rows.entry(key.clone()).or_insert_with(|| (Row::empty(key), Vec::new()));
-            row.runs += 1;
-            row.acknowledged += result.figures.acknowledged;
-            row.faults += result.figures.faults;
-            row.lasted_us += if result.verdict == Verdict::Skipped { 0 } else { result.figures.lasted_us };
-            outages.extend(result.figures.outages.iter().map(|outage| outage.took_us));
-            if result.verdict == Verdict::Skipped {
-                row.skipped += 1;
-                row.reasons.extend(result.reason.clone());
-            } else if as_it_should_be(result) {
-                row.passed += 1;
-            } else {
-                row.failed += 1;
-                board.red.push(Red::of(directory, result));
-            }
+            let key = (
+                result.scenario.clone(),
+                result.engine.name().to_owned(),
+                result.control.clone(),
+            );
+            let gathered = rows.entry(key.clone()).or_insert_with(|| Gathered::new(key));
+            gathered.add(directory, result);
         }
-        for (mut row, outages) in rows.into_values() {
-            row.outage_us = Percentiles::of(outages);
-            row.reasons.sort();
-            row.reasons.dedup();
+        let proved: Vec<(String, String, String)> = rows
+            .iter()
+            .filter(|(_, gathered)| gathered.row.passed > 0)
+            .filter_map(|((scenario, engine, control), _)| Some((scenario.clone(), engine.clone(), control.clone()?)))
+            .collect();
+        for gathered in rows.into_values() {
+            let (mut row, red) = gathered.close();
+            if row.control.is_none() {
+                let here = proved
+                    .iter()
+                    .filter(|(scenario, engine, _)| (scenario, engine) == (&row.scenario, &row.engine));
+                row.proved_by = here.map(|(_, _, control)| control.clone()).collect();
+            }
             board.passed += row.passed;
             board.failed += row.failed;
             board.skipped += row.skipped;
+            board.red.extend(red);
             board.rows.push(row);
         }
         board
@@ -114,12 +181,21 @@ impl Scoreboard {
 
     /// The closing line.
     pub fn closing(&self) -> String {
-        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
     }
 
     /// The page.
     pub fn html(&self) -> String {
-        let sum = |of: fn(&Row) -> u64| self.rows.iter().filter(|row| row.control.is_none()).map(of).sum::<u64>();
+        let sum = |of: fn(&Row) -> u64| {
+            self.rows
+                .iter()
+                .filter(|row| row.control.is_none())
+                .map(of)
+                .sum::<u64>()
+        };
         let verdict = match (self.failed, self.passed) {
             (1.., _) => Verdict::Fail,
             (0, 0) => Verdict::Unknown,
@@ -144,7 +220,9 @@ impl Scoreboard {
         }
         body.push_str("</table>");
         if !self.red.is_empty() {
-            body.push_str("<h2>Not as it should be</h2><table><tr><th>run</th><th></th><th>what</th><th>again</th></tr>");
+            body.push_str(
+                "<h2>Not as it should be</h2><table><tr><th>run</th><th></th><th>what</th><th>again</th></tr>",
+            );
             for red in &self.red {
                 let _ = write!(
                     body,
@@ -179,27 +257,24 @@ fn card(value: &str, name: &str) -> String {
 }
 
 impl Row {
-    fn empty((scenario, engine, control): (String, String, Option<String>)) -> Row {
-        Row {
-            scenario,
-            engine,
-            control,
-            runs: 0,
-            passed: 0,
-            failed: 0,
-            skipped: 0,
-            reasons: Vec::new(),
-            acknowledged: 0,
-            faults: 0,
-            lasted_us: 0,
-            outage_us: Percentiles::default(),
-        }
-    }
-
     fn html(&self) -> String {
-        let reasons = self.reasons.iter().map(|reason| format!("<p>{}</p>", escape(reason))).collect::<String>();
-        let outage = |us: u64| if self.outage_us.count == 0 { String::new() } else { time(us) };
-        let class = if self.failed > 0 { " class=\"n fail\"" } else { " class=\"n\"" };
+        let reasons = self.reasons.iter().map(|reason| format!("<p>{}</p>", escape(reason)));
+        let mut reasons: String = reasons.collect();
+        if !self.proved_by.is_empty() {
+            reasons.push_str(&format!("<p>found out: {}</p>", escape(&self.proved_by.join(", "))));
+        }
+        let outage = |us: u64| {
+            if self.outage_us.count == 0 {
+                String::new()
+            } else {
+                time(us)
+            }
+        };
+        let class = if self.failed > 0 {
+            " class=\"n fail\""
+        } else {
+            " class=\"n\""
+        };
         format!(
             "<tr><td>{}{reasons}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n pass\">{}</td><td{class}>{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
@@ -223,12 +298,20 @@ impl Row {
 
 impl Red {
     fn of(directory: &str, result: &RunResult) -> Red {
-        let worst = result.findings.iter().filter(|finding| finding.verdict == result.verdict).max_by_key(|finding| finding.violations);
+        let worst = result
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict == result.verdict)
+            .max_by_key(|finding| finding.violations);
         let what = match (worst, &result.control) {
             (_, Some(control)) if result.verdict != Verdict::Fail => format!("nobody noticed {control}"),
             (Some(finding), _) => {
                 let evidence = finding.evidence.first().map(|evidence| evidence.what.clone());
-                format!("{}: {}", finding.invariant, evidence.or_else(|| finding.note.clone()).unwrap_or_default())
+                format!(
+                    "{}: {}",
+                    finding.invariant,
+                    evidence.or_else(|| finding.note.clone()).unwrap_or_default()
+                )
             }
             (None, _) => "nothing was judged".to_owned(),
         };
@@ -251,7 +334,10 @@ pub fn collect(directory: &Path) -> anyhow::Result<Vec<(String, RunResult)>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
         if entry.path().join(RESULT).is_file() {
-            results.push((entry.file_name().to_string_lossy().into_owned(), read_result(&entry.path())?));
+            results.push((
+                entry.file_name().to_string_lossy().into_owned(),
+                read_result(&entry.path())?,
+            ));
         }
     }
     results.sort_by(|one, other| one.0.cmp(&other.0));

@@ -133,7 +133,10 @@ impl OverClient {
                 let stored = account.append_to(mailbox, message, asked.op).await?;
                 Ok(stored_answer(&stored))
             }
-            Call::Create { name } => account.create_mailbox(name, SpecialUse::None).await.map(|_| Answer::Changed),
+            Call::Create { name } => account
+                .create_mailbox(name, SpecialUse::None)
+                .await
+                .map(|_| Answer::Changed),
             Call::Rename { from, to } => account.rename_mailbox(from, to).await.map(|()| Answer::Changed),
             Call::Delete { name } => account.delete_mailbox(name).await.map(|()| Answer::Changed),
             Call::Store {
@@ -156,7 +159,9 @@ impl OverClient {
             Call::Expunge { mailbox, uids } => {
                 let id = self.mailbox(asked, account, mailbox).await?;
                 let gone = account.expunge(id, &to_ranges(uids), asked.op).await?;
-                Ok(Answer::Expunged { uids: from_ranges(&gone) })
+                Ok(Answer::Expunged {
+                    uids: from_ranges(&gone),
+                })
             }
             Call::Copy { mailbox, uids, to } | Call::Move { mailbox, uids, to } => {
                 let from = self.mailbox(asked, account, mailbox).await?;
@@ -230,9 +235,32 @@ impl OverClient {
     }
 }
 
+impl OverClient {
+    /// Is this one call of the client crate, which then has to keep the deadline by itself? Logging in, looking for a mailbox and asking page
+    /// by page are calls of their own, each with a deadline of its own.
+    fn is_one_call(&self, asked: Asked, call: &Call) -> bool {
+        let mailboxes: &[&String] = match call {
+            Call::Deliver { .. } => return true,
+            Call::Fetch { .. } | Call::Changes { .. } | Call::ReadBody { .. } => return false,
+            Call::Copy { mailbox, to, .. } | Call::Move { mailbox, to, .. } => &[mailbox, to],
+            Call::Store { mailbox, .. } | Call::Expunge { mailbox, .. } | Call::Open { mailbox, .. } => &[mailbox],
+            _ => &[],
+        };
+        let ids = locked(&self.inner.ids);
+        let found = |name: &&String| ids.contains_key(&(asked.account, (*name).clone()));
+        locked(&self.inner.sessions).contains_key(&(asked.client, asked.account)) && mailboxes.iter().all(found)
+    }
+}
+
 impl Target for OverClient {
     async fn call(&self, asked: Asked, call: &Call) -> Option<Outcome<Answer>> {
-        Some(match self.ask(asked, call).await {
+        let answer = match self.is_one_call(asked, call) {
+            true => self.ask(asked, call).await,
+            false => malle_rt::timeout(asked.deadline, self.ask(asked, call))
+                .await
+                .unwrap_or_else(|_| Err(Error::Unavailable("no answer by the deadline".to_owned()))),
+        };
+        Some(match answer {
             Ok(value) => Outcome::Done { value },
             Err(error) => outcome(&error),
         })
@@ -340,7 +368,9 @@ fn to_client(flags: &Flags) -> malle_client::Flags {
 
 fn from_client(flags: &malle_client::Flags) -> Flags {
     let system = SYSTEM.iter().filter(|(bit, _)| flags.system & bit != 0);
-    let names = system.map(|(_, name)| (*name).to_owned()).chain(flags.keywords.iter().cloned());
+    let names = system
+        .map(|(_, name)| (*name).to_owned())
+        .chain(flags.keywords.iter().cloned());
     Flags(names.collect())
 }
 

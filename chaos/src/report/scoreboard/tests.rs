@@ -39,7 +39,10 @@ fn result(seed: u64, control: Option<&str>, verdict: Verdict) -> RunResult {
 }
 
 fn board(results: Vec<RunResult>) -> Scoreboard {
-    let named: Vec<(String, RunResult)> = results.into_iter().map(|result| (format!("run-{}", result.seed), result)).collect();
+    let named: Vec<(String, RunResult)> = results
+        .into_iter()
+        .map(|result| (format!("run-{}", result.seed), result))
+        .collect();
     Scoreboard::of(&named)
 }
 
@@ -53,17 +56,30 @@ fn a_control_passes_when_it_is_found_out() {
         result(5, Some("lying-sync"), Verdict::Fail),
         result(6, Some("lying-sync"), Verdict::Pass),
     ]);
-    assert_eq!(board.closing(), "2 passed, 3 failed, 1 skipped");
+    assert_eq!(board.closing(), "2 passed, 2 failed, 1 skipped");
     let red: Vec<&str> = board.red.iter().map(|red| red.directory.as_str()).collect();
-    assert_eq!(red, ["run-2", "run-3", "run-6"]);
+    assert_eq!(red, ["run-2", "run-3"]);
     assert_eq!(board.red[0].what, "I1: message 7 is not there");
-    assert_eq!(board.red[2].what, "nobody noticed lying-sync");
+    assert_eq!(board.rows[0].proved_by, ["lying-sync"]);
+}
+
+#[test]
+fn a_control_that_no_seed_finds_out_fails_once() {
+    let board = board(vec![
+        result(5, Some("lying-sync"), Verdict::Pass),
+        result(6, Some("lying-sync"), Verdict::Unknown),
+    ]);
+    assert_eq!(board.closing(), "0 passed, 1 failed, 0 skipped");
+    assert_eq!(board.red[0].what, "nobody noticed lying-sync");
 }
 
 #[test]
 fn a_red_run_names_the_command_that_runs_it_again() {
     let html = board(vec![result(2, None, Verdict::Fail)]).html();
-    assert!(html.contains("chaos run s01 --seed 2") && html.contains("run-2/timeline.html"), "{html}");
+    assert!(
+        html.contains("chaos run s01 --seed 2") && html.contains("run-2/timeline.html"),
+        "{html}"
+    );
 }
 
 #[test]
