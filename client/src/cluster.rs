@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use malle_proto::v1;
 use malle_proto::v1::cluster_client::ClusterClient;
-use malle_proto::{ClusterId, NodeId, ShardId, limits};
+use malle_proto::{Channel, ClusterId, NodeId, ShardId, limits};
 use malle_rt::Instant;
-use tonic::transport::Channel;
 
 use crate::client::Client;
 use crate::convert;

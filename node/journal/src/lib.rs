@@ -48,6 +48,7 @@
 //! | 25 | 7 | 0 |
 //! | 32 | | payload |
 
+pub mod controls;
 mod discard;
 mod disk;
 mod error;
@@ -73,7 +74,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use discard::KeptSegment;
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk, is_out_of_space, read_file, replace_file};
 pub use error::JournalError;
-pub use memory_disk::MemoryDisk;
+pub use memory_disk::{MemoryDisk, Pace};
 pub use record::Record;
 pub use recover::{Replay, ReplayRefusal, ReplayedRecord, SealedSegment};
 pub use sync_times::SyncTimes;
@@ -310,7 +311,9 @@ impl Journal {
         let header: &[u8; RECORD_HEADER_BYTES] = bytes.first_chunk().expect("the buffer was made longer than a header");
         let header = RecordHeader::decode(header, generation, offset, u32::MAX).ok_or_else(corrupt)?;
         let payload = Bytes::from(bytes).split_off(RECORD_HEADER_BYTES);
-        if header.payload_bytes != payload_bytes || crc32c::crc32c(&payload) != header.payload_crc {
+        let matches =
+            crc32c::crc32c(&payload) == header.payload_crc || controls::is_on(controls::Control::SkipChecksum);
+        if header.payload_bytes != payload_bytes || !matches {
             return Err(corrupt());
         }
         Ok(payload)

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use crate::controls;
 use crate::disk::{DiskFile, is_out_of_space};
 use crate::error::JournalError;
 use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordHeader};
@@ -447,7 +448,9 @@ fn write_and_sync(
     let from = if segment_header.is_some() { 0 } else { u64::from(begin) };
     file.write_at(from, &mut slices)?;
     let began = malle_rt::now();
-    file.sync_data()?;
+    if !controls::is_on(controls::Control::AcknowledgeUnsynced) {
+        file.sync_data()?;
+    }
     Ok(malle_rt::now() - began)
 }
 

@@ -30,6 +30,25 @@ use crate::state::{GroupState, Indexes, Settings, StateMachine};
 /// Times a view is rebuilt in place before the group stays down: beyond that the disk is to blame.
 const REBUILDS_IN_PLACE_MAX: u32 = 3;
 
+/// How much log a group keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogKept {
+    /// Bytes of log behind a checkpoint that make the next one due.
+    pub checkpoint_bytes: u64,
+    /// Entries that stay behind a checkpoint, for a follower that was away: further behind, it gets a snapshot.
+    pub entries: u64,
+}
+
+impl Default for LogKept {
+    /// The product's.
+    fn default() -> Self {
+        LogKept {
+            checkpoint_bytes: limits::CHECKPOINT_LOG_BYTES,
+            entries: limits::LOG_KEPT_ENTRIES,
+        }
+    }
+}
+
 /// What groups are made of.
 #[derive(Clone)]
 pub struct GroupsSettings {
@@ -39,6 +58,8 @@ pub struct GroupsSettings {
     pub cluster: String,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// How much log a group keeps.
+    pub log: LogKept,
     /// Clock and entropy.
     pub env: Env,
     /// For checkpoints.
@@ -307,7 +328,12 @@ impl Groups {
                         .unwrap_or_else(PoisonError::into_inner)
                         .insert(shard, group.clone());
                     malle_rt::spawn(watch_over(self.clone(), group.clone(), log.clone(), rebuilt));
-                    malle_rt::spawn(keep_log_short(Arc::downgrade(&group), log, self.checkpoints.clone()));
+                    malle_rt::spawn(keep_log_short(
+                        Arc::downgrade(&group),
+                        log,
+                        self.settings.log.entries,
+                        self.checkpoints.clone(),
+                    ));
                     Ok(group)
                 }
                 Err(error) => {
@@ -346,7 +372,7 @@ impl Groups {
                 env: settings.env.clone(),
                 disk: settings.disk.clone(),
                 dir: settings.dir.join(format!("shard-{shard}")),
-                checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
+                checkpoint_log_bytes: settings.log.checkpoint_bytes,
                 indexes: settings.indexes.clone(),
                 bodies: bodies.clone(),
             },
@@ -364,7 +390,7 @@ impl Groups {
         };
         let config = settings
             .timing
-            .config(&settings.cluster)
+            .config(&settings.cluster, settings.log.entries)
             .map_err(|error| stopped(&error))?;
         let machine = StateMachine(state.clone());
         let raft = openraft::Raft::new(settings.node.0, Arc::new(config), network, log, machine)

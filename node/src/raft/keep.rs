@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// Makes a checkpoint whenever one is due, and when a quiet group holds up the whole journal.
-pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, checkpoints: Arc<Semaphore>) {
+pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, kept_entries: u64, checkpoints: Arc<Semaphore>) {
     loop {
         malle_rt::sleep(LOOK).await;
         let Some(group) = group.upgrade() else { return };
@@ -33,7 +33,7 @@ pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, checkpoint
         } else if group.state().checkpoint_is_due().await {
             // Nobody else waits for this place, and it is never closed.
             let _place = checkpoints.acquire().await;
-            group.checkpoint(limits::LOG_KEPT_ENTRIES).await.map(drop)
+            group.checkpoint(kept_entries).await.map(drop)
         } else {
             Ok(())
         };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::interior::open_groups;
 use super::leave::PLANNED;
-use super::open_groups;
 use crate::bodies::{Bodies, DiskRoom, DiskWatch};
 use crate::log::Logs;
 use crate::raft::Groups;
