@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::process::{Child, Command};
 
 use crate::binaries::binary;
+use crate::host::{is_gone, signal};
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
 use crate::monitoring::{self, Metrics};
@@ -200,7 +201,7 @@ impl Cluster {
             child.kill().await?;
         }
         let pid = self.demo.id().context("the demo ended by itself")?;
-        signal(pid, "TERM").await?;
+        signal(pid, "TERM")?;
         let ended = within("the end of the demo after SIGTERM", STOP, async {
             Ok(self.demo.wait().await?)
         })
@@ -356,7 +357,7 @@ impl Cluster {
     async fn end(&self, node: NodeId, with: &str) -> anyhow::Result<()> {
         let known = self.file.nodes.iter().find(|known| known.id == node.0);
         let pid = known.context("no such node in demo.json")?.pid;
-        match signal(pid, with).await {
+        match signal(pid, with) {
             Err(error) if !is_gone(pid) => return Err(error),
             _ => {}
         }
@@ -577,7 +578,7 @@ impl Cluster {
 }
 
 /// Why the replicas of these nodes do not agree; `None` when they do.
-fn disagreement(statuses: &[NodeStatus]) -> Option<String> {
+pub fn disagreement(statuses: &[NodeStatus]) -> Option<String> {
     let mut groups: BTreeMap<ShardId, Vec<(NodeId, &GroupStatus)>> = BTreeMap::new();
     for status in statuses {
         for group in &status.groups {
@@ -671,17 +672,6 @@ async fn run(command: &mut Command) -> anyhow::Result<()> {
     .await
 }
 
-/// Sends a signal, by the program: the call of the C library would be the only unsafe code here.
-async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
-    let status = Command::new("kill")
-        .args(["-s", name, &pid.to_string()])
-        .status()
-        .await
-        .context("running kill")?;
-    ensure!(status.success(), "kill -s {name} {pid}: {status}");
-    Ok(())
-}
-
 /// Waits until no other cluster of tests runs on this machine; none begins while the file is held.
 ///
 /// # Errors
@@ -694,7 +684,10 @@ pub async fn alone() -> anyhow::Result<File> {
 }
 
 /// Ports that are free now, as `127.0.0.1:PORT`. All are held until all are known, so no two are the same.
-fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
+///
+/// # Errors
+/// When the system gives none.
+pub fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
     let listeners = (0..count)
         .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
         .collect::<Result<Vec<_>, _>>()?;
@@ -702,14 +695,6 @@ fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
         .iter()
         .map(|listener| Ok(listener.local_addr()?.to_string()))
         .collect()
-}
-
-/// A process that ended is gone, or is a zombie until its parent looks.
-fn is_gone(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')),
-        Err(_) => true,
-    }
 }
 
 #[cfg(test)]
@@ -778,10 +763,8 @@ mod tests {
     }
 
     #[test]
-    fn free_ports_differ_and_a_process_that_never_was_is_gone() {
+    fn free_ports_differ() {
         let ports = free_ports(3).unwrap();
         assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
-        assert!(is_gone(u32::MAX));
-        assert!(!is_gone(std::process::id()));
     }
 }
