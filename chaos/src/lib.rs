@@ -9,6 +9,8 @@
 
 pub mod history;
 pub mod plan;
+pub mod proc;
 pub mod scenario;
 pub mod seed;
+pub mod states;
 pub mod workload;

@@ -79,11 +79,14 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
-    /// SIGKILL. Returns when it is gone.
+    /// SIGKILL, if it has not ended already. Returns when it is gone.
     ///
     /// # Errors
     /// When the system refuses.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
+        if self.ended()?.is_some() {
+            return Ok(());
+        }
         self.child.kill().await.context("killing a process")
     }
 

@@ -45,7 +45,7 @@ impl Controller {
 #[derive(Debug)]
 pub struct Squeeze {
     groups: Vec<(Controller, PathBuf)>,
-    _made: Vec<Made>,
+    made: Vec<Made>,
 }
 
 impl Squeeze {
@@ -56,7 +56,7 @@ impl Squeeze {
     pub fn new(name: &str) -> anyhow::Result<Squeeze> {
         let mut squeeze = Squeeze {
             groups: Vec::new(),
-            _made: Vec::new(),
+            made: Vec::new(),
         };
         for controller in Controller::ALL {
             let hierarchy = Path::new(ROOT).join(controller.name());
@@ -64,7 +64,7 @@ impl Squeeze {
                 continue;
             }
             let group = hierarchy.join(name);
-            squeeze._made.push(Made::note(Thing::Group(group.clone()))?);
+            squeeze.made.push(Made::note(Thing::Group(group.clone()))?);
             std::fs::create_dir(&group).with_context(|| group.display().to_string())?;
             squeeze.groups.push((controller, group));
         }

@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use harness::host::{run, text};
 
 use harness::{free_ports, until, within};
-use malle_client::{Client, Config, Error, InitPlan, NewAccount, Node, NodeId, NodeStatus, ShardId, fresh_op_id};
+use malle_client::{Client, Config, Error, InitPlan, NewAccount, Node, NodeId, ShardId, fresh_op_id};
 use malle_proto::AccountId;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -78,6 +78,8 @@ pub struct Machine {
     pub place: u32,
     /// Where it stands.
     pub region: String,
+    /// `a`, `b` and so on: every machine of a region stands in another zone.
+    zone: String,
     /// Its node now.
     pub node: NodeId,
     /// Nodes that it had before.
@@ -141,7 +143,7 @@ impl Machine {
         Node {
             id: self.node,
             region: self.region.clone(),
-            zone: "a".to_owned(),
+            zone: self.zone.clone(),
             client_address: self.client_address(),
             peer_address: self.peer_address(),
             retired: false,
@@ -211,9 +213,12 @@ impl World {
         let group = format!("cx{:x}-{place}", std::process::id());
         let mount = self.dir.join(format!("disk-{place}"));
         let page = self.shim.is_some().then(|| Page::new(self.dir.join(format!("{name}.page")))).transpose()?;
+        let before = self.machines.values().filter(|machine| machine.region == region).count();
+        let zone = char::from(b'a' + u8::try_from(before)?);
         Ok(Machine {
             place,
             region,
+            zone: zone.to_string(),
             node: NodeId(u64::from(place)),
             generation: 0,
             process: None,
@@ -278,7 +283,7 @@ impl World {
         let mut config = json!({
             "node": machine.node.0,
             "region": machine.region,
-            "zone": "a",
+            "zone": machine.zone,
             "cluster": CLUSTER,
             "data_dir": machine.data(),
             "client_listen": machine.client_address(),
@@ -460,16 +465,6 @@ impl World {
         })
         .await
         .map(drop)
-    }
-
-    /// What every node says that answers, by place.
-    pub async fn statuses(&self, operator: &Client, digests: bool) -> BTreeMap<u32, NodeStatus> {
-        let up = self.machines.values().filter(|machine| machine.process.is_some());
-        let asked = up.map(|machine| async move {
-            let answer = operator.cluster().node_status(machine.node, digests).await;
-            Some((machine.place, answer.ok()?))
-        });
-        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Stops the gateway, then the nodes, as an operator does.
