@@ -8,8 +8,9 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use malle_chaos::figures::{Figures, Percentiles};
 use malle_chaos::history::{FILE, History};
-use malle_chaos::states::{chart, outage_line, outages_us, states};
+use malle_chaos::states::{chart, states};
 
 fn history(run: &str) -> anyhow::Result<History> {
     History::read(&Path::new(run).join(FILE))
@@ -23,10 +24,12 @@ fn main() -> anyhow::Result<()> {
         ("outages", [_, ..]) => {
             let mut outages = Vec::new();
             for run in &runs {
-                outages.extend(outages_us(&history(run)?));
+                let figures = Figures::of(&history(run)?);
+                let kills = figures.outages.into_iter().filter(|outage| outage.fault == "kill");
+                outages.extend(kills.map(|outage| outage.took_us / 1000));
             }
-            outages.sort_unstable();
-            println!("{}", outage_line(&outages));
+            let of = Percentiles::of(outages);
+            println!("{} groups without a leader: p50 {} ms, p99 {} ms, max {} ms", of.count, of.p50, of.p99, of.max);
         }
         ("states", [run]) => print!("{}", chart(&states(&history(run)?))),
         _ => bail!("outages RUN... or states RUN"),

@@ -104,7 +104,7 @@ fn steps_of(table: &FaultTable, number: u32, seed: u64, timeline: Timeline) -> R
         steps.push(Step {
             id: number * STEPS_MAX as u32 + repetition,
             at_us,
-            lasts_us: if has_end(&fault) { when.lasts.map_or(left_us, |lasts| lasts.us().min(left_us)) } else { 0 },
+            lasts_us: if fault.has_end() { when.lasts.map_or(left_us, |lasts| lasts.us().min(left_us)) } else { 0 },
             fault: fault.clone(),
             select: select.clone(),
             guard: table.guard,
@@ -112,16 +112,6 @@ fn steps_of(table: &FaultTable, number: u32, seed: u64, timeline: Timeline) -> R
         });
     }
     Ok(steps)
-}
-
-fn has_end(fault: &Fault) -> bool {
-    use crate::scenario::DiskFault;
-    let for_good = [DiskFault::Bitflip, DiskFault::SyncEio, DiskFault::Torn];
-    match fault {
-        Fault::Transfer { .. } => false,
-        Fault::Disk { what, .. } => !for_good.contains(what),
-        _ => true,
-    }
 }
 
 /// The settings of malled for this run: choices of the scenario, drawn.

@@ -219,9 +219,10 @@ pub struct Phases {
 pub struct Expect {
     /// `I1`, `I14` or a range `I1..I8`.
     pub invariants: Vec<String>,
-    /// Names of controls (builds that break a promise on purpose) under which this scenario must turn red, and the invariants that must.
+    /// For each engine, names of controls (builds that break a promise on purpose) under which this scenario must turn red, and the
+    /// invariants of which one must.
     #[serde(default)]
-    pub controls: BTreeMap<String, Vec<String>>,
+    pub controls: BTreeMap<Engine, BTreeMap<String, Vec<String>>>,
     /// Reported beside the measured value, never a verdict: machines differ.
     #[serde(default)]
     pub outage_p99_ms: Option<u64>,
@@ -377,6 +378,13 @@ impl Scenario {
         }
         if self.invariants().is_empty() {
             return Err(wrong("expects nothing", "invariants"));
+        }
+        for (control, invariants) in self.expect.controls.values().flatten() {
+            let judged = |text: &String| invariant_range(text).is_some_and(|mut range| range.all(|number| self.invariants().contains(&number)));
+            if invariants.is_empty() || !invariants.iter().all(judged) {
+                let what = format!("{control} must break invariants that this scenario judges");
+                return Err(wrong(what, control));
+            }
         }
         for (number, table) in self.faults.iter().enumerate() {
             let near = format!("[[fault]] {number}");

@@ -1,13 +1,12 @@
-//! What is left of a cluster's availability while it is in adversity, state by state; and how long groups had no leader after a kill.
+//! What is left of a cluster's availability while it is in adversity, state by state.
 //!
-//! Figures of histories, reported and never judged: machines differ.
+//! Figures of a history of `scenarios/adversity.toml`, reported and never judged: machines differ.
 
 use std::fmt::Write as _;
 
 use crate::history::{FaultState, History, Operation};
 use crate::plan::STEPS_MAX;
-use crate::scenario::Fault;
-use crate::workload::{Call, Freshness, Outcome};
+use crate::workload::Outcome;
 
 /// The states of `scenarios/adversity.toml`: before the first fault, then one for each fault of the file.
 const STATES: [&str; 7] = [
@@ -19,8 +18,6 @@ const STATES: [&str; 7] = [
     "zone outage",
     "region outage",
 ];
-/// A kill whose group nobody asked for so long says nothing about it.
-const ASKED_US: u64 = 1_000_000;
 
 /// One state.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,37 +97,6 @@ pub fn chart(states: &[State]) -> String {
         );
     }
     text
-}
-
-/// How long each group that a killed machine led gave no answer: from the kill to the first answer to a call on an account of that group
-/// that began after the kill, or was under way. Groups that nobody asked in the second after the kill are left out.
-pub fn outages_us(history: &History) -> Vec<u64> {
-    let shard_of = |account: u32| history.header.accounts.iter().find(|known| known.account == account).map(|known| known.shard);
-    let mut outages = Vec::new();
-    for kill in history.faults.iter().filter(|event| event.event == FaultState::Began && event.fault == Fault::Kill) {
-        for group in kill.led.iter().filter(|group| **group != 0) {
-            let calls = history.operations.iter().filter(|call| shard_of(call.account) == Some(*group));
-            let after = calls.filter(|call| call.completed_us > kill.at_us && call.invoked_us > kill.at_us);
-            if !after.clone().any(|call| call.invoked_us < kill.at_us + ASKED_US) {
-                continue;
-            }
-            let answers = after.filter(|call| answered(call) && is_of_leader(&call.call));
-            outages.extend(answers.map(|call| call.completed_us - kill.at_us).min());
-        }
-    }
-    outages.sort_unstable();
-    outages
-}
-
-/// Only a leader gives this answer; others come from any replica.
-fn is_of_leader(call: &Call) -> bool {
-    call.writes() || call.fresh() == Some(Freshness::Linearizable)
-}
-
-/// `p50 p99 max` of outages in milliseconds, and how many there were.
-pub fn outage_line(sorted_us: &[u64]) -> String {
-    let ms = |per_mille| quantile(sorted_us, per_mille) / 1000;
-    format!("{} outages: p50 {} ms, p99 {} ms, max {} ms", sorted_us.len(), ms(500), ms(990), ms(1000))
 }
 
 #[cfg(test)]

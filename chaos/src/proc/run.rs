@@ -48,8 +48,6 @@ pub struct Job {
     pub out: PathBuf,
     /// The promise that is broken on purpose.
     pub control: Option<String>,
-    /// What was built, for the reader.
-    pub commit: String,
 }
 
 /// How a run ended.
@@ -253,6 +251,12 @@ async fn target(world: &World, seats: &[Seat], scenario: &Scenario) -> anyhow::R
     Ok(Doors::new(over_client, world.lmtp(), world.imap(), logins))
 }
 
+/// The commit of the working tree that this is run in.
+fn commit() -> String {
+    let said = harness::host::run("git", &["describe", "--always", "--dirty"]);
+    said.map_or_else(|_| "unknown".to_owned(), |commit| commit.trim().to_owned())
+}
+
 fn header(job: &Job, timeline: Timeline, seats: &[Seat]) -> Header {
     let places = job.scenario.places().into_iter().map(|(place, region)| PlaceHeader {
         place,
@@ -270,7 +274,7 @@ fn header(job: &Job, timeline: Timeline, seats: &[Seat]) -> Header {
         scenario_hash: job.scenario_hash.clone(),
         seed: job.seed,
         engine: Engine::Proc,
-        commit: job.commit.clone(),
+        commit: commit(),
         control: job.control.clone(),
         timeline,
         places: places.collect(),

@@ -126,14 +126,13 @@ fn body(stored: &bytes::Bytes) -> Answer {
     }
 }
 
-/// A NO whose code says that nothing was done; any other may follow a try that was done.
+/// A NO whose code says that there is no such mailbox; any other says nothing of the mail.
 fn refused(answer: &harness::Answer) -> Outcome<Answer> {
-    let code = answer.text.split('[').nth(1).and_then(|rest| rest.split([']', ' ']).next());
-    match code {
-        Some(code @ ("NONEXISTENT" | "TRYCREATE" | "OVERQUOTA" | "LIMIT" | "TOOBIG" | "CANNOT")) => Outcome::Refused {
-            code: format!("imap-{}", code.to_lowercase()),
+    match answer.text.contains("[NONEXISTENT]") {
+        true => Outcome::Refused {
+            code: "not-found".to_owned(),
         },
-        _ => Outcome::Unknown {
+        false => Outcome::Unknown {
             why: answer.text.clone(),
         },
     }

@@ -82,6 +82,44 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Is it undone at some time? A leadership that was given away, a bit that changed, a sync that failed are not.
+    pub fn has_end(&self) -> bool {
+        match self {
+            Fault::Transfer { .. } => false,
+            Fault::Disk { what, .. } => !matches!(what, DiskFault::Bitflip | DiskFault::SyncEio | DiskFault::Torn),
+            _ => true,
+        }
+    }
+
+    /// A word for it.
+    pub fn name(&self) -> String {
+        let name = match self {
+            Fault::Kill => "kill",
+            Fault::Powerloss => "power cut",
+            Fault::Stop => "planned stop",
+            Fault::Pause => "pause",
+            Fault::Partition { shape, .. } => return format!("partition {}", word(shape)),
+            Fault::Net { .. } => "bad network",
+            Fault::Disk { what, .. } => return format!("disk {}", word(what)),
+            Fault::Clock { .. } => "clock",
+            Fault::Wipe => "wiped disk",
+            Fault::Transfer { .. } => "transfer of leadership",
+            Fault::Membership { .. } => "membership",
+            Fault::Squeeze { .. } => "squeeze",
+        };
+        name.to_owned()
+    }
+}
+
+/// As the file has it.
+fn word(of: &impl Serialize) -> String {
+    match serde_json::to_value(of) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
 /// How a disk fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -16,6 +16,11 @@ pub struct Span(u64);
 pub struct NoSpan(String);
 
 impl Span {
+    /// So many microseconds.
+    pub const fn from_us(us: u64) -> Span {
+        Span(us)
+    }
+
     /// So many milliseconds.
     pub const fn from_ms(ms: u64) -> Span {
         Span(ms * 1_000)

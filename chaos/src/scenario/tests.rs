@@ -44,6 +44,32 @@ fn what_makes_no_sense_is_refused_with_its_line() {
 }
 
 #[test]
+fn every_scenario_of_the_catalogue_is_valid_and_guards_a_promise_that_is_written_down() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promises = std::fs::read_to_string(root.join("../docs/consistency.md")).unwrap();
+    let headings: Vec<&str> = promises
+        .lines()
+        .filter_map(|line| line.strip_prefix("### ").or_else(|| line.strip_prefix("## ")))
+        .collect();
+    let mut count = 0;
+    for entry in std::fs::read_dir(root.join("scenarios")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let scenario = Scenario::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(scenario.name.as_str()));
+        for guard in &scenario.guards {
+            assert!(headings.contains(&guard.as_str()), "{}: {guard:?} is no heading of consistency.md", scenario.name);
+        }
+        let steps = crate::plan::plan(&scenario, 1).unwrap();
+        assert!(!steps.is_empty(), "{} attacks nothing", scenario.name);
+        count += 1;
+    }
+    assert!(count >= 25, "{count} scenarios");
+}
+
+#[test]
 fn a_fault_takes_what_its_kind_takes() {
     let fault = |fields: &str| parse(&format!("{SAMPLE}\n[[fault]]\nat = \"1s\"\n{fields}"));
     assert!(fault("kind = \"kill\"\nselect = \"all\"").is_ok());
