@@ -14,6 +14,8 @@ use crate::workload::hex;
 const PAUSE: Duration = Duration::from_millis(500);
 /// A node that does not answer by then says nothing in this round.
 const ANSWER: Duration = Duration::from_millis(1500);
+/// A digest costs a flush of the view.
+const DIGEST: Duration = Duration::from_secs(20);
 
 /// Asks nodes. Cheap to clone; clones share what they know.
 #[derive(Clone)]
@@ -36,7 +38,7 @@ impl Observer {
     pub fn new(operator: Client, regions: BTreeMap<u32, String>, recorder: Recorder) -> Observer {
         let up = regions.keys().map(|place| (*place, NodeId(u64::from(*place)))).collect();
         Observer {
-            operator: operator.with_deadline(ANSWER),
+            operator,
             regions: Arc::new(regions),
             seen: Arc::new(Mutex::new(Seen {
                 up,
@@ -62,11 +64,17 @@ impl Observer {
         self.seen().up.insert(place, node);
     }
 
+    /// Every node that is up.
+    pub fn places_up(&self) -> Vec<u32> {
+        self.seen().up.keys().copied().collect()
+    }
+
     /// Asks every node that is up, all at once.
     pub async fn ask(&self, digests: bool) -> BTreeMap<u32, NodeStatus> {
         let up = self.seen().up.clone();
+        let operator = &self.operator.with_deadline(if digests { DIGEST } else { ANSWER });
         let asked = up.into_iter().map(|(place, node)| async move {
-            let answer = self.operator.cluster().node_status(node, digests).await;
+            let answer = operator.cluster().node_status(node, digests).await;
             Some((place, answer.ok()?))
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()

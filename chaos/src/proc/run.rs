@@ -114,6 +114,9 @@ pub fn run(job: Job) -> anyhow::Result<Ran> {
 async fn whole(job: Job) -> anyhow::Result<Ran> {
     std::fs::create_dir_all(&job.out)?;
     let _alone = harness::alone().await?;
+    for thing in harness::made::clean() {
+        eprintln!("chaos: a run that is gone had left {thing}; removed");
+    }
     let cluster = job.out.join("cluster");
     let (mut world, seats) = World::start(&cluster, wishes(&job)).await?;
     let lines = lines(&job.scenario, &world.places());
@@ -288,6 +291,8 @@ fn header(job: &Job, timeline: Timeline, seats: &[Seat]) -> Header {
 async fn settle(observer: &Observer, recorder: &Recorder) {
     let agreed = harness::until("equal digests on all replicas", CONVERGED, || async {
         let statuses: Vec<_> = observer.ask(true).await.into_values().collect();
+        let all = observer.places_up().len();
+        anyhow::ensure!(statuses.len() == all, "{} of {all} nodes answer", statuses.len());
         match harness::disagreement(&statuses) {
             None => Ok(Some(())),
             Some(difference) => anyhow::bail!(difference),
