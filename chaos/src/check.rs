@@ -201,7 +201,11 @@ fn invariant_of(ledger: &Ledger<'_>, invariant: u8) -> Finding {
 
 /// The verdict of a whole run: the worst of its findings.
 pub fn overall(findings: &[Finding]) -> Verdict {
-    findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Unknown)
+    findings
+        .iter()
+        .map(|finding| finding.verdict)
+        .max()
+        .unwrap_or(Verdict::Unknown)
 }
 
 /// What no run may show, and what every run must show: an answer, and a fault when faults were planned.
@@ -209,9 +213,15 @@ fn the_run(history: &History) -> Finding {
     let mut judge = Judge::default();
     for broken in &history.broken {
         let place = broken.place.map(|place| format!("node {place}: ")).unwrap_or_default();
-        judge.holds(false, || Evidence::of(format!("{place}{}", broken.what), &[], broken.at_us));
+        judge.holds(false, || {
+            Evidence::of(format!("{place}{}", broken.what), &[], broken.at_us)
+        });
     }
-    let done = history.operations.iter().filter(|operation| operation.outcome.done().is_some()).count();
+    let done = history
+        .operations
+        .iter()
+        .filter(|operation| operation.outcome.done().is_some())
+        .count();
     judge.checked += done as u64;
     let faults = |wanted: fn(&crate::history::FaultState) -> bool| {
         history.faults.iter().filter(|event| wanted(&event.event)).count()

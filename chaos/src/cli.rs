@@ -182,7 +182,10 @@ enum Verb {
 
 /// `1..500`, or one seed.
 fn seeds(text: &str) -> Result<(u64, u64), String> {
-    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is no seed: 7, or 1..500"));
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("{text:?} is no seed: 7, or 1..500"))
+    };
     let (first, last) = match text.split_once("..") {
         Some((first, last)) => (number(first)?, number(last)?),
         None => (number(text)?, number(text)?),

@@ -123,7 +123,11 @@ impl Job {
 
     /// The directory name of this run below a directory of runs.
     pub fn name(&self) -> String {
-        let control = self.control.as_ref().map(|control| format!("-{control}")).unwrap_or_default();
+        let control = self
+            .control
+            .as_ref()
+            .map(|control| format!("-{control}"))
+            .unwrap_or_default();
         format!("{}-{}-{}{control}", self.scenario.name, self.engine.name(), self.seed)
     }
 
@@ -163,7 +167,11 @@ impl Job {
                 Engine::Proc => self.run_proc(&steps)?,
             }
         } else {
-            Ran::Skipped(format!("{} is not for the engine {}", self.scenario.name, self.engine.name()))
+            Ran::Skipped(format!(
+                "{} is not for the engine {}",
+                self.scenario.name,
+                self.engine.name()
+            ))
         };
         let wall_ms = begun.elapsed().as_millis() as u64;
         match ran {
@@ -179,7 +187,10 @@ impl Job {
 
     /// `chaos-sim`: given, named by CHAOS_SIM, beside this program, or in the target directory of its own.
     fn sim_binary(&self) -> anyhow::Result<PathBuf> {
-        let named = self.sim.clone().or_else(|| std::env::var_os("CHAOS_SIM").map(PathBuf::from));
+        let named = self
+            .sim
+            .clone()
+            .or_else(|| std::env::var_os("CHAOS_SIM").map(PathBuf::from));
         if let Some(path) = named {
             anyhow::ensure!(path.is_file(), "{} is not there", path.display());
             return Ok(path);
@@ -187,7 +198,9 @@ impl Job {
         let own = std::env::current_exe().context("where this program is")?;
         let beside = own.parent().context("this program has no directory")?;
         let profile = beside.file_name().unwrap_or_default();
-        let apart = beside.parent().map(|target| target.join("sim").join(profile).join("chaos-sim"));
+        let apart = beside
+            .parent()
+            .map(|target| target.join("sim").join(profile).join("chaos-sim"));
         [Some(beside.join("chaos-sim")), apart]
             .into_iter()
             .flatten()
@@ -217,7 +230,13 @@ impl Job {
             .output()
             .with_context(|| format!("starting {}", binary.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "{} ended with {}: {}", binary.display(), output.status, last_lines(&said));
+        anyhow::ensure!(
+            output.status.success(),
+            "{} ended with {}: {}",
+            binary.display(),
+            output.status,
+            last_lines(&said)
+        );
         Ok(Ran::Whole)
     }
 

@@ -78,7 +78,12 @@ impl Percentiles {
     /// Of these, in any order.
     pub fn of(mut values: Vec<u64>) -> Percentiles {
         values.sort_unstable();
-        let at = |of_100: usize| values.get((values.len() * of_100).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0);
+        let at = |of_100: usize| {
+            values
+                .get((values.len() * of_100).div_ceil(100).saturating_sub(1))
+                .copied()
+                .unwrap_or(0)
+        };
         Percentiles {
             count: values.len() as u64,
             p50: at(50),
@@ -127,7 +132,12 @@ impl Figures {
 /// For each group whose leader was taken away: how long until a change that was asked for afterwards was acknowledged. A group that nobody
 /// asked anything of says nothing and is left out.
 fn outages(history: &History) -> Vec<Outage> {
-    let shards: BTreeMap<u32, u32> = history.header.accounts.iter().map(|account| (account.account, account.shard)).collect();
+    let shards: BTreeMap<u32, u32> = history
+        .header
+        .accounts
+        .iter()
+        .map(|account| (account.account, account.shard))
+        .collect();
     let mut outages = Vec::new();
     for event in history.faults.iter().filter(|event| event.event == FaultState::Began) {
         let takes_leaders = matches!(
@@ -141,7 +151,12 @@ fn outages(history: &History) -> Vec<Outage> {
                     && operation.outcome.done().is_some()
                     && shards.get(&operation.account) == Some(group)
             };
-            let first = history.operations.iter().filter(answered).map(|operation| operation.completed_us).min();
+            let first = history
+                .operations
+                .iter()
+                .filter(answered)
+                .map(|operation| operation.completed_us)
+                .min();
             outages.extend(first.map(|first| Outage {
                 at_us: event.at_us,
                 fault: event.fault.name(),
@@ -155,7 +170,12 @@ fn outages(history: &History) -> Vec<Outage> {
 
 /// Second by second.
 pub fn seconds(history: &History) -> Vec<Second> {
-    let last = history.operations.iter().map(|operation| operation.completed_us).max().unwrap_or(0);
+    let last = history
+        .operations
+        .iter()
+        .map(|operation| operation.completed_us)
+        .max()
+        .unwrap_or(0);
     let mut seconds = vec![Second::default(); (last / 1_000_000) as usize + 1];
     for operation in &history.operations {
         let second = &mut seconds[(operation.completed_us / 1_000_000) as usize];

@@ -80,7 +80,11 @@ pub fn plan(scenario: &Scenario, seed: u64) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for (number, table) in scenario.faults.iter().enumerate() {
         let fault = format!("fault {number} of {}", scenario.name);
-        steps.extend(steps_of(table, number as u32, seed, timeline).map_err(anyhow::Error::msg).context(fault)?);
+        steps.extend(
+            steps_of(table, number as u32, seed, timeline)
+                .map_err(anyhow::Error::msg)
+                .context(fault)?,
+        );
     }
     anyhow::ensure!(steps.len() <= STEPS_MAX, "{} steps, at most {STEPS_MAX}", steps.len());
     steps.sort_by_key(|step| (step.at_us, step.id));
@@ -90,7 +94,9 @@ pub fn plan(scenario: &Scenario, seed: u64) -> anyhow::Result<Vec<Step>> {
 /// Repetitions of one fault. A step's id is made of the fault's number and the repetition's, so it stays when others go.
 fn steps_of(table: &FaultTable, number: u32, seed: u64, timeline: Timeline) -> Result<Vec<Step>, String> {
     let (fault, when, select) = (table.fault()?, table.when()?, table.select()?);
-    let last_us = when.until.map_or(u64::MAX, |until| timeline.safety_us.saturating_add(until.us()));
+    let last_us = when
+        .until
+        .map_or(u64::MAX, |until| timeline.safety_us.saturating_add(until.us()));
     let mut steps = Vec::new();
     for repetition in 0..when.times.unwrap_or(if when.every.is_some() { u32::MAX } else { 1 }) {
         let distance_us = when.every.map_or(0, |every| every.us());
@@ -104,7 +110,11 @@ fn steps_of(table: &FaultTable, number: u32, seed: u64, timeline: Timeline) -> R
         steps.push(Step {
             id: number * STEPS_MAX as u32 + repetition,
             at_us,
-            lasts_us: if fault.has_end() { when.lasts.map_or(left_us, |lasts| lasts.us().min(left_us)) } else { 0 },
+            lasts_us: if fault.has_end() {
+                when.lasts.map_or(left_us, |lasts| lasts.us().min(left_us))
+            } else {
+                0
+            },
             fault: fault.clone(),
             select: select.clone(),
             guard: table.guard,
@@ -155,7 +165,11 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Step>> {
     for (number, line) in file.lines().enumerate() {
         let line = line.with_context(context)?;
         let step = serde_json::from_str(&line).with_context(|| format!("{}:{}", path.display(), number + 1))?;
-        anyhow::ensure!(steps.len() < STEPS_MAX, "{}: more than {STEPS_MAX} steps", path.display());
+        anyhow::ensure!(
+            steps.len() < STEPS_MAX,
+            "{}: more than {STEPS_MAX} steps",
+            path.display()
+        );
         steps.push(step);
     }
     Ok(steps)

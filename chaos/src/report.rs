@@ -29,7 +29,10 @@ fn escape(text: &str) -> String {
 
 /// A verdict as a mark with its colour.
 fn badge(verdict: Verdict) -> String {
-    format!("<span class=\"badge {}\">{verdict}</span>", format!("{verdict}").to_lowercase())
+    format!(
+        "<span class=\"badge {}\">{verdict}</span>",
+        format!("{verdict}").to_lowercase()
+    )
 }
 
 /// Microseconds for people.

@@ -101,12 +101,10 @@ pub struct Scenario {
     pub budget: Budget,
 }
 
-/// What is built.
+/// What is built. (Tables stand last, here and below: a scenario that was made smaller is written as TOML again.)
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topology {
-    /// Where machines stand.
-    pub regions: Vec<Region>,
     /// Shards of accounts; the directory's group comes on top as group 0.
     #[serde(default = "one")]
     pub groups: u32,
@@ -119,6 +117,8 @@ pub struct Topology {
     /// Size of each machine's disk in MiB.
     #[serde(default = "default_disk_mib")]
     pub disk_mib: u64,
+    /// Where machines stand.
+    pub regions: Vec<Region>,
     /// Settings of malled by their name in its configuration; a list is a choice, drawn from the seed.
     #[serde(default)]
     pub config: BTreeMap<String, Setting>,
@@ -219,16 +219,14 @@ pub struct Phases {
 pub struct Expect {
     /// `I1`, `I14` or a range `I1..I8`.
     pub invariants: Vec<String>,
+    /// Reported beside the measured value, never a verdict: machines differ.
+    pub outage_p99_ms: Option<u64>,
+    /// Reported beside the measured value, never a verdict.
+    pub availability_pct: Option<f64>,
     /// For each engine, names of controls (builds that break a promise on purpose) under which this scenario must turn red, and the
     /// invariants of which one must.
     #[serde(default)]
     pub controls: BTreeMap<Engine, BTreeMap<String, Vec<String>>>,
-    /// Reported beside the measured value, never a verdict: machines differ.
-    #[serde(default)]
-    pub outage_p99_ms: Option<u64>,
-    /// Reported beside the measured value, never a verdict.
-    #[serde(default)]
-    pub availability_pct: Option<f64>,
 }
 
 /// What a run may cost.
@@ -344,7 +342,10 @@ fn invariant_range(text: &str) -> Option<std::ops::RangeInclusive<u8>> {
 
 /// The line in which `near` (`[[fault]] 3`, or any text) stands; 1 when it cannot be found.
 fn line_of(text: &str, near: &str) -> usize {
-    let at = match near.strip_prefix("[[fault]] ").and_then(|number| number.parse::<usize>().ok()) {
+    let at = match near
+        .strip_prefix("[[fault]] ")
+        .and_then(|number| number.parse::<usize>().ok())
+    {
         Some(number) => text.match_indices("[[fault]]").nth(number).map(|(at, _)| at),
         None => text.find(near),
     };
@@ -361,7 +362,10 @@ fn wrong(what: impl Into<String>, near: &str) -> Wrong {
 impl Scenario {
     fn validate(&self) -> Result<(), Wrong> {
         if self.schema != SCHEMA {
-            return Err(wrong(format!("schema is {}, this is schema {SCHEMA}", self.schema), "schema"));
+            return Err(wrong(
+                format!("schema is {}, this is schema {SCHEMA}", self.schema),
+                "schema",
+            ));
         }
         if self.engines.is_empty() {
             return Err(wrong("no engine is named", "engines"));
@@ -380,7 +384,9 @@ impl Scenario {
             return Err(wrong("expects nothing", "invariants"));
         }
         for (control, invariants) in self.expect.controls.values().flatten() {
-            let judged = |text: &String| invariant_range(text).is_some_and(|mut range| range.all(|number| self.invariants().contains(&number)));
+            let judged = |text: &String| {
+                invariant_range(text).is_some_and(|mut range| range.all(|number| self.invariants().contains(&number)))
+            };
             if invariants.is_empty() || !invariants.iter().all(judged) {
                 let what = format!("{control} must break invariants that this scenario judges");
                 return Err(wrong(what, control));
@@ -407,7 +413,10 @@ impl Scenario {
         let known = |name: &String| self.topology.regions.iter().any(|region| &region.name == name);
         for (one, other, _, _) in &self.topology.rtt_ms {
             if let Some(name) = [one, other].into_iter().find(|name| !known(name)) {
-                return Err(wrong(format!("rtt_ms names region {name:?}, which is not there"), "rtt_ms"));
+                return Err(wrong(
+                    format!("rtt_ms names region {name:?}, which is not there"),
+                    "rtt_ms",
+                ));
             }
         }
         for (name, setting) in &self.topology.config {
@@ -421,7 +430,10 @@ impl Scenario {
     fn validate_workload(&self) -> Result<(), Wrong> {
         let load = &self.workload;
         if load.clients == 0 || load.rate == 0 || load.accounts == 0 || load.mailboxes == 0 {
-            return Err(wrong("clients, rate, accounts and mailboxes must be above 0", "[workload]"));
+            return Err(wrong(
+                "clients, rate, accounts and mailboxes must be above 0",
+                "[workload]",
+            ));
         }
         let (least, most) = load.message_bytes;
         if least < crate::workload::BODY_MIN_BYTES || most < least {

@@ -32,6 +32,7 @@ impl Chance {
     }
 
     /// The next 64 bits.
+    #[allow(clippy::should_implement_trait)] // It has no end and is not walked through.
     pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(STEP);
         mixed(self.state)

@@ -109,7 +109,12 @@ impl<F: FnMut(&Candidate) -> bool> Search<F> {
     fn shorter_run(&mut self) {
         let mut candidate = self.smallest.clone();
         let timeline = Timeline::of(&candidate.scenario);
-        let last_us = candidate.steps.iter().map(|step| step.at_us + step.lasts_us).max().unwrap_or(timeline.safety_us);
+        let last_us = candidate
+            .steps
+            .iter()
+            .map(|step| step.at_us + step.lasts_us)
+            .max()
+            .unwrap_or(timeline.safety_us);
         let safety_us = (last_us + AFTERMATH_US).saturating_sub(timeline.safety_us).max(1);
         if safety_us < candidate.scenario.phases.safety.us() {
             candidate.scenario.phases.safety = Span::from_us(safety_us);
@@ -166,7 +171,13 @@ mod tests {
         });
         assert_eq!(ids(&shrunk.smallest), [3, 17]);
         assert_eq!(shrunk.smallest.scenario.workload.clients, 1);
-        assert!(shrunk.smallest.steps.iter().all(|step| step.lasts_us < 2 * FAULT_MIN_US));
+        assert!(
+            shrunk
+                .smallest
+                .steps
+                .iter()
+                .all(|step| step.lasts_us < 2 * FAULT_MIN_US)
+        );
         assert_eq!(shrunk.smallest.scenario.phases.safety.us(), 17_800_000 + AFTERMATH_US);
     }
 
@@ -179,7 +190,9 @@ mod tests {
     #[test]
     fn a_run_that_cannot_be_smaller_stays_and_trials_are_bounded() {
         let whole = start(6);
-        let shrunk = shrink(whole.clone(), 7, |candidate| candidate.steps.len() == 6 && candidate.scenario.workload.clients == 4);
+        let shrunk = shrink(whole.clone(), 7, |candidate| {
+            candidate.steps.len() == 6 && candidate.scenario.workload.clients == 4
+        });
         assert_eq!(ids(&shrunk.smallest), ids(&whole));
         assert_eq!(shrunk.tried, 7);
     }

@@ -18,15 +18,22 @@ pub(super) fn unchanged(ledger: &Ledger<'_>) -> Judge {
             None => ledger.bodies.contains_key(&(operation.account, hash.as_str())),
         };
         judge.holds(right, || {
-            let mut ids = birth.map(|birth| ledger.changes[birth.change].ids()).unwrap_or_default();
+            let mut ids = birth
+                .map(|birth| ledger.changes[birth.change].ids())
+                .unwrap_or_default();
             ids.push(operation.id);
-            let what = format!("message {uid} of {mailbox} of account {} was read with another body", operation.account);
+            let what = format!(
+                "message {uid} of {mailbox} of account {} was read with another body",
+                operation.account
+            );
             Evidence::of(what, &ids, operation.completed_us)
         });
     }
     for last in &ledger.history.finals {
         for ((mailbox, uid), message) in rows(last) {
-            let stored = ledger.birth(last.account, mailbox, uid).and_then(|birth| birth.hash.as_deref());
+            let stored = ledger
+                .birth(last.account, mailbox, uid)
+                .and_then(|birth| birth.hash.as_deref());
             let right = match (&message.hash, stored) {
                 (Some(hash), Some(stored)) => hash == stored,
                 (Some(hash), None) => ledger.bodies.contains_key(&(last.account, hash.as_str())),
@@ -34,7 +41,11 @@ pub(super) fn unchanged(ledger: &Ledger<'_>) -> Judge {
             };
             judge.holds(right, || {
                 let why = message.why.as_deref().unwrap_or("its bytes are others");
-                Evidence::of(format!("{}: message {uid} of {mailbox}: {why}", whence(last)), &[], last.at_us)
+                Evidence::of(
+                    format!("{}: message {uid} of {mailbox}: {why}", whence(last)),
+                    &[],
+                    last.at_us,
+                )
             });
         }
     }

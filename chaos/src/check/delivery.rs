@@ -40,7 +40,10 @@ fn unchanged(message: &FinalMessage, hash: Option<&str>) -> bool {
 fn body(message: &FinalMessage) -> String {
     match (&message.hash, &message.why) {
         (Some(hash), _) => format!("body {}", hash.get(..16).unwrap_or(hash)),
-        (None, why) => format!("a body that cannot be read ({})", why.as_deref().unwrap_or("no reason given")),
+        (None, why) => format!(
+            "a body that cannot be read ({})",
+            why.as_deref().unwrap_or("no reason given")
+        ),
     }
 }
 
@@ -52,10 +55,15 @@ fn lmtp_mails(ledger: &Ledger<'_>, last: &Final, judge: &mut Judge) {
             && matches!(change.call, Call::Deliver { .. })
             && matches!(change.answer(), Some(Answer::Stored { uid: 0, .. }))
     };
-    let there: BTreeSet<&str> = rows(last).into_values().filter_map(|message| message.hash.as_deref()).collect();
+    let there: BTreeSet<&str> = rows(last)
+        .into_values()
+        .filter_map(|message| message.hash.as_deref())
+        .collect();
     let inbox = (last.account, "INBOX".to_owned());
     let removed = ledger.removals.get(&inbox).into_iter().flatten();
-    let nameless = removed.filter(|(uid, _)| ledger.birth(inbox.0, &inbox.1, **uid).is_none()).count();
+    let nameless = removed
+        .filter(|(uid, _)| ledger.birth(inbox.0, &inbox.1, **uid).is_none())
+        .count();
     for change in ledger.changes.iter().filter(stored) {
         if let Call::Deliver { body } = change.call {
             let found = there.contains(body.hash.as_str());
@@ -74,11 +82,16 @@ fn mailboxes(ledger: &Ledger<'_>, last: &Final, judge: &mut Judge) {
     let there: BTreeSet<&str> = last.mailboxes.iter().map(|mailbox| mailbox.name.as_str()).collect();
     for fixed in &ledger.history.header.mailboxes {
         judge.holds(there.contains(fixed.as_str()), || {
-            Evidence::of(format!("{}: mailbox {fixed} is not there", whence(last)), &[], last.at_us)
+            Evidence::of(
+                format!("{}: mailbox {fixed} is not there", whence(last)),
+                &[],
+                last.at_us,
+            )
         });
     }
     for (name, change) in made(ledger, last.account) {
-        let left = |other: &Change<'_>| other.account == last.account && leaves(other.call) == Some(name) && !other.refused();
+        let left =
+            |other: &Change<'_>| other.account == last.account && leaves(other.call) == Some(name) && !other.refused();
         if change.done().is_some() && !ledger.changes.iter().any(left) {
             judge.holds(there.contains(name), || {
                 let what = format!("{}: mailbox {name}, which was made, is not there", whence(last));
@@ -112,10 +125,18 @@ pub(super) fn nothing_doubled(ledger: &Ledger<'_>) -> Judge {
         if !matches!(change.call, Call::Deliver { .. } | Call::Append { .. }) || change.done().is_none() {
             continue;
         }
-        let answers = change.attempts.iter().filter_map(|attempt| match attempt.outcome.done() {
-            Some(Answer::Stored { uid_validity, uid, repeated, .. }) if *uid > 0 => Some((*uid_validity, *uid, *repeated)),
-            _ => None,
-        });
+        let answers = change
+            .attempts
+            .iter()
+            .filter_map(|attempt| match attempt.outcome.done() {
+                Some(Answer::Stored {
+                    uid_validity,
+                    uid,
+                    repeated,
+                    ..
+                }) if *uid > 0 => Some((*uid_validity, *uid, *repeated)),
+                _ => None,
+            });
         let answers: Vec<_> = answers.collect();
         let places: BTreeSet<_> = answers.iter().map(|(validity, uid, _)| (validity, uid)).collect();
         let firsts = answers.iter().filter(|(_, _, repeated)| !repeated).count();
@@ -144,16 +165,19 @@ fn doubled_at_the_end(ledger: &Ledger<'_>, last: &Final, judge: &mut Judge) {
             places.entry(hash).or_default().push((mailbox, uid));
         }
     }
-    let unknown_copies = ledger
-        .changes
-        .iter()
-        .any(|change| change.account == last.account && matches!(change.call, Call::Copy { .. } | Call::Move { .. }) && change.unknown());
+    let unknown_copies = ledger.changes.iter().any(|change| {
+        change.account == last.account
+            && matches!(change.call, Call::Copy { .. } | Call::Move { .. })
+            && change.unknown()
+    });
     for (hash, places) in places {
         let Some(&sent) = ledger.bodies.get(&(last.account, hash)) else {
             continue;
         };
         let copy = |(mailbox, uid): &&(&str, u32)| {
-            ledger.birth(last.account, mailbox, *uid).is_some_and(|birth| birth.source.is_some())
+            ledger
+                .birth(last.account, mailbox, *uid)
+                .is_some_and(|birth| birth.source.is_some())
         };
         let originals = places.iter().filter(|place| !copy(place)).count();
         if originals <= 1 || !unknown_copies {
@@ -180,7 +204,10 @@ pub(super) fn no_phantom(ledger: &Ledger<'_>) -> Judge {
                 let what = format!("{}: message {uid} of {mailbox} has a body that {why}", whence(last));
                 Evidence::of(what, &ids, last.at_us)
             });
-            let gone = ledger.removals(last.account, mailbox, uid).iter().find(|removal| removal.certain);
+            let gone = ledger
+                .removals(last.account, mailbox, uid)
+                .iter()
+                .find(|removal| removal.certain);
             if let Some(removal) = gone {
                 judge.holds(false, || {
                     let what = format!("{}: message {uid} of {mailbox} came back", whence(last));
@@ -197,8 +224,9 @@ fn mailboxes_that_nobody_made(ledger: &Ledger<'_>, last: &Final, judge: &mut Jud
     let parts = |name: &str| -> Vec<String> { name.match_indices('/').map(|(at, _)| name[..at].to_owned()).collect() };
     for mailbox in last.mailboxes.iter().filter(|mailbox| !ledger.is_fixed(&mailbox.name)) {
         let name = mailbox.name.as_str();
-        let asked = made(ledger, last.account)
-            .any(|(made, change)| !change.refused() && (made == name || parts(made).iter().any(|parent| parent == name)));
+        let asked = made(ledger, last.account).any(|(made, change)| {
+            !change.refused() && (made == name || parts(made).iter().any(|parent| parent == name))
+        });
         judge.holds(asked, || {
             Evidence::of(format!("{}: nobody made mailbox {name}", whence(last)), &[], last.at_us)
         });
@@ -208,7 +236,11 @@ fn mailboxes_that_nobody_made(ledger: &Ledger<'_>, last: &Final, judge: &mut Jud
         };
         if let Some(change) = ledger.changes.iter().find(deleted) {
             judge.holds(false, || {
-                Evidence::of(format!("{}: mailbox {name} came back", whence(last)), &change.ids(), last.at_us)
+                Evidence::of(
+                    format!("{}: mailbox {name} came back", whence(last)),
+                    &change.ids(),
+                    last.at_us,
+                )
             });
         }
     }

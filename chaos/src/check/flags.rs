@@ -7,7 +7,7 @@ mod search;
 
 use std::collections::BTreeMap;
 
-use super::ledger::{MailboxKey, Change, Ledger};
+use super::ledger::{Change, Ledger, MailboxKey};
 use super::{Evidence, Judge};
 use crate::workload::{Answer, Call, Flags, FlagsMode, Freshness, Row};
 use search::{Event, Kind, Register, Sought};
@@ -31,7 +31,10 @@ pub(super) fn linearizable(ledger: &Ledger<'_>) -> Judge {
             Sought::None { stuck } => judge.holds(false, || {
                 let at = stuck.iter().map(|event| event.completed_us).min().unwrap_or(0);
                 let ids: Vec<u64> = stuck.iter().flat_map(|event| event.operations.clone()).collect();
-                let what = format!("no order of the stores and reads of message {uid} of {} of account {} explains these", key.1, key.0);
+                let what = format!(
+                    "no order of the stores and reads of message {uid} of {} of account {} explains these",
+                    key.1, key.0
+                );
                 Evidence::of(what, &ids, at)
             }),
         }
@@ -95,7 +98,9 @@ fn stories(ledger: &Ledger<'_>) -> BTreeMap<(MailboxKey, u32), Story> {
             continue;
         };
         for row in rows {
-            let story = stories.entry(((operation.account, mailbox.clone()), row.uid)).or_default();
+            let story = stories
+                .entry(((operation.account, mailbox.clone()), row.uid))
+                .or_default();
             let (flags, modseq) = story.seen(row);
             story.events.push(Event {
                 invoked_us: operation.invoked_us,
@@ -112,7 +117,14 @@ fn stories(ledger: &Ledger<'_>) -> BTreeMap<(MailboxKey, u32), Story> {
 
 /// A store becomes an event of each message that it reached, or may have reached.
 fn add_store(change: &Change<'_>, stories: &mut BTreeMap<(MailboxKey, u32), Story>) {
-    let Call::Store { mailbox, uids, mode, flags, unchanged_since } = change.call else {
+    let Call::Store {
+        mailbox,
+        uids,
+        mode,
+        flags,
+        unchanged_since,
+    } = change.call
+    else {
         return;
     };
     if change.refused() {

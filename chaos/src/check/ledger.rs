@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Final, FinalMessage, History, Operation};
-use crate::workload::{Answer, Call, Flags, Outcome};
+use crate::workload::{Answer, Call, Flags};
 
 /// A change that was asked once or several times under one op id.
 #[derive(Debug)]
@@ -138,7 +138,13 @@ impl<'h> Ledger<'h> {
             Call::Append { mailbox, flags, body } => (mailbox.as_str(), body, flags.clone()),
             _ => return,
         };
-        let Some(Answer::Stored { uid_validity, uid, modseq, .. }) = done.outcome.done() else {
+        let Some(Answer::Stored {
+            uid_validity,
+            uid,
+            modseq,
+            ..
+        }) = done.outcome.done()
+        else {
             return;
         };
         let birth = Birth {
@@ -161,7 +167,9 @@ impl<'h> Ledger<'h> {
             return;
         };
         for (source, target) in pairs {
-            let hash = self.birth(done.account, from, *source).and_then(|birth| birth.hash.clone());
+            let hash = self
+                .birth(done.account, from, *source)
+                .and_then(|birth| birth.hash.clone());
             let birth = Birth {
                 change: at,
                 uid_validity: *uid_validity,
@@ -266,7 +274,12 @@ fn changes(history: &History) -> Vec<Change<'_>> {
 pub(super) fn rows(last: &Final) -> BTreeMap<(&str, u32), &FinalMessage> {
     let mailboxes = last.mailboxes.iter();
     mailboxes
-        .flat_map(|mailbox| mailbox.messages.iter().map(move |message| ((mailbox.name.as_str(), message.uid), message)))
+        .flat_map(|mailbox| {
+            mailbox
+                .messages
+                .iter()
+                .map(move |message| ((mailbox.name.as_str(), message.uid), message))
+        })
         .collect()
 }
 
@@ -275,14 +288,5 @@ pub(super) fn whence(last: &Final) -> String {
     match last.place {
         Some(place) => format!("account {} on node {place}", last.account),
         None => format!("account {}", last.account),
-    }
-}
-
-/// The word of an outcome.
-pub(super) fn word<T>(outcome: &Outcome<T>) -> &'static str {
-    match outcome {
-        Outcome::Done { .. } => "done",
-        Outcome::Refused { .. } => "refused",
-        Outcome::Unknown { .. } => "unknown",
     }
 }

@@ -21,7 +21,13 @@ pub(super) fn serves(ledger: &Ledger<'_>) -> Judge {
         *groups.entry(account.shard).or_default() |= served.contains(&account.account);
     }
     for (group, served) in groups {
-        judge.holds(served, || Evidence::of(format!("group {group} acknowledged nothing after the faults"), &[], end_us));
+        judge.holds(served, || {
+            Evidence::of(
+                format!("group {group} acknowledged nothing after the faults"),
+                &[],
+                end_us,
+            )
+        });
     }
     let mut open: BTreeMap<u32, &crate::history::FaultEvent> = BTreeMap::new();
     for event in &ledger.history.faults {
@@ -32,7 +38,13 @@ pub(super) fn serves(ledger: &Ledger<'_>) -> Judge {
         }
     }
     for event in open.into_values() {
-        judge.holds(false, || Evidence::of(format!("fault {} on nodes {:?} did not end", event.step, event.places), &[], end_us));
+        judge.holds(false, || {
+            Evidence::of(
+                format!("fault {} on nodes {:?} did not end", event.step, event.places),
+                &[],
+                end_us,
+            )
+        });
     }
     agreement(ledger, &mut judge);
     judge
@@ -42,17 +54,28 @@ pub(super) fn serves(ledger: &Ledger<'_>) -> Judge {
 fn agreement(ledger: &Ledger<'_>, judge: &mut Judge) {
     let end_us = ledger.history.header.timeline.end_us;
     let mut last: BTreeMap<u32, BTreeMap<u32, &NodeEvent>> = BTreeMap::new();
-    for event in ledger.history.nodes.iter().filter(|event| event.at_us >= ledger.history.header.timeline.liveness_us) {
+    for event in ledger
+        .history
+        .nodes
+        .iter()
+        .filter(|event| event.at_us >= ledger.history.header.timeline.liveness_us)
+    {
         last.entry(event.group).or_default().insert(event.place, event);
     }
     for (group, nodes) in last {
         let leaders = nodes.values().filter(|event| event.role == "leader").count();
-        judge.holds(leaders == 1, || Evidence::of(format!("group {group} ends with {leaders} leaders"), &[], end_us));
+        judge.holds(leaders == 1, || {
+            Evidence::of(format!("group {group} ends with {leaders} leaders"), &[], end_us)
+        });
         let applied: BTreeSet<u64> = nodes.values().map(|event| event.applied).collect();
-        let whole = nodes.values().all(|event| matches!(event.role.as_str(), "leader" | "follower"));
+        let whole = nodes
+            .values()
+            .all(|event| matches!(event.role.as_str(), "leader" | "follower"));
         judge.holds(applied.len() == 1 && whole, || {
-            let states: Vec<String> =
-                nodes.values().map(|event| format!("node {} {} at {}", event.place, event.role, event.applied)).collect();
+            let states: Vec<String> = nodes
+                .values()
+                .map(|event| format!("node {} {} at {}", event.place, event.role, event.applied))
+                .collect();
             Evidence::of(format!("group {group} ends with {}", states.join(", ")), &[], end_us)
         });
     }

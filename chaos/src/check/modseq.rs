@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ledger::{MailboxKey, Ledger, whence};
+use super::ledger::{Ledger, MailboxKey, whence};
 use super::{Evidence, Judge};
 use crate::history::{FinalMailbox, Operation};
 use crate::workload::{Answer, Call, Flags, Freshness, MailboxRow, Row};
@@ -17,16 +17,19 @@ pub(super) fn rise_and_tell(ledger: &Ledger<'_>) -> Judge {
     for last in &ledger.history.finals {
         for mailbox in &last.mailboxes {
             let highest = mailbox.messages.iter().map(|message| message.modseq).max().unwrap_or(0);
-            judge.holds(highest <= mailbox.highest_modseq && mailbox.highest_modseq <= last.modseq.max(1), || {
-                let what = format!(
-                    "{}: {} says HIGHESTMODSEQ {}, its messages {highest}, the account {}",
-                    whence(last),
-                    mailbox.name,
-                    mailbox.highest_modseq,
-                    last.modseq
-                );
-                Evidence::of(what, &[], last.at_us)
-            });
+            judge.holds(
+                highest <= mailbox.highest_modseq && mailbox.highest_modseq <= last.modseq.max(1),
+                || {
+                    let what = format!(
+                        "{}: {} says HIGHESTMODSEQ {}, its messages {highest}, the account {}",
+                        whence(last),
+                        mailbox.name,
+                        mailbox.highest_modseq,
+                        last.modseq
+                    );
+                    Evidence::of(what, &[], last.at_us)
+                },
+            );
         }
     }
     judge
@@ -38,7 +41,10 @@ fn stored_rise(ledger: &Ledger<'_>, judge: &mut Judge) {
     for (key, _, birth) in ledger.messages() {
         let change = &ledger.changes[birth.change];
         if let (Some(modseq), Some(done)) = (birth.modseq, change.done()) {
-            stored.entry(key.0).or_default().push((modseq, change.invoked_us(), birth.completed_us, done.id));
+            stored
+                .entry(key.0)
+                .or_default()
+                .push((modseq, change.invoked_us(), birth.completed_us, done.id));
         }
     }
     for (account, mut stored) in stored {
@@ -50,7 +56,8 @@ fn stored_rise(ledger: &Ledger<'_>, judge: &mut Judge) {
             let late = earliest.filter(|(completed_us, _)| completed_us < invoked_us);
             judge.holds(!doubled && late.is_none(), || {
                 let other = late.map_or_else(|| stored[at + 1].3, |(_, id)| id);
-                let what = format!("MODSEQ {modseq} of account {account} was given again, or after a higher one was answered");
+                let what =
+                    format!("MODSEQ {modseq} of account {account} was given again, or after a higher one was answered");
                 Evidence::of(what, &[other, *id], *completed_us)
             });
             if earliest.is_none_or(|(earliest, _)| *completed_us < earliest) {
@@ -73,7 +80,10 @@ fn highest_never_falls(ledger: &Ledger<'_>, judge: &mut Judge) {
         };
         for mailbox in shown.into_iter().filter(fixed) {
             let key = (operation.account, mailbox.name.clone());
-            floors.entry(key.clone()).or_default().push((operation.completed_us, mailbox.highest_modseq, operation.id));
+            floors
+                .entry(key.clone())
+                .or_default()
+                .push((operation.completed_us, mailbox.highest_modseq, operation.id));
             if operation.call.fresh() == Some(Freshness::Linearizable) {
                 reads.entry(key).or_default().push((operation, mailbox.highest_modseq));
             }
@@ -84,11 +94,17 @@ fn highest_never_falls(ledger: &Ledger<'_>, judge: &mut Judge) {
         };
         let highest = rows.iter().map(|row| row.modseq).max().unwrap_or(0);
         let key = (operation.account, mailbox.to_owned());
-        floors.entry(key).or_default().push((operation.completed_us, highest, operation.id));
+        floors
+            .entry(key)
+            .or_default()
+            .push((operation.completed_us, highest, operation.id));
     }
     for (key, _, birth) in ledger.messages() {
         let id = ledger.changes[birth.change].done().map_or(0, |done| done.id);
-        floors.entry(key.clone()).or_default().push((birth.completed_us, birth.modseq.unwrap_or(0), id));
+        floors
+            .entry(key.clone())
+            .or_default()
+            .push((birth.completed_us, birth.modseq.unwrap_or(0), id));
     }
     for (key, mut reads) in reads {
         let mut floor = floors.remove(&key).unwrap_or_default();
@@ -101,7 +117,10 @@ fn highest_never_falls(ledger: &Ledger<'_>, judge: &mut Judge) {
                 at += 1;
             }
             judge.holds(shown >= highest.0, || {
-                let what = format!("HIGHESTMODSEQ of {} of account {} was {} and is {shown}", key.1, key.0, highest.0);
+                let what = format!(
+                    "HIGHESTMODSEQ of {} of account {} was {} and is {shown}",
+                    key.1, key.0, highest.0
+                );
                 Evidence::of(what, &[highest.1, operation.id], operation.completed_us)
             });
         }
@@ -120,7 +139,10 @@ fn every_row<'h>(ledger: &Ledger<'h>) -> Vec<(MailboxKey, &'h Row, &'h Operation
             Call::Store { mailbox, .. } | Call::Fetch { mailbox, .. } | Call::Changes { mailbox, .. } => mailbox,
             _ => continue,
         };
-        every.extend(rows.iter().map(|row| ((operation.account, mailbox.clone()), row, operation)));
+        every.extend(
+            rows.iter()
+                .map(|row| ((operation.account, mailbox.clone()), row, operation)),
+        );
     }
     every
 }
@@ -133,7 +155,10 @@ fn one_change_each(ledger: &Ledger<'_>, judge: &mut Judge) {
         let at = (key, row.uid, row.modseq);
         let (flags, by) = *known.entry(at.clone()).or_insert((&row.flags, Some(operation.id)));
         judge.holds(*flags == row.flags, || {
-            let what = format!("message {} of {} has {flags} and {} at MODSEQ {}", row.uid, at.0.1, row.flags, row.modseq);
+            let what = format!(
+                "message {} of {} has {flags} and {} at MODSEQ {}",
+                row.uid, at.0.1, row.flags, row.modseq
+            );
             let ids: Vec<u64> = by.into_iter().chain([operation.id]).collect();
             Evidence::of(what, &ids, operation.completed_us)
         });
@@ -176,36 +201,57 @@ struct Mirror {
 fn mirrors(ledger: &Ledger<'_>, judge: &mut Judge) {
     let mut mirrors: BTreeMap<(u32, MailboxKey), Mirror> = BTreeMap::new();
     for (operation, answer) in ledger.done() {
-        let (Call::Changes { mailbox: name, since, .. }, Answer::Changes { mailbox, rows, vanished, cannot_calculate, pages }) =
-            (&operation.call, answer)
+        let (
+            Call::Changes {
+                mailbox: name, since, ..
+            },
+            Answer::Changes {
+                mailbox,
+                rows,
+                vanished,
+                cannot_calculate,
+                ..
+            },
+        ) = (&operation.call, answer)
         else {
             continue;
         };
-        let mirror = mirrors.entry((operation.client, (operation.account, name.clone()))).or_default();
-        // Pages are no single moment; the next round brings what came between.
-        mirror.broken |= *cannot_calculate || mirror.synced != *since || *pages > 1 && mailbox.highest_modseq == 0;
+        let mirror = mirrors
+            .entry((operation.client, (operation.account, name.clone())))
+            .or_default();
+        mirror.broken |= *cannot_calculate || mirror.synced != *since;
         for row in rows {
             mirror.messages.insert(row.uid, (row.modseq, row.flags.clone()));
         }
         for uid in vanished {
             mirror.messages.remove(uid);
         }
-        mirror.synced = mailbox.highest_modseq;
+        mirror.synced = mirror.synced.max(mailbox.highest_modseq);
         mirror.operations.push(operation.id);
     }
     let ends = ledger.history.finals.iter().filter(|last| last.place.is_none());
     let mut ended: BTreeMap<MailboxKey, &FinalMailbox> = BTreeMap::new();
     for last in ends {
-        ended.extend(last.mailboxes.iter().map(|mailbox| ((last.account, mailbox.name.clone()), mailbox)));
+        ended.extend(
+            last.mailboxes
+                .iter()
+                .map(|mailbox| ((last.account, mailbox.name.clone()), mailbox)),
+        );
     }
     let (mut compared, all) = (0_u64, mirrors.len());
     for ((client, key), mirror) in &mirrors {
-        let Some(end) = ended.get(key).filter(|end| end.highest_modseq == mirror.synced && !mirror.broken) else {
+        let Some(end) = ended
+            .get(key)
+            .filter(|end| end.highest_modseq == mirror.synced && !mirror.broken)
+        else {
             continue;
         };
         compared += 1;
-        let there: BTreeMap<u32, (u64, Flags)> =
-            end.messages.iter().map(|message| (message.uid, (message.modseq, message.flags.clone()))).collect();
+        let there: BTreeMap<u32, (u64, Flags)> = end
+            .messages
+            .iter()
+            .map(|message| (message.uid, (message.modseq, message.flags.clone())))
+            .collect();
         judge.holds(there == mirror.messages, || {
             let differ: BTreeSet<u32> = there
                 .keys()

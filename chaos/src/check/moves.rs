@@ -10,11 +10,15 @@ use crate::workload::{Answer, Call};
 pub(super) fn atomic(ledger: &Ledger<'_>) -> Judge {
     let mut judge = Judge::default();
     for (operation, answer) in ledger.done() {
-        let (Call::Copy { uids, .. } | Call::Move { uids, .. }, Answer::Copied { pairs, .. }) = (&operation.call, answer) else {
+        let (Call::Copy { uids, .. } | Call::Move { uids, .. }, Answer::Copied { pairs, .. }) =
+            (&operation.call, answer)
+        else {
             continue;
         };
         let sources_asked = pairs.iter().all(|(from, _)| uids.contains(from));
-        let rising = pairs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let rising = pairs
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
         judge.holds(sources_asked && rising, || {
             let what = format!("pairs {pairs:?} for {uids:?}: not what was asked, or not rising");
             Evidence::of(what, &[operation.id], operation.completed_us)
@@ -22,12 +26,20 @@ pub(super) fn atomic(ledger: &Ledger<'_>) -> Judge {
     }
     for last in &ledger.history.finals {
         let rows = rows(last);
-        for (key, uid, birth) in ledger.messages().filter(|(key, _, birth)| key.0 == last.account && birth.source.is_some()) {
+        for (key, uid, birth) in ledger
+            .messages()
+            .filter(|(key, _, birth)| key.0 == last.account && birth.source.is_some())
+        {
             let (Some(hash), Some(found)) = (&birth.hash, rows.get(&(key.1.as_str(), uid))) else {
                 continue;
             };
             judge.holds(found.hash.as_ref().is_none_or(|found| found == hash), || {
-                let what = format!("{}: message {uid} of {} is not the copy of its source {:?}", whence(last), key.1, birth.source);
+                let what = format!(
+                    "{}: message {uid} of {} is not the copy of its source {:?}",
+                    whence(last),
+                    key.1,
+                    birth.source
+                );
                 Evidence::of(what, &ledger.changes[birth.change].ids(), last.at_us)
             });
         }
@@ -49,7 +61,9 @@ fn one_place(ledger: &Ledger<'_>, last: &crate::history::Final, judge: &mut Judg
     let copies_unknown = here().any(|change| {
         matches!(change.call, Call::Copy { .. })
             && !change.refused()
-            && (change.unknown() || sources(change.call, change.answer()).any(|(mailbox, uid)| hash(ledger, last.account, mailbox, uid).is_none()))
+            && (change.unknown()
+                || sources(change.call, change.answer())
+                    .any(|(mailbox, uid)| hash(ledger, last.account, mailbox, uid).is_none()))
     });
     if copies_unknown {
         return;
@@ -60,9 +74,13 @@ fn one_place(ledger: &Ledger<'_>, last: &crate::history::Final, judge: &mut Judg
         .filter_map(|(mailbox, uid)| hash(ledger, last.account, mailbox, uid))
         .collect();
     for change in here().filter(|change| matches!(change.call, Call::Move { .. }) && !change.refused()) {
-        let Call::Move { mailbox, uids, .. } = change.call else { continue };
+        let Call::Move { mailbox, uids, .. } = change.call else {
+            continue;
+        };
         for uid in uids {
-            let Some(hash) = hash(ledger, last.account, mailbox, *uid) else { continue };
+            let Some(hash) = hash(ledger, last.account, mailbox, *uid) else {
+                continue;
+            };
             let found = places.get(hash).map_or(&[][..], Vec::as_slice);
             if !copied.contains(&hash) {
                 judge.holds(found.len() <= 1, || {

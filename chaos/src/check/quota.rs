@@ -21,21 +21,40 @@ pub(super) fn is_the_sum(ledger: &Ledger<'_>) -> Judge {
             Evidence::of(what, &[], last.at_us)
         });
         judge.holds(last.used_bytes <= last.quota_bytes, || {
-            let what = format!("{}: holds {} bytes, its quota is {}", whence(last), last.used_bytes, last.quota_bytes);
+            let what = format!(
+                "{}: holds {} bytes, its quota is {}",
+                whence(last),
+                last.used_bytes,
+                last.quota_bytes
+            );
             Evidence::of(what, &[], last.at_us)
         });
         for mailbox in &last.mailboxes {
             judge.holds(mailbox.count as usize == mailbox.messages.len(), || {
-                let what = format!("{}: {} counts {}, holds {}", whence(last), mailbox.name, mailbox.count, mailbox.messages.len());
+                let what = format!(
+                    "{}: {} counts {}, holds {}",
+                    whence(last),
+                    mailbox.name,
+                    mailbox.count,
+                    mailbox.messages.len()
+                );
                 Evidence::of(what, &[], last.at_us)
             });
         }
     }
     for (operation, answer) in ledger.done() {
-        let account = ledger.history.header.accounts.iter().find(|account| account.account == operation.account);
+        let account = ledger
+            .history
+            .header
+            .accounts
+            .iter()
+            .find(|account| account.account == operation.account);
         if let (Answer::Status { used_bytes, .. }, Some(account)) = (answer, account) {
             judge.holds(*used_bytes <= account.quota_bytes, || {
-                let what = format!("account {} uses {used_bytes} bytes, its quota is {}", account.account, account.quota_bytes);
+                let what = format!(
+                    "account {} uses {used_bytes} bytes, its quota is {}",
+                    account.account, account.quota_bytes
+                );
                 Evidence::of(what, &[operation.id], operation.completed_us)
             });
         }

@@ -19,11 +19,19 @@ pub(super) fn safe(ledger: &Ledger<'_>) -> Judge {
         .iter()
         .flat_map(|event| event.places.iter().map(|place| (event.at_us, *place)))
         .collect();
-    for event in ledger.history.nodes.iter().filter(|event| event.role != "down" && event.role != "stopped") {
+    for event in ledger
+        .history
+        .nodes
+        .iter()
+        .filter(|event| event.role != "down" && event.role != "stopped")
+    {
         if event.role == "leader" {
             let first = *leaders.entry((event.group, event.term)).or_insert(event);
             judge.holds(first.node == event.node, || {
-                let what = format!("nodes {} and {} both lead group {} in term {}", first.place, event.place, event.group, event.term);
+                let what = format!(
+                    "nodes {} and {} both lead group {} in term {}",
+                    first.place, event.place, event.group, event.term
+                );
                 Evidence::of(what, &[], event.at_us)
             });
         }
@@ -36,7 +44,8 @@ pub(super) fn safe(ledger: &Ledger<'_>) -> Judge {
             Evidence::of(what, &[], event.at_us)
         });
         if let Some(earlier) = before.insert((event.node, event.group), event) {
-            let hit = |(at_us, place): &(u64, u32)| *place == event.place && (earlier.at_us..=event.at_us).contains(at_us);
+            let hit =
+                |(at_us, place): &(u64, u32)| *place == event.place && (earlier.at_us..=event.at_us).contains(at_us);
             let fell = event.committed < earlier.committed && !restarts.iter().any(hit);
             judge.holds(event.term >= earlier.term && !fell, || {
                 let what = format!(

@@ -18,7 +18,15 @@ pub(super) fn fresh(ledger: &Ledger<'_>) -> Judge {
         match (&operation.call, answer) {
             (Call::Fetch { mailbox, from, fresh }, Answer::Fetched { rows, .. }) => {
                 let uids: BTreeSet<u32> = rows.iter().map(|row| row.uid).collect();
-                read(ledger, operation, mailbox, *from, *fresh, &|uid| uids.contains(&uid), &mut judge);
+                read(
+                    ledger,
+                    operation,
+                    mailbox,
+                    *from,
+                    *fresh,
+                    &|uid| uids.contains(&uid),
+                    &mut judge,
+                );
             }
             (Call::Open { mailbox, fresh }, Answer::Opened { uids, .. }) => {
                 let there = |uid: u32| uids.iter().any(|(first, last)| (*first..=*last).contains(&uid));
@@ -52,7 +60,9 @@ fn read(
     let account = operation.account;
     let key = (account, mailbox.to_owned());
     let evidence = |uid: u32, birth: Option<&Birth>, what: &str| {
-        let mut ids = birth.map(|birth| ledger.changes[birth.change].ids()).unwrap_or_default();
+        let mut ids = birth
+            .map(|birth| ledger.changes[birth.change].ids())
+            .unwrap_or_default();
         ids.push(operation.id);
         let what = format!("a read ({fresh:?}) of {mailbox} of account {account} {what} message {uid}");
         Evidence::of(what, &ids, operation.completed_us)
@@ -61,13 +71,23 @@ fn read(
         if !must_see(operation, fresh, birth.completed_us, birth.modseq) {
             continue;
         }
-        let leaving = ledger.removals(account, mailbox, *uid).iter().any(|removal| removal.invoked_us < operation.completed_us);
+        let leaving = ledger
+            .removals(account, mailbox, *uid)
+            .iter()
+            .any(|removal| removal.invoked_us < operation.completed_us);
         if !leaving {
             judge.holds(there(*uid), || evidence(*uid, Some(birth), "does not show"));
         }
     }
-    for (uid, removals) in ledger.removals.get(&key).into_iter().flat_map(|here| here.range(from..)) {
-        let gone = |removal: &&super::ledger::Removal| removal.certain && must_see(operation, fresh, removal.completed_us, None);
+    for (uid, removals) in ledger
+        .removals
+        .get(&key)
+        .into_iter()
+        .flat_map(|here| here.range(from..))
+    {
+        let gone = |removal: &&super::ledger::Removal| {
+            removal.certain && must_see(operation, fresh, removal.completed_us, None)
+        };
         if let Some(removal) = removals.iter().find(gone) {
             judge.holds(!there(*uid), || {
                 let mut evidence = evidence(*uid, ledger.birth(account, mailbox, *uid), "still shows");
@@ -82,7 +102,9 @@ fn read(
 fn sessions(ledger: &Ledger<'_>, judge: &mut Judge) {
     let mut highest: BTreeMap<(u32, u32), (u64, u64)> = BTreeMap::new();
     for (operation, answer) in ledger.done() {
-        let Answer::Status { modseq, .. } = answer else { continue };
+        let Answer::Status { modseq, .. } = answer else {
+            continue;
+        };
         let session = (operation.client, operation.account);
         let (before, by) = highest.get(&session).copied().unwrap_or_default();
         let promised = match operation.call.fresh() {
@@ -91,7 +113,10 @@ fn sessions(ledger: &Ledger<'_>, judge: &mut Judge) {
             _ => continue,
         };
         judge.holds(*modseq >= promised, || {
-            let what = format!("client {} was promised MODSEQ {promised} of account {} and read {modseq}", session.0, session.1);
+            let what = format!(
+                "client {} was promised MODSEQ {promised} of account {} and read {modseq}",
+                session.0, session.1
+            );
             Evidence::of(what, &[by, operation.id], operation.completed_us)
         });
         highest.insert(session, (before.max(*modseq), operation.id));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::ledger::{Ledger, whence};
 use super::{Evidence, Judge};
-use crate::history::{Final, FaultState, History, NodeEvent};
+use crate::history::{FaultState, Final, History, NodeEvent};
 use crate::scenario::Fault;
 
 /// Digests by group and applied index.
@@ -12,14 +12,20 @@ fn digests(history: &History) -> BTreeMap<(u32, u64), Vec<(&NodeEvent, &str)>> {
     let mut digests: BTreeMap<(u32, u64), Vec<(&NodeEvent, &str)>> = BTreeMap::new();
     for event in &history.nodes {
         if let Some(digest) = &event.digest {
-            digests.entry((event.group, event.applied)).or_default().push((event, digest));
+            digests
+                .entry((event.group, event.applied))
+                .or_default()
+                .push((event, digest));
         }
     }
     digests
 }
 
 fn differ(group: u32, applied: u64, one: &NodeEvent, other: &NodeEvent) -> Evidence {
-    let what = format!("group {group} at index {applied}: nodes {} and {} hold different rows", one.place, other.place);
+    let what = format!(
+        "group {group} at index {applied}: nodes {} and {} hold different rows",
+        one.place, other.place
+    );
     Evidence::of(what, &[], one.at_us.max(other.at_us))
 }
 
@@ -27,16 +33,25 @@ fn differ(group: u32, applied: u64, one: &NodeEvent, other: &NodeEvent) -> Evide
 pub(super) fn equal(ledger: &Ledger<'_>) -> Judge {
     let mut judge = Judge::default();
     for ((group, applied), told) in digests(ledger.history) {
-        let Some(((first, digest), others)) = told.split_first() else { continue };
+        let Some(((first, digest), others)) = told.split_first() else {
+            continue;
+        };
         for (other, other_digest) in others.iter().filter(|(other, _)| other.place != first.place) {
             judge.holds(digest == other_digest, || differ(group, applied, first, other));
         }
     }
     let finals = &ledger.history.finals;
     for one in finals.iter().filter(|last| last.place.is_none()) {
-        for other in finals.iter().filter(|other| other.account == one.account && other.place.is_some()) {
+        for other in finals
+            .iter()
+            .filter(|other| other.account == one.account && other.place.is_some())
+        {
             judge.holds(same(one, other), || {
-                Evidence::of(format!("{} differs from what its leader answered", whence(other)), &[], other.at_us)
+                Evidence::of(
+                    format!("{} differs from what its leader answered", whence(other)),
+                    &[],
+                    other.at_us,
+                )
             });
         }
     }
@@ -62,9 +77,16 @@ pub(super) fn equal_after_restart(ledger: &Ledger<'_>) -> Judge {
         }
     }
     for ((group, applied), told) in digests(ledger.history) {
-        let since = |event: &NodeEvent| restarted.get(&event.place).is_some_and(|from_us| event.at_us >= *from_us);
+        let since = |event: &NodeEvent| {
+            restarted
+                .get(&event.place)
+                .is_some_and(|from_us| event.at_us >= *from_us)
+        };
         for (after, digest) in told.iter().filter(|(event, _)| since(event)) {
-            for (other, other_digest) in told.iter().filter(|(other, _)| other.place != after.place || !since(other)) {
+            for (other, other_digest) in told
+                .iter()
+                .filter(|(other, _)| other.place != after.place || !since(other))
+            {
                 judge.holds(digest == other_digest, || differ(group, applied, after, other));
             }
         }

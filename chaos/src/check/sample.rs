@@ -128,7 +128,9 @@ fn done(value: Answer) -> Outcome<Answer> {
 
 fn changes_of_clients(history: &mut History) {
     let deliver = |number| Call::Deliver { body: body(number) };
-    let unknown = Outcome::Unknown { why: "silence".to_owned() };
+    let unknown = Outcome::Unknown {
+        why: "silence".to_owned(),
+    };
     add(history, 200, "d1", deliver(1), unknown);
     add(history, 300, "d1", deliver(1), done(stored(7, 1, 1)));
     add(history, 400, "d2", deliver(2), done(stored(7, 2, 2)));
@@ -145,41 +147,150 @@ fn changes_of_clients(history: &mut History) {
         flags: Flags::of(&[flags]),
         unchanged_since: None,
     };
-    let rows = |row| done(Answer::FlagsStored { rows: vec![row], modified: vec![] });
-    add(history, 600, "s1", store("INBOX", "\\Seen"), rows(row(1, 4, &["\\Seen"])));
+    let rows = |row| {
+        done(Answer::FlagsStored {
+            rows: vec![row],
+            modified: vec![],
+        })
+    };
+    add(
+        history,
+        600,
+        "s1",
+        store("INBOX", "\\Seen"),
+        rows(row(1, 4, &["\\Seen"])),
+    );
     let (mailbox, to) = ("INBOX".to_owned(), "m1".to_owned());
-    let moved = Call::Move { mailbox: mailbox.clone(), uids: vec![2], to: to.clone() };
-    let pairs = |pair| done(Answer::Copied { uid_validity: 8, pairs: vec![pair] });
+    let moved = Call::Move {
+        mailbox: mailbox.clone(),
+        uids: vec![2],
+        to: to.clone(),
+    };
+    let pairs = |pair| {
+        done(Answer::Copied {
+            uid_validity: 8,
+            pairs: vec![pair],
+        })
+    };
     add(history, 700, "m1", moved, pairs((2, 2)));
-    add(history, 800, "c1", Call::Copy { mailbox, uids: vec![1], to }, pairs((1, 3)));
-    add(history, 900, "s2", store("m1", "\\Deleted"), rows(row(1, 8, &["\\Deleted", "red"])));
-    let expunge = Call::Expunge { mailbox: "m1".to_owned(), uids: vec![1] };
+    add(
+        history,
+        800,
+        "c1",
+        Call::Copy {
+            mailbox,
+            uids: vec![1],
+            to,
+        },
+        pairs((1, 3)),
+    );
+    add(
+        history,
+        900,
+        "s2",
+        store("m1", "\\Deleted"),
+        rows(row(1, 8, &["\\Deleted", "red"])),
+    );
+    let expunge = Call::Expunge {
+        mailbox: "m1".to_owned(),
+        uids: vec![1],
+    };
     add(history, 1_000, "e1", expunge, done(Answer::Expunged { uids: vec![1] }));
 }
 
 fn reads(history: &mut History) {
     let mailbox = || "INBOX".to_owned();
     let seen = || vec![row(1, 4, &["\\Seen"])];
-    let fetch = |fresh| Call::Fetch { mailbox: mailbox(), from: 1, fresh };
-    add(history, 1_100, "", fetch(LIN), done(Answer::Fetched { rows: seen(), pages: 1 }));
-    let open = Call::Open { mailbox: mailbox(), fresh: LIN };
-    add(history, 1_200, "", open, done(Answer::Opened { mailbox: inbox(3, 5, 1), uids: vec![(1, 1)] }));
-    let changes = |since| Call::Changes { mailbox: mailbox(), since, fresh: LIN };
+    let fetch = |fresh| Call::Fetch {
+        mailbox: mailbox(),
+        from: 1,
+        fresh,
+    };
+    add(
+        history,
+        1_100,
+        "",
+        fetch(LIN),
+        done(Answer::Fetched { rows: seen(), pages: 1 }),
+    );
+    let open = Call::Open {
+        mailbox: mailbox(),
+        fresh: LIN,
+    };
+    add(
+        history,
+        1_200,
+        "",
+        open,
+        done(Answer::Opened {
+            mailbox: inbox(3, 5, 1),
+            uids: vec![(1, 1)],
+        }),
+    );
+    let changes = |since| Call::Changes {
+        mailbox: mailbox(),
+        since,
+        fresh: LIN,
+    };
     let told = |mailbox, rows, vanished| {
-        done(Answer::Changes { mailbox, rows, vanished, cannot_calculate: false, pages: 1 })
+        done(Answer::Changes {
+            mailbox,
+            rows,
+            vanished,
+            cannot_calculate: false,
+            pages: 1,
+        })
     };
     add(history, 1_300, "", changes(0), told(inbox(3, 5, 1), seen(), vec![2]));
-    let status = Answer::Status { modseq: 9, used_bytes: 900, messages: 3 };
+    let status = Answer::Status {
+        modseq: 9,
+        used_bytes: 900,
+        messages: 3,
+    };
     add(history, 1_400, "", Call::Status { fresh: LIN }, done(status));
-    let bytes = Answer::Body { hash: body(1).hash, size_bytes: 300 };
-    add(history, 1_500, "", Call::ReadBody { mailbox: mailbox(), uid: 1 }, done(bytes));
-    let refused = Outcome::Refused { code: "over-quota".to_owned() };
+    let bytes = Answer::Body {
+        hash: body(1).hash,
+        size_bytes: 300,
+    };
+    add(
+        history,
+        1_500,
+        "",
+        Call::ReadBody {
+            mailbox: mailbox(),
+            uid: 1,
+        },
+        done(bytes),
+    );
+    let refused = Outcome::Refused {
+        code: "over-quota".to_owned(),
+    };
     add(history, 1_600, "d3", Call::Deliver { body: body(9) }, refused);
-    add(history, 1_700, "k1", Call::Create { name: "made/c0-1".to_owned() }, done(Answer::Changed));
-    add(history, 12_000, "d4", Call::Deliver { body: body(4) }, done(stored(7, 3, 11)));
+    add(
+        history,
+        1_700,
+        "k1",
+        Call::Create {
+            name: "made/c0-1".to_owned(),
+        },
+        done(Answer::Changed),
+    );
+    add(
+        history,
+        12_000,
+        "d4",
+        Call::Deliver { body: body(4) },
+        done(stored(7, 3, 11)),
+    );
     let stale = Answer::Fetched { rows: seen(), pages: 1 };
     add(history, 12_100, "", fetch(Freshness::Stale(5_000)), done(stale));
-    add(history, 20_000, "", changes(5), told(inbox(4, 11, 2), vec![row(3, 11, &[])], vec![]));
+    add(
+        history,
+        20_000,
+        "",
+        changes(5),
+        told(inbox(4, 11, 2), vec![row(3, 11, &[])], vec![]),
+    );
 }
 
 fn at_the_end(place: Option<u32>) -> Final {

@@ -34,7 +34,10 @@ fn breaks(invariant: u8, operations: &[u64], change: impl FnOnce(&mut History)) 
     let finding = finding(&history, invariant);
     assert_eq!(finding.verdict, Verdict::Fail, "{finding:#?}");
     for operation in operations {
-        let named = finding.evidence.iter().any(|evidence| evidence.operations.contains(operation));
+        let named = finding
+            .evidence
+            .iter()
+            .any(|evidence| evidence.operations.contains(operation));
         assert!(named, "operation {operation} is not named: {finding:#?}");
     }
 }
@@ -52,7 +55,10 @@ fn a_right_history_passes_everything() {
 fn an_empty_history_passes_nothing() {
     let mut history = right();
     let header = history.header.clone();
-    history = History::new(crate::history::Header { accounts: vec![], ..header });
+    history = History::new(crate::history::Header {
+        accounts: vec![],
+        ..header
+    });
     for finding in check(&history, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16]) {
         assert_eq!(finding.verdict, Verdict::Unknown, "{finding:#?}");
     }
@@ -95,7 +101,9 @@ fn a_lost_mail_is_found() {
 
 #[test]
 fn a_mail_lost_on_one_replica_is_found() {
-    breaks(1, &[id::MOVE], |history| drop(history.finals[2].mailboxes[1].messages.remove(0)));
+    breaks(1, &[id::MOVE], |history| {
+        drop(history.finals[2].mailboxes[1].messages.remove(0))
+    });
 }
 
 #[test]
@@ -107,14 +115,21 @@ fn a_changed_mail_is_found() {
 
 #[test]
 fn a_lost_mailbox_is_found() {
-    breaks(1, &[id::CREATE], |history| finals(history, |last| drop(last.mailboxes.pop())));
+    breaks(1, &[id::CREATE], |history| {
+        finals(history, |last| drop(last.mailboxes.pop()))
+    });
 }
 
 #[test]
 fn a_mail_that_lmtp_took_is_found_by_its_body() {
     let lmtp = |history: &mut History| {
         answer(history, id::ALIVE, |answer| {
-            *answer = Answer::Stored { uid_validity: 0, uid: 0, modseq: 0, repeated: false };
+            *answer = Answer::Stored {
+                uid_validity: 0,
+                uid: 0,
+                modseq: 0,
+                repeated: false,
+            };
         });
     };
     let mut history = right();
@@ -129,7 +144,12 @@ fn a_mail_that_lmtp_took_is_found_by_its_body() {
 #[test]
 fn one_op_id_with_two_uids_is_found() {
     breaks(2, &[id::DELIVER_UNKNOWN, id::DELIVER], |history| {
-        let value = Answer::Stored { uid_validity: 7, uid: 9, modseq: 1, repeated: false };
+        let value = Answer::Stored {
+            uid_validity: 7,
+            uid: 9,
+            modseq: 1,
+            repeated: false,
+        };
         history.operations[id::DELIVER_UNKNOWN as usize].outcome = Outcome::Done { value };
     });
 }
@@ -138,7 +158,11 @@ fn one_op_id_with_two_uids_is_found() {
 fn a_mail_that_stands_twice_is_found() {
     breaks(2, &[id::ALIVE], |history| {
         finals(history, |last| {
-            let again = FinalMessage { uid: 4, modseq: 12, ..message(last, 0, 1).clone() };
+            let again = FinalMessage {
+                uid: 4,
+                modseq: 12,
+                ..message(last, 0, 1).clone()
+            };
             last.mailboxes[0].messages.push(again);
         });
     });
@@ -146,7 +170,9 @@ fn a_mail_that_stands_twice_is_found() {
 
 #[test]
 fn a_mail_that_nobody_sent_is_found() {
-    breaks(3, &[], |history| finals(history, |last| message(last, 1, 0).hash = Some("ab".to_owned())));
+    breaks(3, &[], |history| {
+        finals(history, |last| message(last, 1, 0).hash = Some("ab".to_owned()))
+    });
 }
 
 #[test]
@@ -160,7 +186,11 @@ fn a_mail_that_was_refused_and_is_there_is_found() {
 fn an_expunged_mail_that_comes_back_is_found() {
     breaks(3, &[id::EXPUNGE], |history| {
         finals(history, |last| {
-            let back = FinalMessage { uid: 1, hash: Some(Body::of(3, 300).hash), ..message(last, 1, 0).clone() };
+            let back = FinalMessage {
+                uid: 1,
+                hash: Some(Body::of(3, 300).hash),
+                ..message(last, 1, 0).clone()
+            };
             last.mailboxes[1].messages.insert(0, back);
         });
     });
@@ -168,14 +198,21 @@ fn an_expunged_mail_that_comes_back_is_found() {
 
 #[test]
 fn a_mailbox_that_nobody_made_is_found() {
-    breaks(3, &[], |history| finals(history, |last| last.mailboxes[3].name = "other".to_owned()));
+    breaks(3, &[], |history| {
+        finals(history, |last| last.mailboxes[3].name = "other".to_owned())
+    });
 }
 
 #[test]
 fn a_uid_given_twice_is_found() {
     let twice = |history: &mut History| {
         answer(history, id::DELIVER_SECOND, |answer| {
-            *answer = Answer::Stored { uid_validity: 7, uid: 1, modseq: 2, repeated: false };
+            *answer = Answer::Stored {
+                uid_validity: 7,
+                uid: 1,
+                modseq: 2,
+                repeated: false,
+            };
         });
     };
     breaks(4, &[id::DELIVER, id::DELIVER_SECOND], twice);
@@ -186,7 +223,12 @@ fn a_uid_given_twice_is_found() {
 fn a_uid_that_falls_is_found() {
     breaks(4, &[id::ALIVE], |history| {
         answer(history, id::DELIVER, |answer| {
-            *answer = Answer::Stored { uid_validity: 7, uid: 5, modseq: 1, repeated: false };
+            *answer = Answer::Stored {
+                uid_validity: 7,
+                uid: 5,
+                modseq: 1,
+                repeated: false,
+            };
         });
     });
 }
@@ -210,7 +252,12 @@ fn a_uidnext_that_falls_is_found() {
 fn a_modseq_given_twice_is_found() {
     breaks(5, &[id::DELIVER, id::DELIVER_SECOND], |history| {
         answer(history, id::DELIVER_SECOND, |answer| {
-            *answer = Answer::Stored { uid_validity: 7, uid: 2, modseq: 1, repeated: false };
+            *answer = Answer::Stored {
+                uid_validity: 7,
+                uid: 2,
+                modseq: 1,
+                repeated: false,
+            };
         });
     });
 }
@@ -258,7 +305,11 @@ fn a_counter_that_is_not_the_sum_is_found() {
 fn an_account_over_its_quota_is_found() {
     breaks(6, &[id::STATUS], |history| {
         answer(history, id::STATUS, |answer| {
-            *answer = Answer::Status { modseq: 9, used_bytes: 100_001, messages: 3 };
+            *answer = Answer::Status {
+                modseq: 9,
+                used_bytes: 100_001,
+                messages: 3,
+            };
         });
     });
 }
@@ -323,7 +374,10 @@ fn a_stale_read_that_is_older_than_it_may_be_is_found() {
 fn a_moved_mail_that_stays_where_it_was_is_found() {
     breaks(9, &[id::MOVE], |history| {
         finals(history, |last| {
-            let stayed = FinalMessage { uid: 2, ..message(last, 1, 0).clone() };
+            let stayed = FinalMessage {
+                uid: 2,
+                ..message(last, 1, 0).clone()
+            };
             last.mailboxes[0].messages.insert(1, stayed);
         });
     });
@@ -338,8 +392,12 @@ fn a_copy_of_another_message_is_found() {
 
 #[test]
 fn replicas_that_differ_are_found() {
-    breaks(11, &[], |history| history.nodes.last_mut().unwrap().digest = Some("other".to_owned()));
-    breaks(11, &[], |history| message(&mut history.finals[3], 0, 0).flags = Flags::default());
+    breaks(11, &[], |history| {
+        history.nodes.last_mut().unwrap().digest = Some("other".to_owned())
+    });
+    breaks(11, &[], |history| {
+        message(&mut history.finals[3], 0, 0).flags = Flags::default()
+    });
 }
 
 #[test]
@@ -354,7 +412,10 @@ fn a_restarted_replica_that_differs_is_found() {
 fn a_body_of_another_message_is_found() {
     breaks(13, &[id::READ_BODY, id::DELIVER], |history| {
         answer(history, id::READ_BODY, |answer| {
-            *answer = Answer::Body { hash: Body::of(2, 300).hash, size_bytes: 300 };
+            *answer = Answer::Body {
+                hash: Body::of(2, 300).hash,
+                size_bytes: 300,
+            };
         });
     });
     breaks(13, &[], |history| {
@@ -368,7 +429,12 @@ fn a_body_of_another_message_is_found() {
 #[test]
 fn two_leaders_of_one_term_are_found() {
     breaks(14, &[], |history| {
-        let mut other = history.nodes.iter().find(|event| event.role == "leader" && event.term == 2).unwrap().clone();
+        let mut other = history
+            .nodes
+            .iter()
+            .find(|event| event.role == "leader" && event.term == 2)
+            .unwrap()
+            .clone();
         (other.place, other.node) = (3, 3);
         history.push(Record::Node(other));
     });
@@ -382,7 +448,9 @@ fn a_term_that_falls_is_found() {
 #[test]
 fn a_group_that_serves_no_more_is_found() {
     breaks(15, &[], |history| {
-        history.operations[id::ALIVE as usize].outcome = Outcome::Unknown { why: "silence".to_owned() };
+        history.operations[id::ALIVE as usize].outcome = Outcome::Unknown {
+            why: "silence".to_owned(),
+        };
     });
 }
 
@@ -407,13 +475,17 @@ fn a_call_beyond_its_deadline_is_found() {
 #[test]
 fn an_undocumented_refusal_is_found() {
     breaks(16, &[id::REFUSED], |history| {
-        history.operations[id::REFUSED as usize].outcome = Outcome::Refused { code: "oops".to_owned() };
+        history.operations[id::REFUSED as usize].outcome = Outcome::Refused {
+            code: "oops".to_owned(),
+        };
     });
 }
 
 #[test]
 fn an_unknown_change_may_be_done_or_not() {
-    let unknown = || Outcome::Unknown { why: "silence".to_owned() };
+    let unknown = || Outcome::Unknown {
+        why: "silence".to_owned(),
+    };
     let wanted: Vec<u8> = (1..=9).collect();
     for operation in [id::EXPUNGE, id::COPY, id::STORE, id::MOVE] {
         let mut history = right();
@@ -422,5 +494,8 @@ fn an_unknown_change_may_be_done_or_not() {
             assert_ne!(finding.verdict, Verdict::Fail, "operation {operation}: {finding:#?}");
         }
     }
-    assert!(matches!(right().operations[id::EXPUNGE as usize].call, Call::Expunge { .. }));
+    assert!(matches!(
+        right().operations[id::EXPUNGE as usize].call,
+        Call::Expunge { .. }
+    ));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ledger::{MailboxKey, ByUid, Birth, Ledger, whence};
+use super::ledger::{Birth, ByUid, Ledger, MailboxKey, whence};
 use super::{Evidence, Judge};
 use crate::history::Operation;
 use crate::workload::{Answer, Freshness, MailboxRow};
@@ -18,33 +18,49 @@ pub(super) fn rise(ledger: &Ledger<'_>) -> Judge {
     for last in &ledger.history.finals {
         for mailbox in &last.mailboxes {
             let rising = mailbox.messages.windows(2).all(|pair| pair[0].uid < pair[1].uid);
-            let below = mailbox.messages.last().is_none_or(|message| message.uid < mailbox.uid_next);
+            let below = mailbox
+                .messages
+                .last()
+                .is_none_or(|message| message.uid < mailbox.uid_next);
             judge.holds(rising && below, || {
-                let what = format!("{}: UIDs of {} do not rise below UIDNEXT {}", whence(last), mailbox.name, mailbox.uid_next);
+                let what = format!(
+                    "{}: UIDs of {} do not rise below UIDNEXT {}",
+                    whence(last),
+                    mailbox.name,
+                    mailbox.uid_next
+                );
                 Evidence::of(what, &[], last.at_us)
             });
         }
     }
     for (key, uid, ids) in &ledger.clashes {
-        judge.holds(false, || Evidence::of(format!("UID {uid} of {} names two messages", key.1), ids, 0));
+        judge.holds(false, || {
+            Evidence::of(format!("UID {uid} of {} names two messages", key.1), ids, 0)
+        });
     }
     judge
 }
 
-/// A message that was acknowledged before another was asked for has the lower UID. Taken in rising order of UIDs, none may have been asked
-/// for before... that is, none with a higher UID may have been acknowledged before a lower one was asked for.
+/// A message that was acknowledged before another was asked for has the lower UID: none may have been asked for after one with a higher UID
+/// was answered.
 fn rise_in_time(ledger: &Ledger<'_>, key: &MailboxKey, here: &ByUid<Birth>, judge: &mut Judge) {
     // From the highest UID down: the earliest acknowledgement among the higher ones.
     let mut earliest: Option<&Birth> = None;
     for (uid, birth) in here.iter().rev() {
         let invoked_us = ledger.changes[birth.change].invoked_us();
         if let Some(higher) = earliest {
-            judge.holds(higher.completed_us >= invoked_us || higher.change == birth.change, || {
-                let mut ids = ledger.changes[higher.change].ids();
-                ids.extend(ledger.changes[birth.change].ids());
-                let what = format!("UID {uid} of {} of account {} was given after a higher one was answered", key.1, key.0);
-                Evidence::of(what, &ids, birth.completed_us)
-            });
+            judge.holds(
+                higher.completed_us >= invoked_us || higher.change == birth.change,
+                || {
+                    let mut ids = ledger.changes[higher.change].ids();
+                    ids.extend(ledger.changes[birth.change].ids());
+                    let what = format!(
+                        "UID {uid} of {} of account {} was given after a higher one was answered",
+                        key.1, key.0
+                    );
+                    Evidence::of(what, &ids, birth.completed_us)
+                },
+            );
         } else {
             judge.checked += 1;
         }
@@ -80,7 +96,13 @@ fn validity_stays(ledger: &Ledger<'_>, judge: &mut Judge) {
         });
     };
     for (operation, mailbox) in shown(ledger) {
-        look(operation.account, &mailbox.name, mailbox.uid_validity, Some(operation), judge);
+        look(
+            operation.account,
+            &mailbox.name,
+            mailbox.uid_validity,
+            Some(operation),
+            judge,
+        );
     }
     for (key, _, birth) in ledger.messages() {
         let done = ledger.changes[birth.change].done();
@@ -106,20 +128,32 @@ fn next_never_falls(ledger: &Ledger<'_>, judge: &mut Judge) {
         // What each moment must at least show: (time from which it holds, UIDNEXT, operation).
         let births = ledger.births.get(&key).into_iter().flatten();
         let mut floor: Vec<(u64, u32, u64)> = births
-            .map(|(uid, birth)| (birth.completed_us, uid + 1, ledger.changes[birth.change].done().map_or(0, |done| done.id)))
+            .map(|(uid, birth)| {
+                (
+                    birth.completed_us,
+                    uid + 1,
+                    ledger.changes[birth.change].done().map_or(0, |done| done.id),
+                )
+            })
             .collect();
-        floor.extend(reads.iter().map(|(operation, next)| (operation.completed_us, *next, operation.id)));
+        floor.extend(
+            reads
+                .iter()
+                .map(|(operation, next)| (operation.completed_us, *next, operation.id)),
+        );
         floor.sort_unstable();
         reads.sort_by_key(|(operation, _)| operation.invoked_us);
         let (mut at, mut highest) = (0, (0, 0));
         for (operation, next) in reads {
-            while let Some((from_us, least, id)) = floor.get(at).filter(|(from_us, ..)| *from_us < operation.invoked_us) {
+            while let Some((_, least, id)) = floor.get(at).filter(|(from_us, ..)| *from_us < operation.invoked_us) {
                 highest = highest.max((*least, *id));
                 at += 1;
-                let _ = from_us;
             }
             judge.holds(next >= highest.0, || {
-                let what = format!("UIDNEXT of {} of account {} was {} and is {next}", key.1, key.0, highest.0);
+                let what = format!(
+                    "UIDNEXT of {} of account {} was {} and is {next}",
+                    key.1, key.0, highest.0
+                );
                 Evidence::of(what, &[highest.1, operation.id], operation.completed_us)
             });
         }

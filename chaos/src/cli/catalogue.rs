@@ -33,7 +33,9 @@ pub fn find(directory: &Path, name: &str) -> anyhow::Result<(PathBuf, Scenario)>
     if path.is_file() {
         return Ok((path.to_owned(), Scenario::read(path)?));
     }
-    let named = all(directory)?.into_iter().filter(|(_, scenario)| scenario.name.starts_with(name));
+    let named = all(directory)?
+        .into_iter()
+        .filter(|(_, scenario)| scenario.name.starts_with(name));
     let mut named: Vec<_> = named.collect();
     match named.len() {
         1 => Ok(named.remove(0)),
@@ -52,7 +54,12 @@ pub fn list(directory: &Path) -> anyhow::Result<Ending> {
         println!("{:<28} {:<9} {}", scenario.name, engines.join(","), scenario.summary);
         for (engine, controls) in &scenario.expect.controls {
             let controls: Vec<&str> = controls.keys().map(String::as_str).collect();
-            println!("{:<38} turns red on {} under {}", "", engine.name(), controls.join(", "));
+            println!(
+                "{:<38} turns red on {} under {}",
+                "",
+                engine.name(),
+                controls.join(", ")
+            );
         }
     }
     Ok(Ending::Good)

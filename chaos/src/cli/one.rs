@@ -35,7 +35,10 @@ pub fn run(
 /// Prints a result.
 pub fn tell(result: &RunResult, out: &Path) {
     for finding in &result.findings {
-        println!("{:<4} {:<8} {:>9} checked  {}", finding.invariant, finding.verdict, finding.checked, finding.claim);
+        println!(
+            "{:<4} {:<8} {:>9} checked  {}",
+            finding.invariant, finding.verdict, finding.checked, finding.claim
+        );
         if finding.verdict != Verdict::Pass {
             tell_why(finding);
         }
@@ -83,7 +86,11 @@ pub fn job_of(place: &Where, run: &Path, out: PathBuf) -> anyhow::Result<(Job, R
 /// What two runs must have in common to be called the same: every verdict.
 fn same(one: &RunResult, other: &RunResult) -> bool {
     let verdicts = |result: &RunResult| -> Vec<(String, Verdict)> {
-        result.findings.iter().map(|finding| (finding.invariant.clone(), finding.verdict)).collect()
+        result
+            .findings
+            .iter()
+            .map(|finding| (finding.invariant.clone(), finding.verdict))
+            .collect()
     };
     verdicts(one) == verdicts(other)
 }
@@ -110,10 +117,16 @@ pub fn replay(place: &Where, run: &Path, times: u32) -> anyhow::Result<Ending> {
 /// Looks for a smaller run that breaks the same promises, and writes it beside the run.
 pub fn shrink(place: &Where, run: &Path, runs: u32) -> anyhow::Result<Ending> {
     let (first, before) = job_of(place, run, run.join("shrunk"))?;
-    anyhow::ensure!(first.engine == Engine::Sim, "only a run of the engine sim can be made smaller: elsewhere a run is not its seed");
+    anyhow::ensure!(
+        first.engine == Engine::Sim,
+        "only a run of the engine sim can be made smaller: elsewhere a run is not its seed"
+    );
     anyhow::ensure!(before.verdict == Verdict::Fail, "{} did not fail", run.display());
     let broken = |result: &RunResult| -> Vec<String> {
-        let failed = result.findings.iter().filter(|finding| finding.verdict == Verdict::Fail);
+        let failed = result
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict == Verdict::Fail);
         failed.map(|finding| finding.invariant.clone()).collect()
     };
     let wanted = broken(&before);
@@ -122,7 +135,12 @@ pub fn shrink(place: &Where, run: &Path, runs: u32) -> anyhow::Result<Ending> {
         scenario: first.scenario.clone(),
         steps,
     };
-    println!("{} faults, {} clients: looking for less that breaks {}", start.steps.len(), start.scenario.workload.clients, wanted.join(", "));
+    println!(
+        "{} faults, {} clients: looking for less that breaks {}",
+        start.steps.len(),
+        start.scenario.workload.clients,
+        wanted.join(", ")
+    );
     let job_for = |candidate: &Candidate| -> anyhow::Result<Job> {
         Ok(Job {
             text: toml_of(candidate)?,
@@ -133,8 +151,15 @@ pub fn shrink(place: &Where, run: &Path, runs: u32) -> anyhow::Result<Ending> {
     };
     let fails = |candidate: &Candidate| {
         let ran = job_for(candidate).and_then(|job| job.run());
-        let fails = ran.as_ref().is_ok_and(|result| broken(result).iter().any(|invariant| wanted.contains(invariant)));
-        println!("  {} faults, {} clients: {}", candidate.steps.len(), candidate.scenario.workload.clients, if fails { "still broken" } else { "holds" });
+        let fails = ran
+            .as_ref()
+            .is_ok_and(|result| broken(result).iter().any(|invariant| wanted.contains(invariant)));
+        println!(
+            "  {} faults, {} clients: {}",
+            candidate.steps.len(),
+            candidate.scenario.workload.clients,
+            if fails { "still broken" } else { "holds" }
+        );
         fails
     };
     let shrunk = smaller(start, runs, fails);

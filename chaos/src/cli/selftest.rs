@@ -14,8 +14,10 @@ const TWICE_MAX: usize = 3;
 /// Runs the controls that the catalogue names, each until it is found out or the seeds are used up, and some runs twice.
 pub fn run(place: &Where, seeds: u64, only: Option<&str>) -> anyhow::Result<Ending> {
     let engine = Engine::from(place.engine);
-    let scenarios: Vec<(PathBuf, Scenario)> =
-        catalogue::all(&place.scenarios)?.into_iter().filter(|(_, scenario)| scenario.engines.contains(&engine)).collect();
+    let scenarios: Vec<(PathBuf, Scenario)> = catalogue::all(&place.scenarios)?
+        .into_iter()
+        .filter(|(_, scenario)| scenario.engines.contains(&engine))
+        .collect();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut count = |name: &str, ending: Ending, what: &str| {
         match ending {
@@ -55,7 +57,13 @@ fn job(place: &Where, path: &PathBuf, seed: u64, directory: &str) -> anyhow::Res
 }
 
 /// Red is not enough: one of the invariants that the control breaks must be the one that is red.
-fn found_out(place: &Where, path: &PathBuf, control: &str, invariants: &[String], seeds: u64) -> anyhow::Result<(Ending, String)> {
+fn found_out(
+    place: &Where,
+    path: &PathBuf,
+    control: &str,
+    invariants: &[String],
+    seeds: u64,
+) -> anyhow::Result<(Ending, String)> {
     let mut others: Vec<String> = Vec::new();
     for seed in 1..=seeds {
         let mut job = job(place, path, seed, "selftest")?;
@@ -63,7 +71,10 @@ fn found_out(place: &Where, path: &PathBuf, control: &str, invariants: &[String]
         job.out.set_file_name(job.name());
         let result = job.run()?;
         if result.verdict == Verdict::Skipped {
-            return Ok((Ending::Skipped, format!("SKIPPED, {}", result.reason.unwrap_or_default())));
+            return Ok((
+                Ending::Skipped,
+                format!("SKIPPED, {}", result.reason.unwrap_or_default()),
+            ));
         }
         let red = red(&result);
         if let Some(wanted) = red.iter().find(|invariant| invariants.contains(invariant)) {
@@ -73,17 +84,30 @@ fn found_out(place: &Where, path: &PathBuf, control: &str, invariants: &[String]
     }
     others.sort();
     others.dedup();
-    let instead = if others.is_empty() { String::new() } else { format!(" (red were {})", others.join(", ")) };
-    Ok((Ending::Broken, format!("NOT found out by {} in {seeds} seeds{instead}", invariants.join(", "))))
+    let instead = if others.is_empty() {
+        String::new()
+    } else {
+        format!(" (red were {})", others.join(", "))
+    };
+    Ok((
+        Ending::Broken,
+        format!("NOT found out by {} in {seeds} seeds{instead}", invariants.join(", ")),
+    ))
 }
 
 fn red(result: &RunResult) -> Vec<String> {
-    let red = result.findings.iter().filter(|finding| finding.verdict == Verdict::Fail);
+    let red = result
+        .findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Fail);
     red.map(|finding| finding.invariant.clone()).collect()
 }
 
 fn twice(place: &Where, path: &PathBuf) -> anyhow::Result<(Ending, String)> {
-    let traces = [job(place, path, 1, "twice-a")?.run()?.trace, job(place, path, 1, "twice-b")?.run()?.trace];
+    let traces = [
+        job(place, path, 1, "twice-a")?.run()?.trace,
+        job(place, path, 1, "twice-b")?.run()?.trace,
+    ];
     Ok(match &traces {
         [Some(one), Some(other)] if one == other => (Ending::Good, format!("the same trace {one}")),
         [None, _] | [_, None] => (Ending::NotRun, "the engine told no trace".to_owned()),

@@ -53,17 +53,26 @@ pub fn run(
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some(job) = next else { return };
                     let result = made_before(&job).map_or_else(|| made(&job), Ok);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((job.name(), result));
+                    results
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((job.name(), result));
                 }
             });
         }
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     if results.len() < all {
-        println!("the budget ended after {} of {all} runs; the same command goes on", results.len());
+        println!(
+            "the budget ended after {} of {all} runs; the same command goes on",
+            results.len()
+        );
     }
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
-    let judged: Vec<(String, RunResult)> = results.into_iter().filter_map(|(name, result)| Some((name, result.ok()?))).collect();
+    let judged: Vec<(String, RunResult)> = results
+        .into_iter()
+        .filter_map(|(name, result)| Some((name, result.ok()?)))
+        .collect();
     close(&Scoreboard::of(&judged), failed, &place.out)
 }
 
@@ -77,7 +86,12 @@ fn made_before(job: &Job) -> Option<RunResult> {
 fn made(job: &Job) -> anyhow::Result<RunResult> {
     match job.run() {
         Ok(result) if result.verdict == Verdict::Pass => {
-            println!("{} PASS, {} acknowledged, {:.1} s", job.name(), result.figures.acknowledged, result.wall_ms as f64 / 1e3);
+            println!(
+                "{} PASS, {} acknowledged, {:.1} s",
+                job.name(),
+                result.figures.acknowledged,
+                result.wall_ms as f64 / 1e3
+            );
             Ok(result)
         }
         Ok(result) => {
@@ -115,7 +129,12 @@ pub fn report(runs: &Path, judge: bool) -> anyhow::Result<Ending> {
         for (name, result) in &mut results {
             if result.verdict != Verdict::Skipped {
                 let directory = runs.join(&*name);
-                let mut job = Job::read(&directory.join(malle_chaos::engine::SCENARIO), result.engine, result.seed, directory)?;
+                let mut job = Job::read(
+                    &directory.join(malle_chaos::engine::SCENARIO),
+                    result.engine,
+                    result.seed,
+                    directory,
+                )?;
                 job.control.clone_from(&result.control);
                 *result = RunResult {
                     command: result.command.clone(),

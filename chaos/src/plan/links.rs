@@ -47,10 +47,7 @@ mod tests {
 
     #[test]
     fn a_split_keeps_both_sides_together() {
-        assert_eq!(
-            cut(Shape::Split, &[1, 2], 3),
-            [(1, 3), (2, 3), (3, 1), (3, 2)]
-        );
+        assert_eq!(cut(Shape::Split, &[1, 2], 3), [(1, 3), (2, 3), (3, 1), (3, 2)]);
     }
 
     #[test]

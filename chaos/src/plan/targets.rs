@@ -103,9 +103,15 @@ impl Step {
     fn takes_down(&self) -> bool {
         use crate::scenario::{DiskFault, Fault};
         match &self.fault {
-            Fault::Kill | Fault::Powerloss | Fault::Stop | Fault::Pause | Fault::Wipe | Fault::Membership { .. } => true,
+            Fault::Kill | Fault::Powerloss | Fault::Stop | Fault::Pause | Fault::Wipe | Fault::Membership { .. } => {
+                true
+            }
             Fault::Disk { what, .. } => !matches!(what, DiskFault::Slow | DiskFault::Bitflip | DiskFault::LyingSync),
-            Fault::Partition { .. } | Fault::Net { .. } | Fault::Clock { .. } | Fault::Transfer { .. } | Fault::Squeeze { .. } => false,
+            Fault::Partition { .. }
+            | Fault::Net { .. }
+            | Fault::Clock { .. }
+            | Fault::Transfer { .. }
+            | Fault::Squeeze { .. } => false,
         }
     }
 

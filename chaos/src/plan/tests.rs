@@ -45,9 +45,15 @@ fn no_fault_outlives_the_safety_phase() {
     let steps = plan(&scenario(&format!("{KILLS}{PARTITION}")), 3).unwrap();
     assert_eq!(steps.len(), 8);
     for step in &steps {
-        assert!(step.at_us >= timeline.safety_us && step.at_us + step.lasts_us <= timeline.heal_us.max(step.at_us), "{step:?}");
+        assert!(
+            step.at_us >= timeline.safety_us && step.at_us + step.lasts_us <= timeline.heal_us.max(step.at_us),
+            "{step:?}"
+        );
     }
-    assert_eq!(steps.iter().find(|step| step.fault != Fault::Kill).unwrap().lasts_us, 10_000_000);
+    assert_eq!(
+        steps.iter().find(|step| step.fault != Fault::Kill).unwrap().lasts_us,
+        10_000_000
+    );
 }
 
 #[test]
@@ -63,7 +69,9 @@ fn a_plan_is_read_as_it_was_written() {
 
 fn present() -> Present {
     Present {
-        places: (1..=5).map(|place| (place, if place < 4 { "eu" } else { "us" }.to_owned())).collect(),
+        places: (1..=5)
+            .map(|place| (place, if place < 4 { "eu" } else { "us" }.to_owned()))
+            .collect(),
         down: vec![],
         leaders: [(1, 2)].into(),
         replicas: [(1, vec![1, 2, 3])].into(),
@@ -100,9 +108,21 @@ fn the_guard_keeps_a_majority() {
     assert!(step(Fault::Kill, "node:1", Guard::KeepQuorum).targets(&present).is_ok());
     let two = step(Fault::Kill, "node:1 + node:2", Guard::KeepQuorum);
     assert_eq!(two.targets(&present), Err(Skipped::Guarded { down: 3, all: 5 }));
-    assert_eq!(step(Fault::Kill, "node:4", Guard::None).targets(&present), Err(Skipped::AllDown));
+    assert_eq!(
+        step(Fault::Kill, "node:4", Guard::None).targets(&present),
+        Err(Skipped::AllDown)
+    );
     let all = step(Fault::Powerloss, "all", Guard::KeepOneCopy);
     assert_eq!(all.targets(&present), Err(Skipped::Guarded { down: 5, all: 5 }));
-    let partition = Fault::Partition { shape: Shape::Isolate, clients: false };
-    assert_eq!(step(partition, "all", Guard::KeepQuorum).targets(&present).unwrap().len(), 5);
+    let partition = Fault::Partition {
+        shape: Shape::Isolate,
+        clients: false,
+    };
+    assert_eq!(
+        step(partition, "all", Guard::KeepQuorum)
+            .targets(&present)
+            .unwrap()
+            .len(),
+        5
+    );
 }

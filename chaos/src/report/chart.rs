@@ -100,7 +100,10 @@ impl<'h> Chart<'h> {
 
     fn seconds_axis(&self, height: f64) -> String {
         let seconds = self.end_us / 1_000_000;
-        let step = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600].into_iter().find(|step| seconds / step <= 12).unwrap_or(1_200);
+        let step = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600]
+            .into_iter()
+            .find(|step| seconds / step <= 12)
+            .unwrap_or(1_200);
         let mut svg = format!("<line class=\"axis\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{height}\" y2=\"{height}\"/>");
         for second in (step..=seconds).step_by(step as usize) {
             let x = self.x(second * 1_000_000);
@@ -119,7 +122,12 @@ impl<'h> Chart<'h> {
     pub fn availability(&self) -> String {
         const HEIGHT: f64 = 90.0;
         let seconds = seconds(self.history);
-        let most = seconds.iter().map(|second| second.done + second.refused + second.unknown).max().unwrap_or(0).max(1);
+        let most = seconds
+            .iter()
+            .map(|second| second.done + second.refused + second.unknown)
+            .max()
+            .unwrap_or(0)
+            .max(1);
         let mut svg = format!(
             "<text class=\"name\" x=\"0\" y=\"14\">calls a second</text><text x=\"{:.1}\" y=\"12\" text-anchor=\"end\">{most}</text>",
             LEFT - 4.0
@@ -128,7 +136,11 @@ impl<'h> Chart<'h> {
             let x = self.x(at as u64 * 1_000_000);
             let width = (self.x((at as u64 + 1) * 1_000_000) - x - 0.6).max(0.6);
             let mut y = HEIGHT;
-            for (count, colour) in [(second.done, DONE), (second.refused, REFUSED), (second.unknown, UNKNOWN)] {
+            for (count, colour) in [
+                (second.done, DONE),
+                (second.refused, REFUSED),
+                (second.unknown, UNKNOWN),
+            ] {
                 let height = HEIGHT * f64::from(count) / f64::from(most);
                 y -= height;
                 if count > 0 {
@@ -146,7 +158,14 @@ impl<'h> Chart<'h> {
 
     /// A lane for each node: its role in each group, and the faults that hit it.
     pub fn lanes(&self) -> String {
-        let mut groups: Vec<u32> = self.history.nodes.iter().map(|event| event.group).collect::<BTreeSet<_>>().into_iter().collect();
+        let mut groups: Vec<u32> = self
+            .history
+            .nodes
+            .iter()
+            .map(|event| event.group)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         groups.truncate(GROUPS_MAX);
         let strip = if groups.len() > 4 { 7.0 } else { 10.0 };
         let lane = (strip * groups.len() as f64).max(18.0) + 16.0;
@@ -171,7 +190,11 @@ impl<'h> Chart<'h> {
     }
 
     fn roles(&self, place: u32, group: u32, y: f64, height: f64) -> String {
-        let here = self.history.nodes.iter().filter(|event| event.place == place && event.group == group);
+        let here = self
+            .history
+            .nodes
+            .iter()
+            .filter(|event| event.place == place && event.group == group);
         let events: Vec<&NodeEvent> = here.collect();
         let mut svg = String::new();
         for (at, event) in events.iter().enumerate() {
@@ -194,7 +217,13 @@ impl<'h> Chart<'h> {
             );
             let new_term = at == 0 || events[at - 1].term != event.term;
             if event.role == "leader" && new_term && height >= 9.0 {
-                let _ = write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" style=\"fill:#fff;font-size:9px\">{}</text>", x + 2.0, y + height - 1.5, event.term);
+                let _ = write!(
+                    svg,
+                    "<text x=\"{:.1}\" y=\"{:.1}\" style=\"fill:#fff;font-size:9px\">{}</text>",
+                    x + 2.0,
+                    y + height - 1.5,
+                    event.term
+                );
             }
         }
         svg
@@ -218,7 +247,12 @@ impl<'h> Chart<'h> {
                 top + 10.0
             );
             if width > 5.0 * name.len() as f64 {
-                let _ = write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" style=\"fill:{colour}\">{name}</text>", x + 1.0, top + 9.0);
+                let _ = write!(
+                    svg,
+                    "<text x=\"{:.1}\" y=\"{:.1}\" style=\"fill:{colour}\">{name}</text>",
+                    x + 1.0,
+                    top + 9.0
+                );
             }
             svg.push_str("</g>");
         };
@@ -245,7 +279,13 @@ impl<'h> Chart<'h> {
         const HEIGHT: f64 = 220.0;
         let y = |us: u64| HEIGHT - (HEIGHT - 8.0) * ((us.max(100) as f64 / 100.0).log10() / 5.5).min(1.0);
         let mut svg = String::from("<text class=\"name\" x=\"0\" y=\"14\">each call</text>");
-        for (us, name) in [(1_000, "1 ms"), (10_000, "10 ms"), (100_000, "100 ms"), (1_000_000, "1 s"), (10_000_000, "10 s")] {
+        for (us, name) in [
+            (1_000, "1 ms"),
+            (10_000, "10 ms"),
+            (100_000, "100 ms"),
+            (1_000_000, "1 s"),
+            (10_000_000, "10 s"),
+        ] {
             let _ = write!(
                 svg,
                 "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>",
@@ -256,9 +296,16 @@ impl<'h> Chart<'h> {
         }
         let mut operations: Vec<_> = self.history.operations.iter().collect();
         operations.sort_by_key(|operation| operation.outcome.done().is_some());
-        let wrong = operations.iter().filter(|operation| operation.outcome.done().is_none()).count().min(DOTS_MAX);
+        let wrong = operations
+            .iter()
+            .filter(|operation| operation.outcome.done().is_none())
+            .count()
+            .min(DOTS_MAX);
         let stride = (operations.len() - wrong).div_ceil((DOTS_MAX - wrong).max(1)).max(1);
-        let drawn = operations.iter().enumerate().filter(|(at, _)| if *at < wrong { true } else { (at - wrong) % stride == 0 });
+        let drawn = operations
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at < wrong || (at - wrong).is_multiple_of(stride));
         for (_, operation) in drawn.collect::<Vec<_>>().into_iter().rev() {
             let (colour, word) = match &operation.outcome {
                 Outcome::Done { .. } => (DONE, "done".to_owned()),

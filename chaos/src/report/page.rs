@@ -15,7 +15,10 @@ const ROWS_MAX: usize = 200;
 
 /// The page of a run.
 pub fn timeline(result: &RunResult, history: &History, scenario: &Scenario) -> String {
-    let evidence = result.findings.iter().flat_map(|finding| finding.evidence.iter().map(move |evidence| (finding, evidence)));
+    let evidence = result
+        .findings
+        .iter()
+        .flat_map(|finding| finding.evidence.iter().map(move |evidence| (finding, evidence)));
     let violations = evidence
         .filter_map(|(finding, evidence)| Some((evidence.at_us?, format!("{}: {}", finding.invariant, evidence.what))))
         .collect();
@@ -40,12 +43,18 @@ pub fn timeline(result: &RunResult, history: &History, scenario: &Scenario) -> S
     body.push_str(&findings(&result.findings));
     body.push_str(&involved(&result.findings, history));
     body.push_str(&faults(history));
-    page_of(&format!("{} seed {}: {}", result.scenario, result.seed, result.verdict), &body)
+    page_of(
+        &format!("{} seed {}: {}", result.scenario, result.seed, result.verdict),
+        &body,
+    )
 }
 
 fn head(result: &RunResult, scenario: &Scenario) -> String {
     let control = result.control.as_ref().map_or_else(String::new, |control| {
-        format!("<p>This build breaks a promise on purpose: <code>{}</code></p>", escape(control))
+        format!(
+            "<p>This build breaks a promise on purpose: <code>{}</code></p>",
+            escape(control)
+        )
     });
     format!(
         "<h1>{} {}</h1><p>{}</p>{control}<p>engine {} &middot; seed {} &middot; commit {} &middot; scenario {}{}</p><p><code>{}</code></p>",
@@ -56,7 +65,10 @@ fn head(result: &RunResult, scenario: &Scenario) -> String {
         result.seed,
         escape(&result.commit),
         escape(&result.scenario_hash),
-        result.trace.as_ref().map_or_else(String::new, |trace| format!(" &middot; trace {}", escape(trace))),
+        result
+            .trace
+            .as_ref()
+            .map_or_else(String::new, |trace| format!(" &middot; trace {}", escape(trace))),
         escape(&result.command),
     )
 }
@@ -74,13 +86,23 @@ fn cards(result: &RunResult) -> String {
         (figures.mails.to_string(), "mails among them"),
         (figures.unknown.to_string(), "calls without an answer"),
         (format!("{:.2} %", figures.answered_pct), "calls answered"),
-        (format!("{} / {}", figures.faults, figures.faults_skipped), "faults made / skipped"),
-        (format!("{} / {}", time(figures.latency_us.p50), time(figures.latency_us.p99)), "latency p50 / p99"),
+        (
+            format!("{} / {}", figures.faults, figures.faults_skipped),
+            "faults made / skipped",
+        ),
+        (
+            format!("{} / {}", time(figures.latency_us.p50), time(figures.latency_us.p99)),
+            "latency p50 / p99",
+        ),
         (outage, "outage of a group p50 / max"),
         (time(figures.lasted_us), "of the run's own time"),
         (format!("{:.1} s", result.wall_ms as f64 / 1e3), "of wall time"),
     ] {
-        let _ = write!(cards, "<div class=\"card\"><b>{}</b><span>{name}</span></div>", escape(&value));
+        let _ = write!(
+            cards,
+            "<div class=\"card\"><b>{}</b><span>{name}</span></div>",
+            escape(&value)
+        );
     }
     cards.push_str("</div>");
     cards
@@ -96,7 +118,9 @@ fn legend(of: &[(&str, &str)]) -> String {
 }
 
 fn findings(findings: &[Finding]) -> String {
-    let mut table = String::from("<table><tr><th></th><th>promise</th><th></th><th class=\"n\">checked</th><th class=\"n\">broken</th></tr>");
+    let mut table = String::from(
+        "<table><tr><th></th><th>promise</th><th></th><th class=\"n\">checked</th><th class=\"n\">broken</th></tr>",
+    );
     for finding in findings {
         let _ = write!(
             table,
@@ -111,8 +135,18 @@ fn findings(findings: &[Finding]) -> String {
             table.push_str("<ul>");
             for evidence in &finding.evidence {
                 let at = evidence.at_us.map(|us| format!(" at {}", time(us))).unwrap_or_default();
-                let ids: Vec<String> = evidence.operations.iter().take(12).map(|id| format!("<a href=\"#op{id}\">#{id}</a>")).collect();
-                let _ = write!(table, "<li class=\"fail\">{}{at} {}</li>", escape(&evidence.what), ids.join(" "));
+                let ids: Vec<String> = evidence
+                    .operations
+                    .iter()
+                    .take(12)
+                    .map(|id| format!("<a href=\"#op{id}\">#{id}</a>"))
+                    .collect();
+                let _ = write!(
+                    table,
+                    "<li class=\"fail\">{}{at} {}</li>",
+                    escape(&evidence.what),
+                    ids.join(" ")
+                );
             }
             table.push_str("</ul>");
         }
@@ -130,12 +164,24 @@ fn findings(findings: &[Finding]) -> String {
 
 /// The operations that show a violation, whole.
 fn involved(findings: &[Finding], history: &History) -> String {
-    let ids: BTreeSet<u64> = findings.iter().flat_map(|finding| &finding.evidence).flat_map(|evidence| &evidence.operations).copied().collect();
+    let ids: BTreeSet<u64> = findings
+        .iter()
+        .flat_map(|finding| &finding.evidence)
+        .flat_map(|evidence| &evidence.operations)
+        .copied()
+        .collect();
     if ids.is_empty() {
         return String::new();
     }
-    let mut table = String::from("<h2>Operations that show it</h2><table><tr><th>id</th><th>client</th><th>from</th><th>to</th><th>call</th><th>outcome</th></tr>");
-    for operation in history.operations.iter().filter(|operation| ids.contains(&operation.id)).take(ROWS_MAX) {
+    let mut table = String::from(
+        "<h2>Operations that show it</h2><table><tr><th>id</th><th>client</th><th>from</th><th>to</th><th>call</th><th>outcome</th></tr>",
+    );
+    for operation in history
+        .operations
+        .iter()
+        .filter(|operation| ids.contains(&operation.id))
+        .take(ROWS_MAX)
+    {
         let json = |value: serde_json::Result<String>| escape(&value.unwrap_or_default());
         let _ = write!(
             table,
@@ -153,7 +199,9 @@ fn involved(findings: &[Finding], history: &History) -> String {
 }
 
 fn faults(history: &History) -> String {
-    let mut table = String::from("<h2>Faults</h2><table><tr><th class=\"n\">at</th><th>fault</th><th>nodes</th><th>led groups</th><th>what became of it</th></tr>");
+    let mut table = String::from(
+        "<h2>Faults</h2><table><tr><th class=\"n\">at</th><th>fault</th><th>nodes</th><th>led groups</th><th>what became of it</th></tr>",
+    );
     for event in history.faults.iter().take(ROWS_MAX) {
         let state = match &event.event {
             FaultState::Began => "began".to_owned(),
@@ -172,7 +220,11 @@ fn faults(history: &History) -> String {
     }
     table.push_str("</table>");
     if history.faults.len() > ROWS_MAX {
-        let _ = write!(table, "<p>and {} more, see history.jsonl</p>", history.faults.len() - ROWS_MAX);
+        let _ = write!(
+            table,
+            "<p>and {} more, see history.jsonl</p>",
+            history.faults.len() - ROWS_MAX
+        );
     }
     table
 }

@@ -83,12 +83,20 @@ impl Scoreboard {
         let mut board = Scoreboard::default();
         let mut rows: BTreeMap<(String, String, Option<String>), (Row, Vec<u64>)> = BTreeMap::new();
         for (directory, result) in results {
-            let key = (result.scenario.clone(), result.engine.name().to_owned(), result.control.clone());
+            let key = (
+                result.scenario.clone(),
+                result.engine.name().to_owned(),
+                result.control.clone(),
+            );
             let (row, outages) = rows.entry(key.clone()).or_insert_with(|| (Row::empty(key), Vec::new()));
             row.runs += 1;
             row.acknowledged += result.figures.acknowledged;
             row.faults += result.figures.faults;
-            row.lasted_us += if result.verdict == Verdict::Skipped { 0 } else { result.figures.lasted_us };
+            row.lasted_us += if result.verdict == Verdict::Skipped {
+                0
+            } else {
+                result.figures.lasted_us
+            };
             outages.extend(result.figures.outages.iter().map(|outage| outage.took_us));
             if result.verdict == Verdict::Skipped {
                 row.skipped += 1;
@@ -114,12 +122,21 @@ impl Scoreboard {
 
     /// The closing line.
     pub fn closing(&self) -> String {
-        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
     }
 
     /// The page.
     pub fn html(&self) -> String {
-        let sum = |of: fn(&Row) -> u64| self.rows.iter().filter(|row| row.control.is_none()).map(of).sum::<u64>();
+        let sum = |of: fn(&Row) -> u64| {
+            self.rows
+                .iter()
+                .filter(|row| row.control.is_none())
+                .map(of)
+                .sum::<u64>()
+        };
         let verdict = match (self.failed, self.passed) {
             (1.., _) => Verdict::Fail,
             (0, 0) => Verdict::Unknown,
@@ -144,7 +161,9 @@ impl Scoreboard {
         }
         body.push_str("</table>");
         if !self.red.is_empty() {
-            body.push_str("<h2>Not as it should be</h2><table><tr><th>run</th><th></th><th>what</th><th>again</th></tr>");
+            body.push_str(
+                "<h2>Not as it should be</h2><table><tr><th>run</th><th></th><th>what</th><th>again</th></tr>",
+            );
             for red in &self.red {
                 let _ = write!(
                     body,
@@ -197,9 +216,23 @@ impl Row {
     }
 
     fn html(&self) -> String {
-        let reasons = self.reasons.iter().map(|reason| format!("<p>{}</p>", escape(reason))).collect::<String>();
-        let outage = |us: u64| if self.outage_us.count == 0 { String::new() } else { time(us) };
-        let class = if self.failed > 0 { " class=\"n fail\"" } else { " class=\"n\"" };
+        let reasons = self
+            .reasons
+            .iter()
+            .map(|reason| format!("<p>{}</p>", escape(reason)))
+            .collect::<String>();
+        let outage = |us: u64| {
+            if self.outage_us.count == 0 {
+                String::new()
+            } else {
+                time(us)
+            }
+        };
+        let class = if self.failed > 0 {
+            " class=\"n fail\""
+        } else {
+            " class=\"n\""
+        };
         format!(
             "<tr><td>{}{reasons}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n pass\">{}</td><td{class}>{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
@@ -223,12 +256,20 @@ impl Row {
 
 impl Red {
     fn of(directory: &str, result: &RunResult) -> Red {
-        let worst = result.findings.iter().filter(|finding| finding.verdict == result.verdict).max_by_key(|finding| finding.violations);
+        let worst = result
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict == result.verdict)
+            .max_by_key(|finding| finding.violations);
         let what = match (worst, &result.control) {
             (_, Some(control)) if result.verdict != Verdict::Fail => format!("nobody noticed {control}"),
             (Some(finding), _) => {
                 let evidence = finding.evidence.first().map(|evidence| evidence.what.clone());
-                format!("{}: {}", finding.invariant, evidence.or_else(|| finding.note.clone()).unwrap_or_default())
+                format!(
+                    "{}: {}",
+                    finding.invariant,
+                    evidence.or_else(|| finding.note.clone()).unwrap_or_default()
+                )
             }
             (None, _) => "nothing was judged".to_owned(),
         };
@@ -251,7 +292,10 @@ pub fn collect(directory: &Path) -> anyhow::Result<Vec<(String, RunResult)>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read {}", directory.display()))?;
         if entry.path().join(RESULT).is_file() {
-            results.push((entry.file_name().to_string_lossy().into_owned(), read_result(&entry.path())?));
+            results.push((
+                entry.file_name().to_string_lossy().into_owned(),
+                read_result(&entry.path())?,
+            ));
         }
     }
     results.sort_by(|one, other| one.0.cmp(&other.0));

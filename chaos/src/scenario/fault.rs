@@ -251,7 +251,14 @@ impl FaultTable {
             "kill" | "powerloss" | "stop" | "wipe" => &["restart_after"],
             "pause" => &[],
             "partition" => &["shape", "clients"],
-            "net" => &["delay_ms", "jitter_ms", "loss_pct", "duplicate_pct", "reorder_pct", "rate_kbit"],
+            "net" => &[
+                "delay_ms",
+                "jitter_ms",
+                "loss_pct",
+                "duplicate_pct",
+                "reorder_pct",
+                "rate_kbit",
+            ],
             "disk" => &["what", "delay_ms", "count"],
             "clock" => &["step_ms", "rate"],
             "transfer" | "membership" => &["group"],
@@ -280,7 +287,11 @@ impl FaultTable {
             ("memory_mib", self.memory_mib.is_some()),
             ("files", self.files.is_some()),
         ];
-        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+        given
+            .into_iter()
+            .filter(|(_, given)| *given)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// What it does.

@@ -48,7 +48,9 @@ impl FromStr for Select {
     fn from_str(text: &str) -> Result<Select, String> {
         let part = |part: &str| {
             parse(part.trim()).ok_or_else(|| {
-                format!("{part:?} selects nobody: leader:gN, follower:gN, node:N, region:NAME, random:N or all, joined by +")
+                format!(
+                    "{part:?} selects nobody: leader:gN, follower:gN, node:N, region:NAME, random:N or all, joined by +"
+                )
             })
         };
         text.split('+').map(part).collect::<Result<_, _>>().map(Select)
@@ -105,7 +107,16 @@ mod tests {
 
     #[test]
     fn nobody_is_no_selection() {
-        for text in ["", "leader", "leader:3", "random:0", "node:x", "region:", "leader:g1 +", "boss:g1"] {
+        for text in [
+            "",
+            "leader",
+            "leader:3",
+            "random:0",
+            "node:x",
+            "region:",
+            "leader:g1 +",
+            "boss:g1",
+        ] {
             assert!(text.parse::<Select>().is_err(), "{text}");
         }
     }

@@ -50,7 +50,10 @@ impl FromStr for Span {
             "m" => 60_000_000,
             _ => return Err(NoSpan(text.to_owned())),
         };
-        let whole = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_us));
+        let whole = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(unit_us));
         whole.map(Span).ok_or_else(|| NoSpan(text.to_owned()))
     }
 }
@@ -58,8 +61,8 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            us if us % 1_000_000 == 0 => write!(f, "{}s", us / 1_000_000),
-            us if us % 1_000 == 0 => write!(f, "{}ms", us / 1_000),
+            us if us.is_multiple_of(1_000_000) => write!(f, "{}s", us / 1_000_000),
+            us if us.is_multiple_of(1_000) => write!(f, "{}ms", us / 1_000),
             us => write!(f, "{us}us"),
         }
     }
@@ -94,7 +97,17 @@ mod tests {
 
     #[test]
     fn what_is_no_length_of_time_is_refused() {
-        for text in ["", "5", "s", "5 s", "-5s", "1.5s", "5h", "99999999999999999999s", "18446744073709551615m"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-5s",
+            "1.5s",
+            "5h",
+            "99999999999999999999s",
+            "18446744073709551615m",
+        ] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }

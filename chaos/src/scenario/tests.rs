@@ -26,7 +26,7 @@ fn a_scenario_is_written_as_it_can_be_read() {
 #[test]
 fn an_unknown_field_is_refused_with_its_line() {
     let error = parse(&SAMPLE.replace("rate = 100", "rate = 100\nrtae = 100")).unwrap_err();
-    assert!(error.contains("line 17") && error.contains("rtae"), "{error}");
+    assert!(error.contains("line 18") && error.contains("rtae"), "{error}");
 }
 
 #[test]
@@ -39,7 +39,10 @@ fn what_makes_no_sense_is_refused_with_its_line() {
         ("clients = 4", "clients = 0", 14, "above 0"),
     ] {
         let error = parse(&SAMPLE.replace(from, to)).unwrap_err();
-        assert!(error.contains(&format!("s.toml:{line}:")) && error.contains(what), "{error}");
+        assert!(
+            error.contains(&format!("s.toml:{line}:")) && error.contains(what),
+            "{error}"
+        );
     }
 }
 
@@ -60,7 +63,11 @@ fn every_scenario_of_the_catalogue_is_valid_and_guards_a_promise_that_is_written
         let scenario = Scenario::read(&path).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(path.file_stem().unwrap().to_str(), Some(scenario.name.as_str()));
         for guard in &scenario.guards {
-            assert!(headings.contains(&guard.as_str()), "{}: {guard:?} is no heading of consistency.md", scenario.name);
+            assert!(
+                headings.contains(&guard.as_str()),
+                "{}: {guard:?} is no heading of consistency.md",
+                scenario.name
+            );
         }
         let steps = crate::plan::plan(&scenario, 1).unwrap();
         assert!(!steps.is_empty(), "{} attacks nothing", scenario.name);
@@ -82,7 +89,10 @@ fn a_fault_takes_what_its_kind_takes() {
         ("kind = \"partition\"\nselect = \"all\"", "needs shape"),
         ("kind = \"disk\"\nwhat = \"slow\"\nselect = \"all\"", "delay_ms"),
         ("kind = \"net\"\nloss_pct = 120.0\nselect = \"all\"", "no percentage"),
-        ("kind = \"kill\"\nselect = \"all\"\nfor = \"1s\"\nrestart_after = \"1s\"", "say the same"),
+        (
+            "kind = \"kill\"\nselect = \"all\"\nfor = \"1s\"\nrestart_after = \"1s\"",
+            "say the same",
+        ),
         ("kind = \"kill\"\nselect = \"all\"\ntimes = 3", "belong to every"),
     ] {
         let error = fault(fields).unwrap_err();

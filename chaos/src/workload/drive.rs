@@ -63,11 +63,26 @@ pub async fn drive<T: Target>(target: Arc<T>, drive: Drive) -> anyhow::Result<()
         };
         malle_rt::spawn(client.run())
     });
-    let clients: Vec<_> = clients.collect();
-    for client in clients {
-        client.await.map_err(|error| anyhow::anyhow!("a client of the load: {error:?}"))?;
-    }
+    // All have stopped before the first takes its last look: what it sees then is what there is.
+    let stopped = all(clients.collect()).await?;
+    all(stopped
+        .into_iter()
+        .map(|client| malle_rt::spawn(client.last_look()))
+        .collect())
+    .await?;
     Ok(())
+}
+
+/// What all of these tasks return.
+async fn all<T: Send + 'static>(tasks: Vec<malle_rt::JoinHandle<T>>) -> anyhow::Result<Vec<T>> {
+    let mut returned = Vec::new();
+    for task in tasks {
+        returned.push(
+            task.await
+                .map_err(|error| anyhow::anyhow!("a client of the load: {error:?}"))?,
+        );
+    }
+    Ok(returned)
 }
 
 struct LoadClient<T> {
@@ -89,7 +104,8 @@ impl<T: Target> LoadClient<T> {
         &self.drive.scenario.workload
     }
 
-    async fn run(mut self) {
+    /// Until the end of the timeline.
+    async fn run(mut self) -> Self {
         // Clients together make `rate` calls a second: each waits this long on average between two beginnings.
         let pause_us = 1_000_000 * u64::from(self.load().clients) / u64::from(self.load().rate);
         let mut next_us = self.chance.below(pause_us.max(1));
@@ -99,7 +115,7 @@ impl<T: Target> LoadClient<T> {
             let now_us = self.drive.recorder.now_us();
             next_us = next_us.max(now_us);
             if next_us >= self.timeline.end_us {
-                return;
+                return self;
             }
             malle_rt::sleep_until(self.drive.recorder.at(next_us)).await;
             if !alive && next_us >= self.timeline.liveness_us {
@@ -119,6 +135,15 @@ impl<T: Target> LoadClient<T> {
             let call = self.delivery();
             let op = self.op();
             self.make(account, call, op).await;
+        }
+    }
+
+    /// Brings what it follows by changes up to date, for the checker that compares it with what is there.
+    async fn last_look(mut self) {
+        for (account, mailbox, since) in self.memory.followed() {
+            let fresh = Freshness::Linearizable;
+            let call = Call::Changes { mailbox, since, fresh };
+            self.make(account, call, OpId([0; 16])).await;
         }
     }
 
@@ -223,15 +248,24 @@ impl<T: Target> LoadClient<T> {
             Intent::Store | Intent::StoreUnchanged | Intent::Discard => self.store_of(intent, &known, name)?,
             Intent::Expunge => {
                 let deleted = |(_, flags): &(u64, Flags)| flags.0.contains("\\Deleted");
-                let uids: Vec<u32> = known.messages.iter().filter(|(_, message)| deleted(message)).map(|(uid, _)| *uid).collect();
+                let uids: Vec<u32> = known
+                    .messages
+                    .iter()
+                    .filter(|(_, message)| deleted(message))
+                    .map(|(uid, _)| *uid)
+                    .collect();
                 let uids = self.some(&uids)?;
                 Call::Expunge { mailbox: name, uids }
             }
             Intent::Copy | Intent::Move => self.copy_of(intent, &known, name)?,
             Intent::Create => self.create(),
             Intent::Rename | Intent::Delete => return self.mailbox_change(intent),
-            Intent::List => Call::List { fresh: self.fresh(account) },
-            Intent::Status => Call::Status { fresh: self.fresh(account) },
+            Intent::List => Call::List {
+                fresh: self.fresh(account),
+            },
+            Intent::Status => Call::Status {
+                fresh: self.fresh(account),
+            },
             Intent::Open => Call::Open {
                 mailbox: name,
                 fresh: self.fresh(account),
@@ -259,7 +293,10 @@ impl<T: Target> LoadClient<T> {
     fn store_of(&mut self, intent: Intent, known: &Known, mailbox: String) -> Option<Call> {
         let uids: Vec<u32> = known.messages.keys().copied().collect();
         let uids = self.some(&uids)?;
-        let seen = uids.iter().filter_map(|uid| known.messages.get(uid)).map(|(modseq, _)| *modseq);
+        let seen = uids
+            .iter()
+            .filter_map(|uid| known.messages.get(uid))
+            .map(|(modseq, _)| *modseq);
         let unchanged_since = (intent == Intent::StoreUnchanged).then(|| seen.max().unwrap_or(0));
         let (mode, flags) = match (intent, self.chance.below(6)) {
             (Intent::Discard, _) => (FlagsMode::Add, Flags::of(&["\\Deleted"])),
@@ -277,7 +314,12 @@ impl<T: Target> LoadClient<T> {
     }
 
     fn copy_of(&mut self, intent: Intent, known: &Known, mailbox: String) -> Option<Call> {
-        let others: Vec<String> = self.mailboxes.iter().filter(|name| **name != mailbox).cloned().collect();
+        let others: Vec<String> = self
+            .mailboxes
+            .iter()
+            .filter(|name| **name != mailbox)
+            .cloned()
+            .collect();
         let to = self.chance.pick(&others)?.clone();
         let uids: Vec<u32> = known.messages.keys().copied().collect();
         let uids = self.some(&uids)?;
@@ -305,7 +347,13 @@ impl<T: Target> LoadClient<T> {
         let at = self.chance.below(self.memory.made.len() as u64) as usize;
         let (account, from) = self.memory.made.swap_remove(at);
         Some(match intent {
-            Intent::Rename => (account, Call::Rename { from, to: self.new_name() }),
+            Intent::Rename => (
+                account,
+                Call::Rename {
+                    from,
+                    to: self.new_name(),
+                },
+            ),
             _ => (account, Call::Delete { name: from }),
         })
     }

@@ -29,12 +29,23 @@ pub(super) struct Known {
 impl Memory {
     /// What is known of a mailbox.
     pub fn of(&self, account: u32, mailbox: &str) -> Known {
-        self.mailboxes.get(&(account, mailbox.to_owned())).cloned().unwrap_or_default()
+        self.mailboxes
+            .get(&(account, mailbox.to_owned()))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The highest MODSEQ of the account that this client has seen.
     pub fn modseq(&self, account: u32) -> u64 {
         self.modseqs.get(&account).copied().unwrap_or(0)
+    }
+
+    /// Mailboxes that this client follows by asking for changes: account, name, complete up to here.
+    pub fn followed(&self) -> Vec<(u32, String, u64)> {
+        let followed = self.mailboxes.iter().filter(|(_, known)| known.synced > 0);
+        followed
+            .map(|((account, name), known)| (*account, name.clone(), known.synced))
+            .collect()
     }
 
     fn saw(&mut self, account: u32, modseq: u64) {
@@ -92,7 +103,9 @@ impl Memory {
             ) => {
                 self.rows(account, mailbox, rows);
                 self.gone(account, mailbox, vanished.iter().copied());
-                self.known(account, mailbox).synced = now.highest_modseq;
+                // A replica that is behind tells nothing new and takes nothing back.
+                let known = self.known(account, mailbox);
+                known.synced = known.synced.max(now.highest_modseq);
             }
             (_, Answer::Status { modseq, .. }) => self.saw(account, *modseq),
             (Call::Create { name } | Call::Rename { to: name, .. }, Answer::Changed) => {

@@ -133,7 +133,10 @@ impl OverClient {
                 let stored = account.append_to(mailbox, message, asked.op).await?;
                 Ok(stored_answer(&stored))
             }
-            Call::Create { name } => account.create_mailbox(name, SpecialUse::None).await.map(|_| Answer::Changed),
+            Call::Create { name } => account
+                .create_mailbox(name, SpecialUse::None)
+                .await
+                .map(|_| Answer::Changed),
             Call::Rename { from, to } => account.rename_mailbox(from, to).await.map(|()| Answer::Changed),
             Call::Delete { name } => account.delete_mailbox(name).await.map(|()| Answer::Changed),
             Call::Store {
@@ -156,7 +159,9 @@ impl OverClient {
             Call::Expunge { mailbox, uids } => {
                 let id = self.mailbox(asked, account, mailbox).await?;
                 let gone = account.expunge(id, &to_ranges(uids), asked.op).await?;
-                Ok(Answer::Expunged { uids: from_ranges(&gone) })
+                Ok(Answer::Expunged {
+                    uids: from_ranges(&gone),
+                })
             }
             Call::Copy { mailbox, uids, to } | Call::Move { mailbox, uids, to } => {
                 let from = self.mailbox(asked, account, mailbox).await?;
@@ -341,7 +346,9 @@ fn to_client(flags: &Flags) -> malle_client::Flags {
 /// Flags as the history keeps them.
 pub fn from_client(flags: &malle_client::Flags) -> Flags {
     let system = SYSTEM.iter().filter(|(bit, _)| flags.system & bit != 0);
-    let names = system.map(|(_, name)| (*name).to_owned()).chain(flags.keywords.iter().cloned());
+    let names = system
+        .map(|(_, name)| (*name).to_owned())
+        .chain(flags.keywords.iter().cloned());
     Flags(names.collect())
 }
 

@@ -39,7 +39,10 @@ fn result(seed: u64, control: Option<&str>, verdict: Verdict) -> RunResult {
 }
 
 fn board(results: Vec<RunResult>) -> Scoreboard {
-    let named: Vec<(String, RunResult)> = results.into_iter().map(|result| (format!("run-{}", result.seed), result)).collect();
+    let named: Vec<(String, RunResult)> = results
+        .into_iter()
+        .map(|result| (format!("run-{}", result.seed), result))
+        .collect();
     Scoreboard::of(&named)
 }
 
@@ -63,7 +66,10 @@ fn a_control_passes_when_it_is_found_out() {
 #[test]
 fn a_red_run_names_the_command_that_runs_it_again() {
     let html = board(vec![result(2, None, Verdict::Fail)]).html();
-    assert!(html.contains("chaos run s01 --seed 2") && html.contains("run-2/timeline.html"), "{html}");
+    assert!(
+        html.contains("chaos run s01 --seed 2") && html.contains("run-2/timeline.html"),
+        "{html}"
+    );
 }
 
 #[test]
