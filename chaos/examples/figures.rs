@@ -29,7 +29,10 @@ fn main() -> anyhow::Result<()> {
                 outages.extend(kills.map(|outage| outage.took_us / 1000));
             }
             let of = Percentiles::of(outages);
-            println!("{} groups without a leader: p50 {} ms, p99 {} ms, max {} ms", of.count, of.p50, of.p99, of.max);
+            println!(
+                "{} groups without a leader: p50 {} ms, p99 {} ms, max {} ms",
+                of.count, of.p50, of.p99, of.max
+            );
         }
         ("states", [run]) => print!("{}", chart(&states(&history(run)?))),
         _ => bail!("outages RUN... or states RUN"),

@@ -57,15 +57,29 @@ fn answered(operation: &Operation) -> bool {
 pub fn states(history: &History) -> Vec<State> {
     let mut windows = vec![(STATES[0], 0, history.header.timeline.safety_us)];
     for (number, name) in STATES.iter().enumerate().skip(1) {
-        let mine = history.faults.iter().filter(|event| event.step as usize / STEPS_MAX == number - 1);
-        let times = |wanted: FaultState| mine.clone().filter(move |event| event.event == wanted).map(|event| event.at_us);
+        let mine = history
+            .faults
+            .iter()
+            .filter(|event| event.step as usize / STEPS_MAX == number - 1);
+        let times = |wanted: FaultState| {
+            mine.clone()
+                .filter(move |event| event.event == wanted)
+                .map(|event| event.at_us)
+        };
         if let (Some(begun), Some(ended)) = (times(FaultState::Began).min(), times(FaultState::Ended).max()) {
             windows.push((name, begun, ended));
         }
     }
     let state = |(name, begun, ended): (&'static str, u64, u64)| {
-        let calls = history.operations.iter().filter(|call| (begun..ended).contains(&call.invoked_us));
-        let mut took: Vec<u64> = calls.clone().filter(|call| answered(call)).map(|call| call.completed_us - call.invoked_us).collect();
+        let calls = history
+            .operations
+            .iter()
+            .filter(|call| (begun..ended).contains(&call.invoked_us));
+        let mut took: Vec<u64> = calls
+            .clone()
+            .filter(|call| answered(call))
+            .map(|call| call.completed_us - call.invoked_us)
+            .collect();
         took.sort_unstable();
         State {
             name,
@@ -81,7 +95,8 @@ pub fn states(history: &History) -> Vec<State> {
 
 /// The states as a table for docs/reliability.md, with a bar that shows the availability.
 pub fn chart(states: &[State]) -> String {
-    let mut text = String::from("| state | seconds | calls | answered | | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n");
+    let mut text =
+        String::from("| state | seconds | calls | answered | | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n");
     for state in states {
         let pct = state.availability_pct();
         // Writing to a text does not fail.
@@ -106,7 +121,10 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_seen() {
         let sorted: Vec<u64> = (1..=200).collect();
-        assert_eq!([500, 990, 1000].map(|per_mille| quantile(&sorted, per_mille)), [100, 198, 200]);
+        assert_eq!(
+            [500, 990, 1000].map(|per_mille| quantile(&sorted, per_mille)),
+            [100, 198, 200]
+        );
         assert_eq!(quantile(&[], 500), 0);
         assert_eq!(quantile(&[7], 990), 7);
     }
@@ -122,6 +140,9 @@ mod tests {
             p99_us: 900_000,
         };
         let chart = chart(&[state]);
-        assert!(chart.contains("| partition | 20 | 1000 | 50.00 % | `##########          ` | 3 | 900 |"), "{chart}");
+        assert!(
+            chart.contains("| partition | 20 | 1000 | 50.00 % | `##########          ` | 3 | 900 |"),
+            "{chart}"
+        );
     }
 }

@@ -28,10 +28,19 @@ fn ran(name: &str, control: Option<&str>) -> Option<(tempfile::TempDir, RunResul
 }
 
 fn green(name: &str, faults: u64) {
-    let Some((directory, result)) = ran(name, None) else { return };
+    let Some((directory, result)) = ran(name, None) else {
+        return;
+    };
     let figures = &result.figures;
-    println!("{name}: {} acknowledged, {} unknown, {} faults", figures.acknowledged, figures.unknown, figures.faults);
-    let bad: Vec<_> = result.findings.iter().filter(|finding| finding.verdict != Verdict::Pass).collect();
+    println!(
+        "{name}: {} acknowledged, {} unknown, {} faults",
+        figures.acknowledged, figures.unknown, figures.faults
+    );
+    let bad: Vec<_> = result
+        .findings
+        .iter()
+        .filter(|finding| finding.verdict != Verdict::Pass)
+        .collect();
     if !bad.is_empty() || figures.faults < faults || figures.acknowledged == 0 {
         panic!("{bad:#?}\n{figures:?}\nthe run is kept: {}", directory.keep().display());
     }
@@ -49,11 +58,24 @@ fn nothing_acknowledged_is_lost_when_the_power_of_all_goes() {
 
 #[test]
 fn disks_that_lie_about_their_syncs_are_found_out() {
-    let Some((directory, result)) = ran("short-power-cut", Some("lying-sync")) else { return };
-    let red: Vec<&str> = result.findings.iter().filter(|finding| finding.verdict == Verdict::Fail).map(|finding| finding.invariant.as_str()).collect();
+    let Some((directory, result)) = ran("short-power-cut", Some("lying-sync")) else {
+        return;
+    };
+    let red: Vec<&str> = result
+        .findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Fail)
+        .map(|finding| finding.invariant.as_str())
+        .collect();
     println!("red: {red:?}");
-    if !red.iter().any(|invariant| ["I1", "I4", "I11", "I14"].contains(invariant)) {
-        panic!("acknowledged mail was lost, and nobody noticed: {red:?}\nthe run is kept: {}", directory.keep().display());
+    if !red
+        .iter()
+        .any(|invariant| ["I1", "I4", "I11", "I14"].contains(invariant))
+    {
+        panic!(
+            "acknowledged mail was lost, and nobody noticed: {red:?}\nthe run is kept: {}",
+            directory.keep().display()
+        );
     }
 }
 

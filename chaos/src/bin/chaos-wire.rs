@@ -173,7 +173,11 @@ fn receive(socket: &UnixDatagram, mut device: File) -> anyhow::Result<()> {
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut argument = |what: &str| arguments.next().with_context(|| format!("usage: chaos-wire DIR ADDRESS SEED: no {what}"));
+    let mut argument = |what: &str| {
+        arguments
+            .next()
+            .with_context(|| format!("usage: chaos-wire DIR ADDRESS SEED: no {what}"))
+    };
     let dir = PathBuf::from(argument("DIR")?);
     let me: Ipv4Addr = argument("ADDRESS")?.parse()?;
     let shared = Arc::new(Shared::default());

@@ -10,7 +10,12 @@ pub fn probe() -> anyhow::Result<Ending> {
     for ability in try_all() {
         match &ability.missing {
             None => println!("{:<10} yes  {}", ability.name, ability.used_for),
-            Some(reason) => println!("{:<10} no   {} ({})", ability.name, ability.used_for, reason.replace('\n', "; ")),
+            Some(reason) => println!(
+                "{:<10} no   {} ({})",
+                ability.name,
+                ability.used_for,
+                reason.replace('\n', "; ")
+            ),
         }
     }
     Ok(Ending::Good)

@@ -68,7 +68,10 @@ impl NodeDisk {
         } else {
             None
         };
-        let image = memory.as_ref().map_or(dir, |(place, _)| place).join(format!("{name}.image"));
+        let image = memory
+            .as_ref()
+            .map_or(dir, |(place, _)| place)
+            .join(format!("{name}.image"));
         Ok(NodeDisk {
             disk: LoopDisk::create(&image, mount, DISK_BYTES)?,
             memory,
@@ -102,7 +105,10 @@ impl NodeDisk {
     pub fn fail_syncs(&self) -> anyhow::Result<()> {
         let (place, _) = self.memory.as_ref().context("this disk does not lie in memory")?;
         let figures = run("stat", &["--file-system", "--format", "%b %f %S", text(place)?])?;
-        let figures = figures.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let figures = figures
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<Vec<u64>, _>>()?;
         let [blocks, free, bytes] = figures[..] else {
             bail!("stat said {figures:?}")
         };
@@ -130,7 +136,10 @@ impl NodeDisk {
     /// When it cannot be seen what is free.
     pub fn fill(&self) -> anyhow::Result<()> {
         let figures = run("stat", &["--file-system", "--format", "%f %S", text(self.disk.path())?])?;
-        let figures = figures.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let figures = figures
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<Vec<u64>, _>>()?;
         let [free, bytes] = figures[..] else {
             bail!("stat said {figures:?}")
         };
@@ -179,7 +188,11 @@ impl NodeDisk {
                 let here: Vec<(usize, usize)> = records(&segment).collect();
                 let tail = here.last().map_or(0, |(at, _)| *at as u64 / BLOCK_BYTES * BLOCK_BYTES);
                 let cold = |(at, length): &(usize, usize)| ((at + RECORD_HEADER_BYTES + length) as u64) < tail;
-                bodies.extend(here.into_iter().filter(cold).map(|(at, length)| (file.clone(), at, length)));
+                bodies.extend(
+                    here.into_iter()
+                        .filter(cold)
+                        .map(|(at, length)| (file.clone(), at, length)),
+                );
             }
         }
         ensure!(bodies.len() >= count, "{} bodies, and {count} shall rot", bodies.len());
@@ -209,14 +222,32 @@ impl NodeDisk {
         File::open(&flip.file)?.read_exact_at(&mut byte, flip.byte)?;
         let good = byte[0];
         device.read_exact_at(&mut byte, place)?;
-        ensure!(byte[0] == good, "block {block} is not where {} says", flip.file.display());
+        ensure!(
+            byte[0] == good,
+            "block {block} is not where {} says",
+            flip.file.display()
+        );
         device.write_all_at(&[good ^ 0x20], place)?;
         device.sync_all()?;
         // The pages of the file are thrown away, so that the next read asks the disk.
         let of = format!("of={}", text(&flip.file)?);
-        run("dd", &["if=/dev/null", &of, "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"])?;
+        run(
+            "dd",
+            &[
+                "if=/dev/null",
+                &of,
+                "oflag=nocache",
+                "conv=notrunc,fdatasync",
+                "count=0",
+                "status=none",
+            ],
+        )?;
         File::open(&flip.file)?.read_exact_at(&mut byte, flip.byte)?;
-        ensure!(byte[0] != good, "the changed byte of {} is not read", flip.file.display());
+        ensure!(
+            byte[0] != good,
+            "the changed byte of {} is not read",
+            flip.file.display()
+        );
         Ok(())
     }
 }
@@ -315,7 +346,10 @@ mod tests {
         let path = disk.path().join("file");
         let writer = std::thread::spawn(move || std::fs::write(path, b"x").map(|()| Instant::now()));
         let still = || writer.is_finished();
-        assert!(!harness::patiently(Duration::from_millis(300), still), "the write came through");
+        assert!(
+            !harness::patiently(Duration::from_millis(300), still),
+            "the write came through"
+        );
         let let_go = Instant::now();
         disk.hang(false).unwrap();
         assert!(writer.join().unwrap().unwrap() >= let_go);
@@ -341,7 +375,9 @@ mod tests {
         assert!(disk.rot(disk.path(), 4, |_| 0).is_err(), "the last body is not cold");
         let flips = disk.rot(disk.path(), 3, |_| 0).unwrap();
         let now = std::fs::read(&file).unwrap();
-        let differ: Vec<u64> = (0..segment.len() as u64).filter(|&at| now[at as usize] != segment[at as usize]).collect();
+        let differ: Vec<u64> = (0..segment.len() as u64)
+            .filter(|&at| now[at as usize] != segment[at as usize])
+            .collect();
         let mut told: Vec<u64> = flips.iter().map(|flip| flip.byte).collect();
         told.sort_unstable();
         assert_eq!((differ.len(), differ), (3, told));

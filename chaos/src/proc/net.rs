@@ -97,7 +97,8 @@ impl Net {
         run("ip", &["-netns", &namespace, "link", "set", "eth0", "up"])?;
         run("ip", &["-netns", &namespace, "link", "set", "lo", "up"])?;
         // Packets of the wire come in by another interface than the one that answers leave by.
-        let filter = "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter";
+        let filter =
+            "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter";
         self.inside(machine, &["sh", "-c", filter]).map(drop)
     }
 
@@ -165,7 +166,18 @@ impl Net {
         let device = if from == HOST { self.bridge() } else { "eth0".to_owned() };
         let to = address(to).to_string();
         let arguments: &[&str] = if cut {
-            &["ip", "neighbour", "replace", &to, "lladdr", NOBODY, "dev", &device, "nud", "permanent"]
+            &[
+                "ip",
+                "neighbour",
+                "replace",
+                &to,
+                "lladdr",
+                NOBODY,
+                "dev",
+                &device,
+                "nud",
+                "permanent",
+            ]
         } else {
             &["ip", "neighbour", "delete", &to, "dev", &device]
         };
@@ -194,7 +206,10 @@ impl Net {
         let by_wire = self.worse.contains_key(&(from, to)) && !self.cuts.contains_key(&(from, to));
         if by_wire {
             let device = super::wire::device(from);
-            self.inside(from, &["ip", "route", "replace", &to_host, "dev", &device, "src", &source])?;
+            self.inside(
+                from,
+                &["ip", "route", "replace", &to_host, "dev", &device, "src", &source],
+            )?;
         } else if self.wires.contains_key(&from) {
             // It is not there when the way was the kernel's already.
             let _ = self.inside(from, &["ip", "route", "delete", &to_host]);
@@ -230,12 +245,14 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// Sends a dot and a line end every 20 ms over one connection, whatever becomes of them.
-    const TALKER: &str = "import socket,sys,time\ns=socket.create_connection((sys.argv[1],777))\nwhile True:\n  s.send(b'.');time.sleep(0.02)";
+    /// Sends a dot every 20 ms over one connection, whatever becomes of them.
+    const TALKER: &str = "exec 3<>/dev/tcp/$0/777; while printf . >&3; do sleep 0.02; done";
 
     fn talker(net: &Net, machine: u32) -> Child {
         let mut command = Command::new("nsenter");
-        let child = command.args(net.door(machine)).args(["python3", "-c", TALKER, &address(HOST).to_string()]);
+        let child = command
+            .args(net.door(machine))
+            .args(["bash", "-c", TALKER, &address(HOST).to_string()]);
         child.stdin(Stdio::null()).spawn().unwrap()
     }
 
@@ -262,7 +279,10 @@ mod tests {
         assert!(patiently(SOON, || heard() == 0));
         assert!(!patiently(Duration::from_millis(500), || heard() > 0));
         net.mend(1, HOST).unwrap();
-        assert!(!patiently(Duration::from_millis(300), || heard() > 0), "one of two cuts is left");
+        assert!(
+            !patiently(Duration::from_millis(300), || heard() > 0),
+            "one of two cuts is left"
+        );
         net.mend(1, HOST).unwrap();
         assert!(patiently(SOON, || heard() > 0), "the connection came back");
         assert!(stream.write(b"x").is_ok());

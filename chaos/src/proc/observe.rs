@@ -36,7 +36,10 @@ struct Seen {
 impl Observer {
     /// Of a cluster whose nodes are up, with the region of each.
     pub fn new(operator: Client, regions: BTreeMap<u32, String>, recorder: Recorder) -> Observer {
-        let up = regions.keys().map(|place| (*place, NodeId(u64::from(*place)))).collect();
+        let up = regions
+            .keys()
+            .map(|place| (*place, NodeId(u64::from(*place))))
+            .collect();
         Observer {
             operator,
             regions: Arc::new(regions),

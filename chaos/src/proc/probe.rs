@@ -29,17 +29,37 @@ type Try = fn() -> anyhow::Result<()>;
 const ABILITIES: &[(&str, &str, Try)] = &[
     ("root", "everything below", root),
     ("netns", "a network of its own for each machine", netns),
-    ("veth", "the lines and the bridge between them; partitions by neighbour tables", veth),
-    ("tbf", "bandwidth made by the kernel; not used, wires have a rate of their own", tbf),
+    (
+        "veth",
+        "the lines and the bridge between them; partitions by neighbour tables",
+        veth,
+    ),
+    (
+        "tbf",
+        "bandwidth made by the kernel; not used, wires have a rate of their own",
+        tbf,
+    ),
     ("netem", "bad lines made by the kernel; not used, wires do it", netem),
     ("tun", "bad lines: delay, loss, order, duplicates, bandwidth", tun),
     ("nft", "partitions by rules; not used", nft),
     ("nfqueue", "bad lines by a queue of netfilter; not used", nfqueue),
-    ("loop", "a disk of its own for each node: full, hanging, rotten", loop_disk),
-    ("power-cut", "file systems that are shut down without writing their log", LoopDisk::possible),
+    (
+        "loop",
+        "a disk of its own for each node: full, hanging, rotten",
+        loop_disk,
+    ),
+    (
+        "power-cut",
+        "file systems that are shut down without writing their log",
+        LoopDisk::possible,
+    ),
     ("tmpfs", "disks that fail a sync", tmpfs),
-    ("freezer", "nodes that stand still for moments", || controller(Controller::Freezer)),
-    ("cpu", "nodes with a part of a processor", || controller(Controller::Cpu)),
+    ("freezer", "nodes that stand still for moments", || {
+        controller(Controller::Freezer)
+    }),
+    ("cpu", "nodes with a part of a processor", || {
+        controller(Controller::Cpu)
+    }),
     ("memory", "nodes with little memory", || controller(Controller::Memory)),
     ("blkio", "slow disks", || controller(Controller::Blkio)),
     ("shim", "clocks that are wrong, syncs that lie", shim),
@@ -61,13 +81,15 @@ pub fn probe() -> &'static [Ability] {
 
 /// Why a run that needs this cannot be: the first thing that is missing, or that nobody knows.
 pub fn lacking(needs: &[String]) -> Option<String> {
-    needs.iter().find_map(|need| match probe().iter().find(|ability| ability.name == need) {
-        None => Some(format!("nobody knows how to try {need:?}")),
-        Some(ability) => {
-            let missing = ability.missing.as_ref()?;
-            Some(format!("this machine has no {need}: {missing}"))
-        }
-    })
+    needs
+        .iter()
+        .find_map(|need| match probe().iter().find(|ability| ability.name == need) {
+            None => Some(format!("nobody knows how to try {need:?}")),
+            Some(ability) => {
+                let missing = ability.missing.as_ref()?;
+                Some(format!("this machine has no {need}: {missing}"))
+            }
+        })
 }
 
 fn root() -> anyhow::Result<()> {
@@ -135,7 +157,16 @@ fn loop_disk() -> anyhow::Result<()> {
 }
 
 fn tmpfs() -> anyhow::Result<()> {
-    run("unshare", &["--mount", "sh", "-ec", "mount -t tmpfs -o size=1m tmpfs /mnt; mount -o remount,size=64k /mnt"]).map(drop)
+    run(
+        "unshare",
+        &[
+            "--mount",
+            "sh",
+            "-ec",
+            "mount -t tmpfs -o size=1m tmpfs /mnt; mount -o remount,size=64k /mnt",
+        ],
+    )
+    .map(drop)
 }
 
 fn controller(controller: Controller) -> anyhow::Result<()> {
@@ -154,7 +185,10 @@ fn shim() -> anyhow::Result<()> {
     let page = Page::new(dir.path().join("page"))?;
     page.clock(-86_400_000 * 3_650, 1000)?;
     let mut command = Command::new("date");
-    command.arg("+%Y").env("LD_PRELOAD", shim.library()).env("CHAOS_SHIM", page.path());
+    command
+        .arg("+%Y")
+        .env("LD_PRELOAD", shim.library())
+        .env("CHAOS_SHIM", page.path());
     let year: u32 = String::from_utf8(command.output()?.stdout)?.trim().parse()?;
     let now: u32 = run("date", &["+%Y"])?.trim().parse()?;
     if year + 9 > now {

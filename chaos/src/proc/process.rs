@@ -43,7 +43,11 @@ impl Process {
         let output = File::options().create(true).append(true).open(log);
         let output = output.with_context(|| log.display().to_string())?;
         let program: PathBuf = harness::binary(program)?;
-        let mut command = Command::new(if door.is_empty() { program.as_os_str() } else { OsStr::new("nsenter") });
+        let mut command = Command::new(if door.is_empty() {
+            program.as_os_str()
+        } else {
+            OsStr::new("nsenter")
+        });
         if !door.is_empty() {
             // It becomes the program, so the process is the one that is started here.
             command.args(door).arg(&program);

@@ -30,7 +30,7 @@ pub const LYING_SYNC: &str = "lying-sync";
 const CONVERGED: Duration = Duration::from_secs(90);
 /// Connections of the load to the cluster.
 const CLIENTS: usize = 4;
-/// Round trips of machines in one place that the scenario says nothing about are what the kernel makes of them.
+/// One way between two regions that `rtt_ms` does not name, while it names others.
 const WAN_US: u64 = 5_000;
 
 /// What is run.
@@ -127,14 +127,23 @@ async fn whole(job: Job) -> anyhow::Result<Ran> {
     let target = target(&world, &seats, &job.scenario).await?;
     let operator = world.operator().await?;
     let recorder = Recorder::create(&job.out.join(FILE), header(&job, timeline, &seats))?;
-    let regions = job.scenario.places().into_iter().map(|(place, region)| (place, region.to_owned())).collect();
+    let regions = job
+        .scenario
+        .places()
+        .into_iter()
+        .map(|(place, region)| (place, region.to_owned()))
+        .collect();
     let observer = Observer::new(operator.clone(), regions, recorder.clone());
     if job.control.as_deref() == Some(LYING_SYNC) {
         for place in world.places() {
             // What the cluster itself is made of must not be lost: that would be no news.
             let machine = world.at(place)?;
             machine.disk.power().sync()?;
-            machine.page.as_ref().context("a run with this control has the shim")?.sync_lies(true)?;
+            machine
+                .page
+                .as_ref()
+                .context("a run with this control has the shim")?
+                .sync_lies(true)?;
         }
     }
     let watch = tokio::spawn(observer.clone().watch(timeline.end_us));
@@ -147,7 +156,10 @@ async fn whole(job: Job) -> anyhow::Result<Ran> {
         },
     ));
     let attack = Attack::new(&mut world, recorder.clone(), observer.clone(), lines);
-    let flips = attack.run(&job.steps, timeline.heal_us).await.context("attacking the cluster")?;
+    let flips = attack
+        .run(&job.steps, timeline.heal_us)
+        .await
+        .context("attacking the cluster")?;
     load.await??;
     watch.await?;
     settle(&observer, &recorder).await;
@@ -216,7 +228,8 @@ fn lines(scenario: &Scenario, places: &[u32]) -> BTreeMap<(u32, u32), Quality> {
                 pair.contains(&regions[from]) && pair.contains(&regions[to])
             };
             let found = scenario.topology.rtt_ms.iter().find(between);
-            let (mean_us, jitter_us) = found.map_or((2 * WAN_US, 0), |(_, _, mean, jitter)| (mean * 1000, jitter * 1000));
+            let (mean_us, jitter_us) =
+                found.map_or((2 * WAN_US, 0), |(_, _, mean, jitter)| (mean * 1000, jitter * 1000));
             let quality = Quality {
                 delay_us: mean_us / 2,
                 jitter_us: jitter_us / 2,
@@ -318,4 +331,62 @@ fn write_flips(job: &Job, flips: &[(u32, Flip)]) -> anyhow::Result<()> {
     });
     let text: Vec<String> = lines.collect();
     Ok(std::fs::write(job.out.join("flips.jsonl"), text.join("\n") + "\n")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const SCENARIO: &str = r#"
+schema = 1
+name = "sample"
+summary = "three regions"
+guards = ["Reads"]
+engines = ["proc"]
+[topology]
+regions = [{ name = "eu", nodes = 2 }, { name = "us", nodes = 1 }, { name = "ap", nodes = 1 }]
+rtt_ms = [["us", "eu", 90, 10]]
+[workload]
+profile = "W-mix"
+clients = 1
+rate = 1
+[phases]
+safety = "10s"
+liveness = "1s"
+[[fault]]
+kind = "powerloss"
+select = "node:1"
+at = "1s"
+[[fault]]
+kind = "disk"
+what = "sync-eio"
+select = "node:2"
+at = "2s"
+[expect]
+invariants = ["I1"]
+"#;
+
+    fn scenario() -> Scenario {
+        Scenario::parse(SCENARIO, Path::new("sample.toml")).unwrap()
+    }
+
+    #[test]
+    fn what_a_run_needs_follows_from_its_faults_its_lines_and_its_control() {
+        let scenario = scenario();
+        let steps = plan::plan(&scenario, 1).unwrap();
+        let plain = needs(&scenario, &steps, None);
+        assert_eq!(plain, ["loop", "netns", "power-cut", "root", "tmpfs", "tun", "veth"]);
+        assert!(needs(&scenario, &[], Some(LYING_SYNC)).contains(&"shim".to_owned()));
+    }
+
+    #[test]
+    fn lines_between_regions_take_half_a_round_trip_each_way_and_lines_within_none() {
+        let lines = lines(&scenario(), &[1, 2, 3, 4]);
+        assert!(!lines.contains_key(&(1, 2)));
+        let line = |from, to| (lines[&(from, to)].delay_us, lines[&(from, to)].jitter_us);
+        assert_eq!([line(1, 3), line(3, 2)], [(45_000, 5_000); 2]);
+        assert_eq!(line(4, 1), (WAN_US, 0));
+    }
 }

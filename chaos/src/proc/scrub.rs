@@ -42,7 +42,11 @@ pub async fn judge(
             let statuses = observer.ask(false).await;
             let scrub = statuses.get(&place).context("the node does not answer")?.scrub;
             anyhow::ensure!(scrub.rounds > 0, "{} bodies read until now", scrub.bodies);
-            anyhow::ensure!(scrub.open == 0, "{} bodies are damaged and no peer gave them yet", scrub.open);
+            anyhow::ensure!(
+                scrub.open == 0,
+                "{} bodies are damaged and no peer gave them yet",
+                scrub.open
+            );
             Ok(Some(scrub))
         });
         let broken = |what: String| {
@@ -67,7 +71,10 @@ pub async fn judge(
                 recorder.write(&Record::Sample(Sample {
                     at_us: recorder.now_us(),
                     place,
-                    values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                    values: values
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
                 }));
             }
         }
@@ -80,4 +87,22 @@ fn is_told(log: &str, flip: &Flip) -> bool {
     let offset = flip.record.to_string();
     let names = |line: &str| line.split(|c: char| !c.is_ascii_digit()).any(|number| number == offset);
     log.lines().any(|line| line.contains("ERROR") && names(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip_is_found_by_the_place_that_an_error_names() {
+        let flip = Flip {
+            file: "volumes/0.seg".into(),
+            record: 4160,
+            byte: 4300,
+        };
+        let said = "2026 ERROR malle_node: a body is damaged error=the record at segment 1 byte 4160 is corrupt";
+        assert!(is_told(said, &flip));
+        assert!(!is_told(&said.replace("4160", "41600"), &flip));
+        assert!(!is_told(&said.replace("ERROR", "INFO"), &flip));
+    }
 }

@@ -86,7 +86,9 @@ impl Page {
     /// # Errors
     /// When the page cannot be written.
     pub fn clock(&self, step_ms: i64, rate_per_mille: i64) -> anyhow::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .context("a clock before 1970")?;
         self.set(Field::Since, i64::try_from(now.as_nanos())?)?;
         self.set(Field::Rate, rate_per_mille)?;
         self.set(Field::Step, step_ms * 1_000_000)
@@ -125,8 +127,16 @@ mod tests {
 
     fn child_clock(shim: &Shim, page: &Page) -> i64 {
         let mut command = Command::new("date");
-        let output = command.arg("+%s").env("LD_PRELOAD", shim.library()).env("CHAOS_SHIM", page.path()).output();
-        String::from_utf8(output.unwrap().stdout).unwrap().trim().parse().unwrap()
+        let output = command
+            .arg("+%s")
+            .env("LD_PRELOAD", shim.library())
+            .env("CHAOS_SHIM", page.path())
+            .output();
+        String::from_utf8(output.unwrap().stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
     }
 
     #[test]

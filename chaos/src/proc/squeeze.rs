@@ -28,7 +28,12 @@ pub enum Controller {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 4] = [Controller::Freezer, Controller::Cpu, Controller::Memory, Controller::Blkio];
+    pub const ALL: [Controller; 4] = [
+        Controller::Freezer,
+        Controller::Cpu,
+        Controller::Memory,
+        Controller::Blkio,
+    ];
 
     /// As the kernel and `chaos probe` name it.
     pub fn name(self) -> &'static str {
@@ -87,7 +92,11 @@ impl Squeeze {
     /// # Errors
     /// Without a freezer.
     pub fn freeze(&self, still: bool) -> anyhow::Result<()> {
-        self.write(Controller::Freezer, "freezer.state", if still { "FROZEN" } else { "THAWED" })
+        self.write(
+            Controller::Freezer,
+            "freezer.state",
+            if still { "FROZEN" } else { "THAWED" },
+        )
     }
 
     /// At most so much of one processor.
@@ -96,7 +105,11 @@ impl Squeeze {
     /// Without the controller.
     pub fn cpu(&self, pct: u64) -> anyhow::Result<()> {
         self.write(Controller::Cpu, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
-        self.write(Controller::Cpu, "cpu.cfs_quota_us", &(CPU_PERIOD_US * pct / 100).to_string())
+        self.write(
+            Controller::Cpu,
+            "cpu.cfs_quota_us",
+            &(CPU_PERIOD_US * pct / 100).to_string(),
+        )
     }
 
     /// At most so much memory; a node that needs more is killed by the kernel.
@@ -112,7 +125,11 @@ impl Squeeze {
     /// # Errors
     /// Without the controller.
     pub fn writes(&self, device: &str, per_second: u64) -> anyhow::Result<()> {
-        self.write(Controller::Blkio, "blkio.throttle.write_iops_device", &format!("{device} {per_second}"))
+        self.write(
+            Controller::Blkio,
+            "blkio.throttle.write_iops_device",
+            &format!("{device} {per_second}"),
+        )
     }
 
     /// Gives processor and memory back.
@@ -132,7 +149,8 @@ impl Squeeze {
 
     fn write(&self, controller: Controller, file: &str, value: &str) -> anyhow::Result<()> {
         let found = self.groups.iter().find(|(known, _)| *known == controller);
-        let (_, group) = found.with_context(|| format!("this machine has no control groups for {}", controller.name()))?;
+        let (_, group) =
+            found.with_context(|| format!("this machine has no control groups for {}", controller.name()))?;
         let path = group.join(file);
         std::fs::write(&path, value).with_context(|| format!("writing {value:?} to {}", path.display()))
     }
@@ -150,7 +168,14 @@ mod tests {
     /// Processor time that a process has had, in ticks (proc(5), 14th field).
     fn ticks(pid: u32) -> u64 {
         let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        line.rsplit_once(") ").unwrap().1.split(' ').nth(11).unwrap().parse().unwrap()
+        line.rsplit_once(") ")
+            .unwrap()
+            .1
+            .split(' ')
+            .nth(11)
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     #[test]
@@ -160,7 +185,11 @@ mod tests {
             return;
         }
         let squeeze = Squeeze::new(&format!("cx-test-{:x}", std::process::id())).unwrap();
-        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         let pid = child.id();
         squeeze.admit(pid).unwrap();
         let moves = |within: Duration| {

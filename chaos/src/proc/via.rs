@@ -57,7 +57,9 @@ impl Doors {
         let login = self.logins[asked.account as usize].as_str();
         let replies = session.deliver(SENDER, &[login], &body.bytes()).await?;
         self.lmtp_sessions.lock().await.insert(asked.client, session);
-        let reply = replies.first().ok_or_else(|| anyhow::anyhow!("no reply for a recipient"))?;
+        let reply = replies
+            .first()
+            .ok_or_else(|| anyhow::anyhow!("no reply for a recipient"))?;
         Ok(match reply.code {
             // LMTP tells no MODSEQ and no UIDVALIDITY.
             250 => Outcome::Done {
@@ -69,7 +71,9 @@ impl Doors {
                 },
             },
             // 552 is the quota's; the repeat of a delivery that was done is told 250.
-            code @ 500..=599 => Outcome::Refused { code: format!("lmtp-{code}") },
+            code @ 500..=599 => Outcome::Refused {
+                code: format!("lmtp-{code}"),
+            },
             code => Outcome::Unknown {
                 why: format!("{code} {}", reply.lines.join(" ")),
             },
@@ -85,7 +89,10 @@ impl Doors {
     }
 
     async fn keep(&self, asked: Asked, session: Imap) {
-        self.imap_sessions.lock().await.insert((asked.client, asked.account), session);
+        self.imap_sessions
+            .lock()
+            .await
+            .insert((asked.client, asked.account), session);
     }
 
     async fn read_by_imap(&self, asked: Asked, mailbox: &str, uid: u32) -> anyhow::Result<Outcome<Answer>> {
@@ -105,9 +112,13 @@ impl Doors {
             harness::Piece::Text(_) => None,
         });
         Ok(match literals.next() {
-            Some(bytes) => Outcome::Done { value: body(&bytes.clone().into()) },
+            Some(bytes) => Outcome::Done {
+                value: body(&bytes.clone().into()),
+            },
             // A UID that is not there is no error of FETCH (RFC 9051 6.4.9).
-            None => Outcome::Refused { code: "not-found".to_owned() },
+            None => Outcome::Refused {
+                code: "not-found".to_owned(),
+            },
         })
     }
 
@@ -119,7 +130,11 @@ impl Doors {
 }
 
 fn body(stored: &bytes::Bytes) -> Answer {
-    let added = if stored.starts_with(RETURN_PATH.as_bytes()) { RETURN_PATH.len() } else { 0 };
+    let added = if stored.starts_with(RETURN_PATH.as_bytes()) {
+        RETURN_PATH.len()
+    } else {
+        0
+    };
     Answer::Body {
         hash: hash_of_sent(stored),
         size_bytes: (stored.len() - added) as u64,

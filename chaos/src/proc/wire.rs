@@ -103,7 +103,11 @@ impl WireEnd {
             _made: made,
         };
         let up = || net.inside(machine, &["ip", "link", "set", &device, "up"]).is_ok();
-        ensure!(patiently(OPEN, up), "the wire of machine {machine} does not come up: see {}", dir.display());
+        ensure!(
+            patiently(OPEN, up),
+            "the wire of machine {machine} does not come up: see {}",
+            dir.display()
+        );
         Ok(end)
     }
 

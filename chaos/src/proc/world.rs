@@ -203,7 +203,10 @@ impl World {
             ("load", &["gateway", "load", "--role", "lmtp", "--role", "imap"]),
         ] {
             let out = self.dir.join("certs").join(name);
-            run(malle, &[&["cert"][..], arguments, &["--ca-dir", ca, "--out", text(&out)?]].concat())?;
+            run(
+                malle,
+                &[&["cert"][..], arguments, &["--ca-dir", ca, "--out", text(&out)?]].concat(),
+            )?;
         }
         Ok(())
     }
@@ -212,8 +215,16 @@ impl World {
         let name = format!("node-{place}");
         let group = format!("cx{:x}-{place}", std::process::id());
         let mount = self.dir.join(format!("disk-{place}"));
-        let page = self.shim.is_some().then(|| Page::new(self.dir.join(format!("{name}.page")))).transpose()?;
-        let before = self.machines.values().filter(|machine| machine.region == region).count();
+        let page = self
+            .shim
+            .is_some()
+            .then(|| Page::new(self.dir.join(format!("{name}.page"))))
+            .transpose()?;
+        let before = self
+            .machines
+            .values()
+            .filter(|machine| machine.region == region)
+            .count();
         let zone = char::from(b'a' + u8::try_from(before)?);
         Ok(Machine {
             place,
@@ -238,7 +249,9 @@ impl World {
     /// # Errors
     /// When there is none at this place.
     pub fn at(&self, place: u32) -> anyhow::Result<&Machine> {
-        self.machines.get(&place).with_context(|| format!("no machine at place {place}"))
+        self.machines
+            .get(&place)
+            .with_context(|| format!("no machine at place {place}"))
     }
 
     /// The same, to change it.
@@ -246,7 +259,9 @@ impl World {
     /// # Errors
     /// When there is none at this place.
     pub fn at_mut(&mut self, place: u32) -> anyhow::Result<&mut Machine> {
-        self.machines.get_mut(&place).with_context(|| format!("no machine at place {place}"))
+        self.machines
+            .get_mut(&place)
+            .with_context(|| format!("no machine at place {place}"))
     }
 
     /// `HOST:PORT` of the gateway's LMTP.
@@ -278,7 +293,18 @@ impl World {
         if !certificate.with_extension("pem").exists() {
             let (malle, ca) = (harness::binary("malle")?, self.dir.join("ca"));
             let id = machine.node.to_string();
-            run(text(&malle)?, &["cert", "node", &id, "--ca-dir", text(&ca)?, "--out", text(&certificate)?])?;
+            run(
+                text(&malle)?,
+                &[
+                    "cert",
+                    "node",
+                    &id,
+                    "--ca-dir",
+                    text(&ca)?,
+                    "--out",
+                    text(&certificate)?,
+                ],
+            )?;
         }
         let mut config = json!({
             "node": machine.node.0,
@@ -346,7 +372,9 @@ impl World {
         self.spawn(place)?;
         // A machine that clients do not reach listens all the same.
         let reached = self.wait_for_ports(place);
-        reached.await.with_context(|| format!("see logs/node-{place}.log in {}", self.dir.display()))
+        reached
+            .await
+            .with_context(|| format!("see logs/node-{place}.log in {}", self.dir.display()))
     }
 
     async fn init(&self) -> anyhow::Result<()> {
@@ -477,7 +505,10 @@ impl World {
         }
         for machine in self.machines.values_mut() {
             if let Some(process) = &mut machine.process {
-                process.stop().await.with_context(|| format!("the node at place {}", machine.place))?;
+                process
+                    .stop()
+                    .await
+                    .with_context(|| format!("the node at place {}", machine.place))?;
             }
         }
         Ok(())

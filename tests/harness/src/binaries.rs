@@ -11,9 +11,8 @@ use anyhow::Context;
 /// When it was not built: `cargo xtask test` builds it, and so does `cargo build --workspace --bins`.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let asking = std::env::current_exe().context("finding the program that runs")?;
-    let found = asking.ancestors().skip(1).take(2).map(|dir| dir.join(name));
-    let mut found = found.filter(|path| path.is_file());
-    found.next().with_context(|| {
+    let mut places = asking.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    places.find(|path| path.is_file()).with_context(|| {
         format!(
             "{name} is not near {}: run `cargo build --workspace --bins` first",
             asking.display()
