@@ -70,7 +70,7 @@ pub fn needs(scenario: &Scenario, steps: &[Step], control: Option<&str>) -> Vec<
             Fault::Clock { .. } => &["shim"],
             Fault::Squeeze { .. } => &["cpu", "memory"],
             Fault::Disk { what, .. } => match what {
-                DiskFault::SyncEio => &["tmpfs"],
+                DiskFault::SyncEio => &["tmpfs"][..],
                 DiskFault::Slow => &["blkio"],
                 DiskFault::LyingSync => &["shim"],
                 _ => &[],

@@ -1,7 +1,5 @@
 //! Beginning a fault.
 
-use std::collections::BTreeSet;
-
 use anyhow::Context;
 use malle_client::ShardId;
 
