@@ -20,7 +20,7 @@ mod raft;
 mod reads;
 mod replicas;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod uids;
 
 use serde::{Deserialize, Serialize};

@@ -316,3 +316,6 @@ pub fn read_result(directory: &Path) -> anyhow::Result<RunResult> {
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&bytes).with_context(|| format!("{} is no result", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,9 @@ pub use drive::{Drive, drive};
 pub use over_client::{OverClient, Seat, from_client, outcome};
 pub use target::{Asked, Target};
 
+/// Mailboxes that malle gives an account at its birth.
+pub const BORN_WITH: [&str; 6] = ["Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash"];
+
 /// The mailbox names of each account of a scenario: INBOX, then `m1`, `m2` and so on. They are made before the load begins, and no client
 /// renames or deletes them; what clients make and delete is named differently.
 pub fn fixed_mailboxes(count: u32) -> Vec<String> {

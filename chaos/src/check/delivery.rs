@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ledger::{Change, Ledger, rows, whence};
 use super::{Evidence, Judge};
 use crate::history::{Final, FinalMessage};
-use crate::workload::{Answer, Call};
+use crate::workload::{Answer, BORN_WITH, Call};
 
 /// I1.
 pub(super) fn nothing_lost(ledger: &Ledger<'_>) -> Judge {
@@ -222,8 +222,8 @@ pub(super) fn no_phantom(ledger: &Ledger<'_>) -> Judge {
 
 fn mailboxes_that_nobody_made(ledger: &Ledger<'_>, last: &Final, judge: &mut Judge) {
     let parts = |name: &str| -> Vec<String> { name.match_indices('/').map(|(at, _)| name[..at].to_owned()).collect() };
-    for mailbox in last.mailboxes.iter().filter(|mailbox| !ledger.is_fixed(&mailbox.name)) {
-        let name = mailbox.name.as_str();
+    let names = last.mailboxes.iter().map(|mailbox| mailbox.name.as_str());
+    for name in names.filter(|name| !ledger.is_fixed(name) && !BORN_WITH.contains(name)) {
         let asked = made(ledger, last.account).any(|(made, change)| {
             !change.refused() && (made == name || parts(made).iter().any(|parent| parent == name))
         });

@@ -29,7 +29,10 @@ pub(super) fn fresh(ledger: &Ledger<'_>) -> Judge {
                 );
             }
             (Call::Open { mailbox, fresh }, Answer::Opened { uids, .. }) => {
-                let there = |uid: u32| uids.iter().any(|(first, last)| (*first..=*last).contains(&uid));
+                let there = |uid: u32| {
+                    let at = uids.partition_point(|(_, last)| *last < uid);
+                    uids.get(at).is_some_and(|(first, _)| *first <= uid)
+                };
                 read(ledger, operation, mailbox, 1, *fresh, &there, &mut judge);
             }
             _ => {}

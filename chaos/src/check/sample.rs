@@ -8,10 +8,10 @@ use crate::plan::Timeline;
 use crate::scenario::{Engine, Fault};
 use crate::workload::{Answer, Body, Call, Flags, FlagsMode, Freshness, MailboxRow, Outcome, Row};
 
-pub(super) const LIN: Freshness = Freshness::Linearizable;
+pub(crate) const LIN: Freshness = Freshness::Linearizable;
 
 /// Operations of the sample by what they do; the value is the operation's id.
-pub(super) mod id {
+pub(crate) mod id {
     /// Message 1 of INBOX; answered the second time only.
     pub const DELIVER_UNKNOWN: u64 = 0;
     pub const DELIVER: u64 = 1;
@@ -43,11 +43,11 @@ pub(super) mod id {
     pub const CHANGES_LAST: u64 = 18;
 }
 
-pub(super) fn body(number: u64) -> Body {
+pub(crate) fn body(number: u64) -> Body {
     Body::of(number, 300)
 }
 
-pub(super) fn row(uid: u32, modseq: u64, flags: &[&str]) -> Row {
+pub(crate) fn row(uid: u32, modseq: u64, flags: &[&str]) -> Row {
     Row {
         uid,
         modseq,
@@ -364,7 +364,7 @@ fn nodes_and_faults(history: &mut History) {
 }
 
 /// The whole history.
-pub(super) fn right() -> History {
+pub(crate) fn right() -> History {
     let mut history = History::new(header());
     changes_of_clients(&mut history);
     reads(&mut history);

@@ -446,6 +446,20 @@ fn a_term_that_falls_is_found() {
 }
 
 #[test]
+fn an_applied_entry_that_was_never_committed_is_found() {
+    breaks(14, &[], |history| history.nodes.last_mut().unwrap().applied = 10);
+}
+
+#[test]
+fn a_commit_that_is_taken_back_is_found() {
+    breaks(14, &[], |history| {
+        let mut back = history.nodes.last().unwrap().clone();
+        (back.at_us, back.committed) = (19_500, 8);
+        history.push(Record::Node(back));
+    });
+}
+
+#[test]
 fn a_group_that_serves_no_more_is_found() {
     breaks(15, &[], |history| {
         history.operations[id::ALIVE as usize].outcome = Outcome::Unknown {

@@ -66,10 +66,13 @@ fn found_out(
 ) -> anyhow::Result<(Ending, String)> {
     let mut others: Vec<String> = Vec::new();
     for seed in 1..=seeds {
-        let mut job = job(place, path, seed, "selftest")?;
+        let mut job = job(place, path, seed, "")?;
         job.control = Some(control.to_owned());
         job.out.set_file_name(job.name());
-        let result = job.run()?;
+        let result = match job.run() {
+            Ok(result) => result,
+            Err(error) => return Ok((Ending::NotRun, format!("could not be run: {error:#}"))),
+        };
         if result.verdict == Verdict::Skipped {
             return Ok((
                 Ending::Skipped,

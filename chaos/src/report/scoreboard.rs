@@ -28,7 +28,7 @@ pub struct Scoreboard {
 }
 
 /// Runs of one scenario.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Which scenario.
     pub scenario: String,
@@ -44,6 +44,8 @@ pub struct Row {
     pub failed: u64,
     /// Not run.
     pub skipped: u64,
+    /// Promises that were broken on purpose under this scenario and found out, in these runs. A scenario without any proves little.
+    pub proved_by: Vec<String>,
     /// Why not.
     pub reasons: Vec<String>,
     /// Changes acknowledged.
@@ -69,6 +71,70 @@ pub struct Red {
     pub command: String,
 }
 
+/// Scenario, engine, control.
+type Key = (String, String, Option<String>);
+
+/// A row while runs are added to it.
+struct Gathered {
+    row: Row,
+    outages: Vec<u64>,
+    red: Vec<Red>,
+}
+
+impl Gathered {
+    fn new((scenario, engine, control): Key) -> Gathered {
+        Gathered {
+            row: Row {
+                scenario,
+                engine,
+                control,
+                ..Row::default()
+            },
+            outages: Vec::new(),
+            red: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, directory: &str, result: &RunResult) {
+        let row = &mut self.row;
+        row.runs += 1;
+        row.acknowledged += result.figures.acknowledged;
+        row.faults += result.figures.faults;
+        self.outages
+            .extend(result.figures.outages.iter().map(|outage| outage.took_us));
+        if result.verdict == Verdict::Skipped {
+            row.skipped += 1;
+            row.reasons.extend(result.reason.clone());
+            return;
+        }
+        row.lasted_us += result.figures.lasted_us;
+        if as_it_should_be(result) {
+            row.passed += 1;
+        } else {
+            row.failed += 1;
+            self.red.push(Red::of(directory, result));
+        }
+    }
+
+    /// A promise that is broken on purpose counts once: it is enough that one of its seeds finds it out.
+    fn close(self) -> (Row, Vec<Red>) {
+        let Gathered {
+            mut row,
+            outages,
+            mut red,
+        } = self;
+        row.outage_us = Percentiles::of(outages);
+        row.reasons.sort();
+        row.reasons.dedup();
+        if row.control.is_some() {
+            row.passed = row.passed.min(1);
+            row.failed = u64::from(row.passed == 0 && row.failed > 0);
+            red.truncate(row.failed as usize);
+        }
+        (row, red)
+    }
+}
+
 /// Is it as it should be? A build that breaks a promise on purpose must be found out.
 fn as_it_should_be(result: &RunResult) -> bool {
     match result.control {
@@ -81,40 +147,33 @@ impl Scoreboard {
     /// Of these runs, each with the name of its directory.
     pub fn of(results: &[(String, RunResult)]) -> Scoreboard {
         let mut board = Scoreboard::default();
-        let mut rows: BTreeMap<(String, String, Option<String>), (Row, Vec<u64>)> = BTreeMap::new();
+        let mut rows: BTreeMap<Key, Gathered> = BTreeMap::new();
         for (directory, result) in results {
             let key = (
                 result.scenario.clone(),
                 result.engine.name().to_owned(),
                 result.control.clone(),
             );
-            let (row, outages) = rows.entry(key.clone()).or_insert_with(|| (Row::empty(key), Vec::new()));
-            row.runs += 1;
-            row.acknowledged += result.figures.acknowledged;
-            row.faults += result.figures.faults;
-            row.lasted_us += if result.verdict == Verdict::Skipped {
-                0
-            } else {
-                result.figures.lasted_us
-            };
-            outages.extend(result.figures.outages.iter().map(|outage| outage.took_us));
-            if result.verdict == Verdict::Skipped {
-                row.skipped += 1;
-                row.reasons.extend(result.reason.clone());
-            } else if as_it_should_be(result) {
-                row.passed += 1;
-            } else {
-                row.failed += 1;
-                board.red.push(Red::of(directory, result));
-            }
+            let gathered = rows.entry(key.clone()).or_insert_with(|| Gathered::new(key));
+            gathered.add(directory, result);
         }
-        for (mut row, outages) in rows.into_values() {
-            row.outage_us = Percentiles::of(outages);
-            row.reasons.sort();
-            row.reasons.dedup();
+        let proved: Vec<(String, String, String)> = rows
+            .iter()
+            .filter(|(_, gathered)| gathered.row.passed > 0)
+            .filter_map(|((scenario, engine, control), _)| Some((scenario.clone(), engine.clone(), control.clone()?)))
+            .collect();
+        for gathered in rows.into_values() {
+            let (mut row, red) = gathered.close();
+            if row.control.is_none() {
+                let here = proved
+                    .iter()
+                    .filter(|(scenario, engine, _)| (scenario, engine) == (&row.scenario, &row.engine));
+                row.proved_by = here.map(|(_, _, control)| control.clone()).collect();
+            }
             board.passed += row.passed;
             board.failed += row.failed;
             board.skipped += row.skipped;
+            board.red.extend(red);
             board.rows.push(row);
         }
         board
@@ -198,29 +257,12 @@ fn card(value: &str, name: &str) -> String {
 }
 
 impl Row {
-    fn empty((scenario, engine, control): (String, String, Option<String>)) -> Row {
-        Row {
-            scenario,
-            engine,
-            control,
-            runs: 0,
-            passed: 0,
-            failed: 0,
-            skipped: 0,
-            reasons: Vec::new(),
-            acknowledged: 0,
-            faults: 0,
-            lasted_us: 0,
-            outage_us: Percentiles::default(),
-        }
-    }
-
     fn html(&self) -> String {
-        let reasons = self
-            .reasons
-            .iter()
-            .map(|reason| format!("<p>{}</p>", escape(reason)))
-            .collect::<String>();
+        let reasons = self.reasons.iter().map(|reason| format!("<p>{}</p>", escape(reason)));
+        let mut reasons: String = reasons.collect();
+        if !self.proved_by.is_empty() {
+            reasons.push_str(&format!("<p>found out: {}</p>", escape(&self.proved_by.join(", "))));
+        }
         let outage = |us: u64| {
             if self.outage_us.count == 0 {
                 String::new()

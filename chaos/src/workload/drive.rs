@@ -390,3 +390,6 @@ impl<T: Target> LoadClient<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

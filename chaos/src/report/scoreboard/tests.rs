@@ -56,11 +56,21 @@ fn a_control_passes_when_it_is_found_out() {
         result(5, Some("lying-sync"), Verdict::Fail),
         result(6, Some("lying-sync"), Verdict::Pass),
     ]);
-    assert_eq!(board.closing(), "2 passed, 3 failed, 1 skipped");
+    assert_eq!(board.closing(), "2 passed, 2 failed, 1 skipped");
     let red: Vec<&str> = board.red.iter().map(|red| red.directory.as_str()).collect();
-    assert_eq!(red, ["run-2", "run-3", "run-6"]);
+    assert_eq!(red, ["run-2", "run-3"]);
     assert_eq!(board.red[0].what, "I1: message 7 is not there");
-    assert_eq!(board.red[2].what, "nobody noticed lying-sync");
+    assert_eq!(board.rows[0].proved_by, ["lying-sync"]);
+}
+
+#[test]
+fn a_control_that_no_seed_finds_out_fails_once() {
+    let board = board(vec![
+        result(5, Some("lying-sync"), Verdict::Pass),
+        result(6, Some("lying-sync"), Verdict::Unknown),
+    ]);
+    assert_eq!(board.closing(), "0 passed, 1 failed, 0 skipped");
+    assert_eq!(board.red[0].what, "nobody noticed lying-sync");
 }
 
 #[test]
