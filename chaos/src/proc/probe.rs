@@ -117,18 +117,18 @@ fn unshared(script: &str) -> anyhow::Result<()> {
 
 fn veth() -> anyhow::Result<()> {
     unshared(
-        "ip link add b type bridge; ip link add a type veth peer name c; ip link set c master b up; ip link set a up; \
-         ip address add 10.213.77.1/24 dev a; \
-         ip neighbour replace 10.213.77.2 lladdr 02:00:00:00:00:de dev a nud permanent",
+        "ip link add cxb type bridge; ip link add cx1 type veth peer name cx2; ip link set cx2 master cxb up; ip link set cx1 up; \
+         ip address add 10.213.77.1/24 dev cx1; \
+         ip neighbour replace 10.213.77.2 lladdr 02:00:00:00:00:de dev cx1 nud permanent",
     )
 }
 
 fn tbf() -> anyhow::Result<()> {
-    unshared("ip link add a type veth peer name c; tc qdisc add dev a root tbf rate 1mbit burst 10k latency 50ms")
+    unshared("ip link add cx1 type veth peer name cx2; tc qdisc add dev cx1 root tbf rate 1mbit burst 10k latency 50ms")
 }
 
 fn netem() -> anyhow::Result<()> {
-    unshared("ip link add a type veth peer name c; tc qdisc add dev a root netem delay 1ms")
+    unshared("ip link add cx1 type veth peer name cx2; tc qdisc add dev cx1 root netem delay 1ms")
 }
 
 fn tun() -> anyhow::Result<()> {
