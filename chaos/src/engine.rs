@@ -14,6 +14,7 @@ use crate::check::{self, Finding, Verdict};
 use crate::figures::Figures;
 use crate::history::{self, History};
 use crate::plan::{self, Step};
+use crate::proc;
 use crate::report;
 use crate::scenario::{Engine, Scenario};
 use crate::workload::hex;
@@ -163,7 +164,7 @@ impl Job {
         let ran = if self.scenario.engines.contains(&self.engine) {
             match self.engine {
                 Engine::Sim => self.run_sim()?,
-                Engine::Proc => run_proc(),
+                Engine::Proc => self.run_proc(&steps)?,
             }
         } else {
             Ran::Skipped(format!(
@@ -239,6 +240,21 @@ impl Job {
         Ok(Ran::Whole)
     }
 
+    fn run_proc(&self, steps: &[Step]) -> anyhow::Result<Ran> {
+        let ran = proc::run(proc::Job {
+            scenario: self.scenario.clone(),
+            scenario_hash: self.scenario_hash(),
+            seed: self.seed,
+            steps: steps.to_vec(),
+            out: self.out.clone(),
+            control: self.control.clone(),
+        })?;
+        Ok(match ran {
+            proc::Ran::Whole => Ran::Whole,
+            proc::Ran::Skipped(reason) => Ran::Skipped(reason),
+        })
+    }
+
     /// Judges the history that is in the directory.
     ///
     /// # Errors
@@ -284,11 +300,6 @@ impl Job {
         }
         Ok(result)
     }
-}
-
-/// The shipped binaries.
-fn run_proc() -> Ran {
-    Ran::Skipped("this build has no engine proc".to_owned())
 }
 
 fn last_lines(text: &str) -> String {

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::process::{Child, Command};
 
 use crate::binaries::binary;
+use crate::host::{is_gone, signal};
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
 use crate::monitoring::{self, Metrics};
@@ -199,7 +200,7 @@ impl Cluster {
             child.kill().await?;
         }
         let pid = self.demo.id().context("the demo ended by itself")?;
-        signal(pid, "TERM").await?;
+        signal(pid, "TERM")?;
         let ended = within("the end of the demo after SIGTERM", STOP, async {
             Ok(self.demo.wait().await?)
         })
@@ -355,7 +356,7 @@ impl Cluster {
     async fn end(&self, node: NodeId, with: &str) -> anyhow::Result<()> {
         let known = self.file.nodes.iter().find(|known| known.id == node.0);
         let pid = known.context("no such node in demo.json")?.pid;
-        match signal(pid, with).await {
+        match signal(pid, with) {
             Err(error) if !is_gone(pid) => return Err(error),
             _ => {}
         }
@@ -592,7 +593,7 @@ impl Cluster {
 }
 
 /// Why the replicas of these nodes do not agree; `None` when they do.
-fn disagreement(statuses: &[NodeStatus]) -> Option<String> {
+pub fn disagreement(statuses: &[NodeStatus]) -> Option<String> {
     let mut groups: BTreeMap<ShardId, Vec<(NodeId, &GroupStatus)>> = BTreeMap::new();
     for status in statuses {
         for group in &status.groups {
@@ -686,17 +687,6 @@ async fn run(command: &mut Command) -> anyhow::Result<()> {
     .await
 }
 
-/// Sends a signal, by the program: the call of the C library would be the only unsafe code here.
-async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
-    let status = Command::new("kill")
-        .args(["-s", name, &pid.to_string()])
-        .status()
-        .await
-        .context("running kill")?;
-    ensure!(status.success(), "kill -s {name} {pid}: {status}");
-    Ok(())
-}
-
 /// Waits until no other cluster of tests runs on this machine; none begins while the file is held.
 ///
 /// # Errors
@@ -706,14 +696,6 @@ pub async fn alone() -> anyhow::Result<File> {
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?;
     waited.with_context(|| format!("locking {}", path.display()))
-}
-
-/// A process that ended is gone, or is a zombie until its parent looks.
-fn is_gone(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')),
-        Err(_) => true,
-    }
 }
 
 #[cfg(test)]
@@ -780,11 +762,5 @@ mod tests {
         let context = read_context(&path).unwrap();
         assert_eq!(context.ca, directory.path().join("ca/ca.pem"));
         assert_eq!(context.cert, Path::new("/x/o.pem"));
-    }
-
-    #[test]
-    fn a_process_that_never_was_is_gone() {
-        assert!(is_gone(u32::MAX));
-        assert!(!is_gone(std::process::id()));
     }
 }

@@ -10,8 +10,10 @@
 
 mod binaries;
 mod cluster;
+pub mod host;
 mod imap;
 mod lmtp;
+pub mod made;
 pub mod mail;
 pub mod monitoring;
 mod ports;
@@ -19,10 +21,10 @@ mod power;
 mod wait;
 
 pub use binaries::{binary, installed};
-pub use cluster::{Cluster, Identity, PASSWORD, account, alone};
+pub use cluster::{Cluster, Identity, PASSWORD, account, alone, disagreement};
 pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
 pub use monitoring::Metrics;
 pub use ports::free_ports;
-pub use power::LoopDisk;
-pub use wait::{until, within};
+pub use power::{LoopDisk, liar};
+pub use wait::{patiently, until, within};
