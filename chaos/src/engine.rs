@@ -53,6 +53,8 @@ pub struct Job {
     pub sim: Option<PathBuf>,
     /// Let the engine log.
     pub trace: bool,
+    /// The command that made this run, when it is only judged again.
+    pub made_by: Option<String>,
 }
 
 /// The judgement of a run.
@@ -113,6 +115,7 @@ impl Job {
             out,
             sim: None,
             trace: false,
+            made_by: None,
         })
     }
 
@@ -133,6 +136,9 @@ impl Job {
 
     /// The one command that runs it again.
     pub fn command(&self) -> String {
+        if let Some(command) = &self.made_by {
+            return command.clone();
+        }
         let mut command = format!(
             "chaos run {} --engine {} --seed {}",
             self.path.display(),
