@@ -1,9 +1,9 @@
 //! The groups that have a replica on this node: opening, watching over, and closing them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -84,6 +84,8 @@ pub struct Groups {
     open: RwLock<BTreeMap<ShardId, Arc<Group>>>,
     /// Why a group that belongs here is not open.
     failed: RwLock<BTreeMap<ShardId, String>>,
+    /// Groups whose view broke at the end of the disk: until it has room nobody else opens them, a leader's frame included.
+    waiting: RwLock<BTreeSet<ShardId>>,
     duty: Arc<Duty>,
     /// Views that were rebuilt since the start.
     rebuilds: AtomicU64,
@@ -100,6 +102,7 @@ impl Groups {
             settings,
             open: RwLock::default(),
             failed: RwLock::default(),
+            waiting: RwLock::default(),
             duty: Arc::default(),
             rebuilds: AtomicU64::default(),
             changing: tokio::sync::Mutex::new(false),
@@ -272,6 +275,9 @@ impl Groups {
         if let Some(group) = self.get(shard) {
             return Ok(group);
         }
+        if self.waiting().contains(&shard) {
+            return Err(GroupError::Stopped("the group waits for room on the disk".into()));
+        }
         if self.all().len() >= limits::GROUPS_PER_NODE_MAX {
             return Err(GroupError::Stopped(format!(
                 "{} groups are the limit of a node",
@@ -350,11 +356,25 @@ impl Groups {
         failed.insert(shard, reason);
     }
 
-    /// Returns once a view can be opened; until then the group stands in [`Groups::failed`].
-    async fn wait_for_room(&self, shard: ShardId, reason: &str) {
+    fn waiting(&self) -> RwLockWriteGuard<'_, BTreeSet<ShardId>> {
+        self.waiting.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once a view can be opened, alone to open it; until then the group stands in [`Groups::failed`], and others may open theirs.
+    async fn wait_for_room<'a>(
+        &'a self,
+        shard: ShardId,
+        reason: &str,
+        changing: tokio::sync::MutexGuard<'a, bool>,
+    ) -> tokio::sync::MutexGuard<'a, bool> {
         tracing::error!(%shard, "the disk has no room for rows: the group waits for some");
         self.does_not_open(shard, format!("it waits for room on the disk: {reason}"));
+        self.waiting().insert(shard);
+        drop(changing);
         self.bodies().disk().room_for_rows().await;
+        let changing = self.changing.lock().await;
+        self.waiting().remove(&shard);
+        changing
     }
 
     async fn build(&self, shard: ShardId, log: GroupLog, throw_view_away: bool) -> Result<Arc<Group>, GroupError> {
@@ -486,9 +506,7 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, mut r
         return;
     }
     if !groups.bodies().disk().has_room_for_rows().await {
-        drop(closing);
-        groups.wait_for_room(shard, &reason).await;
-        closing = groups.changing.lock().await;
+        closing = groups.wait_for_room(shard, &reason, closing).await;
         if *closing {
             return;
         }

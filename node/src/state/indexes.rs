@@ -76,11 +76,14 @@ impl Indexes for SledIndexes {
     }
 }
 
+/// The store of each group and the identity of its database.
+type Kept = BTreeMap<ShardId, (Arc<MemoryIndex>, [u8; 16])>;
+
 /// Views in memory that outlive the node which uses them, as its disk does: for tests of durability and for simulation. What a power cut
 /// leaves of them is chosen: a view promises nothing about what it has after one.
 #[derive(Default)]
 pub struct MemoryIndexes {
-    kept: Mutex<BTreeMap<ShardId, (Arc<MemoryIndex>, [u8; 16])>>,
+    kept: Mutex<Kept>,
 }
 
 impl MemoryIndexes {
@@ -114,7 +117,7 @@ impl MemoryIndexes {
         self.cut(|_| 1);
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<ShardId, (Arc<MemoryIndex>, [u8; 16])>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

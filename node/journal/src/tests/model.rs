@@ -88,14 +88,18 @@ impl World {
             let mut payload = self.count.to_le_bytes().to_vec();
             payload.resize(8 + usize::from(bytes), self.count as u8);
             let location = Arc::new(Mutex::new(None));
+            let refused = Arc::new(AtomicBool::new(false));
             self.submitted.push(Submitted {
                 group,
                 payload: payload.clone(),
                 location: Arc::clone(&location),
-                refused: Arc::default(),
+                refused: Arc::clone(&refused),
             });
             let durability = if sync { Durability::Sync } else { Durability::Ride };
-            let done = move |outcome: Result<Location, JournalError>| *location.lock().unwrap() = outcome.ok();
+            let done = move |outcome: Result<Location, JournalError>| {
+                refused.store(matches!(outcome, Err(JournalError::Full)), Ordering::SeqCst);
+                *location.lock().unwrap() = outcome.ok();
+            };
             journal.submit(record(group, &payload), durability, done).await;
         }
         if wait {
