@@ -145,7 +145,7 @@ async fn a_node_that_lost_view_and_checkpoint_behind_a_purged_log_comes_back_by_
             }
         }
         world.cut(&[victim], &mut chance).await;
-        victim.rot();
+        victim.rot().await;
         world.power_on(victim).await;
         let after = victim.running().expect("it is on").group.status();
         assert!(after.term >= before.term, "the vote stayed: {before:?}, {after:?}");
