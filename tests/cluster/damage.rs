@@ -281,8 +281,7 @@ async fn put_an_old_view_back(cluster: &mut Cluster, ledger: &Ledger) -> anyhow:
     read_at(cluster, ledger, node).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damaged_views_are_found_and_rebuilt_while_the_others_answer() -> anyhow::Result<()> {
+async fn damage_under_readers() -> anyhow::Result<()> {
     let mut cluster = Cluster::start().await?;
     let ledger = Ledger::of(&cluster).await?;
     ledger.deliver("first", MAILS).await?;
@@ -299,4 +298,15 @@ async fn damaged_views_are_found_and_rebuilt_while_the_others_answer() -> anyhow
     );
     ensure!(reads > DAMAGES.len() as u64, "{reads} looks are none");
     cluster.finish().await
+}
+
+#[test]
+fn damaged_views_are_found_and_rebuilt_while_the_others_answer() -> anyhow::Result<()> {
+    // Futures of an unoptimised build do not fit into the usual two megabytes.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(16 << 20)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async { tokio::spawn(damage_under_readers()).await? })
 }
