@@ -1,13 +1,18 @@
-//! `chaos`: will attack every promise of `docs/consistency.md`. The plan stands in `chaos/README.md`; there is no scenario yet, and this
-//! program says so instead of passing.
+//! `chaos`: runs scenarios against malle, judges what happened and shows it. `chaos/README.md` explains the verbs.
+//!
+//! Exit codes: 0, everything is as it should be; 1, a promise was broken, or a build that breaks one was not found out; 2, it could not be
+//! run or judged; 3, nothing could be run on this machine, and the reason was said.
+
+mod cli;
 
 use std::process::ExitCode;
 
-/// The exit code of a program that was asked for what it does not have.
-const NO_SCENARIOS: u8 = 2;
-
 fn main() -> ExitCode {
-    eprintln!("chaos: there are no scenarios yet; chaos/README.md is the plan.");
-    eprintln!("chaos: `cargo xtask demo --check` kills a leader under load today, tests/cluster does more.");
-    ExitCode::from(NO_SCENARIOS)
+    match cli::run() {
+        Ok(ending) => ending.into(),
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            cli::Ending::NotRun.into()
+        }
+    }
 }

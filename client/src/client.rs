@@ -14,13 +14,14 @@ use malle_rt::Instant;
 use crate::addresses::Addresses;
 use crate::cluster::Cluster;
 use crate::core::Core;
-use crate::dial::{Dial, Tcp};
 use crate::directory::Directory;
 use crate::error::{Error, Failure};
 use crate::mail::Account;
 use crate::nodes::{Nodes, Target};
+use crate::reach::Reach;
 use crate::retry::Retry;
 use crate::route::Routes;
+use crate::secure::Secure;
 use crate::tls::Tls;
 use crate::types::{Recipient, Resolved, Stored};
 use crate::{convert, deliver};
@@ -84,6 +85,8 @@ impl Config {
 pub struct Client {
     pub(crate) core: Arc<Core>,
     deadline: Duration,
+    /// `None` over a network that is not ours.
+    secure: Option<Arc<Secure>>,
 }
 
 impl Client {
@@ -94,30 +97,44 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] when the certificates do not work, [`Error::Unavailable`] when no endpoint answered before the deadline.
     pub async fn connect(config: Config) -> Result<Client, Error> {
-        Client::connect_with(config, Arc::new(Tcp)).await
+        let secure = Arc::new(Secure::new(Tls::new(&config.tls)?));
+        Client::over(&config.endpoints, config.deadline, secure.clone(), Some(secure)).await
     }
 
-    /// As [`Client::connect`], over another network: a simulated one, or one with faults in it.
+    /// As [`Client::connect`], over a network that says itself who answers: a simulated one.
     ///
     /// # Errors
     /// As [`Client::connect`].
-    pub async fn connect_with(config: Config, dial: Arc<dyn Dial>) -> Result<Client, Error> {
-        if config.endpoints.is_empty() {
+    pub async fn connect_over(
+        endpoints: &[String],
+        deadline: Duration,
+        reach: Arc<dyn Reach>,
+    ) -> Result<Client, Error> {
+        Client::over(endpoints, deadline, reach, None).await
+    }
+
+    async fn over(
+        endpoints: &[String],
+        deadline: Duration,
+        reach: Arc<dyn Reach>,
+        secure: Option<Arc<Secure>>,
+    ) -> Result<Client, Error> {
+        if endpoints.is_empty() {
             return Err(Error::Config(
                 "no endpoint is given: name at least one node as HOST:PORT".to_owned(),
             ));
         }
-        let nodes = Nodes::new(dial, Tls::new(&config.tls)?);
         let core = Core {
-            nodes,
-            routes: Routes::new(config.endpoints.clone()),
+            nodes: Nodes::new(reach),
+            routes: Routes::new(endpoints.to_vec()),
             addresses: Addresses::new(),
         };
         let client = Client {
             core: Arc::new(core),
-            deadline: config.deadline,
+            deadline,
+            secure,
         };
-        client.reach(&config.endpoints).await?;
+        client.reach(endpoints).await?;
         client.core.refresh(client.until()).await;
         Ok(client)
     }
@@ -161,6 +178,7 @@ impl Client {
         Client {
             core: self.core.clone(),
             deadline,
+            secure: self.secure.clone(),
         }
     }
 
@@ -174,7 +192,11 @@ impl Client {
     /// # Errors
     /// [`Error::Config`]; the old ones stay in use.
     pub fn replace_tls(&self, tls: &ClientTls) -> Result<(), Error> {
-        self.core.nodes.replace_tls(Tls::new(tls)?);
+        let Some(secure) = &self.secure else {
+            return Err(Error::Config("this network has no certificates".to_owned()));
+        };
+        secure.replace_tls(Tls::new(tls)?);
+        self.core.nodes.forget_all();
         Ok(())
     }
 

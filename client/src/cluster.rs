@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use malle_proto::v1;
 use malle_proto::v1::cluster_client::ClusterClient;
-use malle_proto::{ClusterId, NodeId, ShardId, limits};
+use malle_proto::{Channel, ClusterId, NodeId, ShardId, limits};
 use malle_rt::Instant;
-use tonic::transport::Channel;
 
 use crate::client::Client;
 use crate::convert;
@@ -94,6 +93,8 @@ pub struct NodeStatus {
     pub telemetry_address: Option<String>,
     /// What its collection has done.
     pub collect: CollectStatus,
+    /// Why its disk takes no new mail; `None` while it does.
+    pub short_of_room: Option<String>,
 }
 
 /// What the scrub of a node has done since the node's process started. A node of an older version says nothing: all is zero.

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection to one node, and on it the standing stream of mail requests (architecture, decision 12).
+//! One connection to one node, and on it the standing stream of mail requests (architecture, decision 12).
 //!
 //! Requests of all sessions share the stream, up to [`limits::CALLS_PER_STREAM_MAX`] in flight; answers come in any order and find
 //! their caller by id. When the stream ends, every call that waits on it gets a retryable failure: it may have been done, and its op id
@@ -8,44 +8,19 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use malle_proto::v1::mail_client::MailClient;
 use malle_proto::v1::{BodyTicket, MailReply, MailRequest, UploadChunk};
-use malle_proto::{NodeId, ShardId, limits};
-use rustls::pki_types::ServerName;
+use malle_proto::{Channel, NodeId, ShardId, limits};
 use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 
-use crate::dial::{Dial, Io};
 use crate::error::{Error, Failure};
-use crate::tls::{self, Tls};
+use crate::reach::Reached;
 
 /// Requests between their callers and the HTTP/2 layer; when it is full, callers wait.
 const OUTGOING_MAX: usize = 64;
-
-/// Why a node could not be connected to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DialError {
-    pub(crate) text: String,
-    /// Somebody answered and is not who we look for: another try changes nothing.
-    pub(crate) untrusted: bool,
-}
-
-impl DialError {
-    pub(crate) fn unreachable(text: String) -> DialError {
-        DialError { text, untrusted: false }
-    }
-
-    pub(crate) fn untrusted(text: String) -> DialError {
-        DialError { text, untrusted: true }
-    }
-}
 
 /// See the module's header.
 pub(crate) struct Connection {
@@ -56,38 +31,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Dials, shakes hands and checks who answers. The caller bounds the time.
-    pub(crate) async fn open(dial: &dyn Dial, tls: &Tls, address: &str) -> Result<Connection, DialError> {
-        let socket = dial
-            .dial(address)
-            .await
-            .map_err(|error| DialError::unreachable(format!("{address}: {error}")))?;
-        let name =
-            ServerName::try_from("node.malle").expect("a constant host name is well-formed; it is never checked");
-        let stream = match TlsConnector::from(tls.config.clone()).connect(name, socket).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-                let untrusted = matches!(cause, Some(rustls::Error::InvalidCertificate(_)));
-                return Err(DialError {
-                    text: format!("{address}: {error}"),
-                    untrusted,
-                });
-            }
-        };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let certificate = certificate.ok_or_else(|| DialError::untrusted(format!("{address} shows no certificate")))?;
-        let node = tls::node_of(certificate, &tls.cluster)
-            .map_err(|text| DialError::untrusted(format!("the certificate of {address} {text}")))?;
-        let channel = http2(stream)
-            .await
-            .map_err(|error| DialError::unreachable(format!("{address}: {error}")))?;
-        Ok(Connection {
+    /// Over a way that was found.
+    pub(crate) fn over(address: &str, reached: Reached) -> Connection {
+        Connection {
             address: address.to_owned(),
-            node,
-            channel,
+            node: reached.node,
+            channel: reached.channel,
             calls: OnceCell::new(),
-        })
+        }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -136,24 +87,6 @@ impl Connection {
             .ticket;
         ticket.ok_or_else(|| Failure::Answer(Error::Internal("a node answered an upload without a ticket".to_owned())))
     }
-}
-
-/// The HTTP/2 layer over a TLS stream that is up. It gets this one stream and never another: reconnecting is [`crate::nodes`]' work,
-/// which checks the certificate again.
-async fn http2(stream: TlsStream<Box<dyn Io>>) -> Result<Channel, tonic::transport::Error> {
-    let keepalive = Duration::from_millis(limits::HTTP2_KEEPALIVE_MS);
-    let endpoint = Endpoint::from_static("http://node.malle")
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(keepalive)
-        .keep_alive_timeout(keepalive)
-        .keep_alive_while_idle(true);
-    let mut once = Some(stream);
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let stream = once.take().map(TokioIo::new);
-        async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionAborted)) }
-    });
-    endpoint.connect_with_connector(connector).await
 }
 
 /// Who waits for which answer; `None` once the stream has ended.

@@ -16,9 +16,8 @@ use malle_proto::v1::mail_request::Call;
 use malle_proto::v1::{
     Body, BodyTicket, MailReply, MailRequest, NewsOf, ResolveRequest, TopologyRequest, body, resolve_request,
 };
-use malle_proto::{AccountId, ShardId, limits};
+use malle_proto::{AccountId, Channel, ShardId, limits};
 use malle_rt::Instant;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::addresses::Addresses;

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use malle_proto::v1::directory_client::DirectoryClient;
 use malle_proto::v1::{self, account_show_request};
-use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId, limits};
-use tonic::transport::Channel;
+use malle_proto::{AccountId, Channel, ClusterId, NodeId, OpId, ShardId, limits};
 
 use crate::client::Client;
 use crate::convert;

@@ -6,11 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use malle_proto::limits;
 use malle_proto::v1::DownloadRequest;
 use malle_proto::v1::mail_client::MailClient;
+use malle_proto::{Channel, limits};
 use malle_rt::Instant;
-use tonic::transport::Channel;
 
 use crate::core::{Core, Place, Prefer};
 use crate::error::{Error, Failure};

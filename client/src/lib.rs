@@ -23,7 +23,6 @@ mod connection;
 mod convert;
 mod core;
 mod deliver;
-mod dial;
 mod directory;
 mod download;
 mod error;
@@ -32,8 +31,10 @@ mod mail;
 mod nodes;
 mod op_id;
 mod pieces;
+mod reach;
 mod retry;
 mod route;
+mod secure;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,6 @@ mod watch;
 
 pub use client::{Client, ClientTls, Config};
 pub use cluster::{Cluster, CollectStatus, GroupStatus, InitPlan, NodeStatus, ScrubStatus};
-pub use dial::{Dial, Io, Tcp};
 pub use directory::{
     AccountChange, AccountRecord, AddressEvent, AddressRecord, Directory, NewAccount, Node, Shard, Topology, Who,
 };
@@ -54,6 +54,7 @@ pub use malle_proto::{
     limits,
 };
 pub use op_id::fresh_op_id;
+pub use reach::{Reach, ReachError, Reached};
 pub use types::{
     AccountStatus, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, InnerMessage, MailAddress, Mailbox,
     Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved, SpecialUse, StoreMode,

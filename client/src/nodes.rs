@@ -7,14 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use malle_proto::{NodeId, limits};
 use malle_rt::Instant;
 use tokio::sync::OnceCell;
 
-use crate::connection::{Connection, DialError};
-use crate::dial::Dial;
-use crate::tls::Tls;
+use crate::connection::Connection;
+use crate::reach::{Reach, ReachError};
 
 /// Where a node is: its address, and who must answer there when the directory has said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +25,7 @@ type Slot = Arc<OnceCell<Arc<Connection>>>;
 
 /// See the module's header.
 pub(crate) struct Nodes {
-    dial: Arc<dyn Dial>,
-    tls: ArcSwap<Tls>,
+    reach: Arc<dyn Reach>,
     state: Mutex<State>,
 }
 
@@ -40,23 +37,21 @@ struct State {
 }
 
 impl Nodes {
-    pub(crate) fn new(dial: Arc<dyn Dial>, tls: Tls) -> Nodes {
+    pub(crate) fn new(reach: Arc<dyn Reach>) -> Nodes {
         Nodes {
-            dial,
-            tls: ArcSwap::from_pointee(tls),
+            reach,
             state: Mutex::default(),
         }
     }
 
     /// The connection to a node, made now if there is none.
-    pub(crate) async fn get(&self, target: &Target) -> Result<Arc<Connection>, DialError> {
+    pub(crate) async fn get(&self, target: &Target) -> Result<Arc<Connection>, ReachError> {
         let slot = self.with(|state| state.slots.entry(target.address.clone()).or_default().clone());
-        let tls = self.tls.load_full();
         let opened = slot.get_or_try_init(async || {
             let bound = Duration::from_millis(limits::CONNECT_MAX_MS);
-            match malle_rt::timeout(bound, Connection::open(&*self.dial, &tls, &target.address)).await {
-                Ok(opened) => opened.map(Arc::new),
-                Err(_) => Err(DialError::unreachable(format!(
+            match malle_rt::timeout(bound, self.reach.reach(&target.address)).await {
+                Ok(reached) => reached.map(|reached| Arc::new(Connection::over(&target.address, reached))),
+                Err(_) => Err(ReachError::unreachable(format!(
                     "{} did not answer within {bound:?}",
                     target.address
                 ))),
@@ -71,7 +66,7 @@ impl Nodes {
         };
         self.with(|state| state.failed.remove(&target.address));
         match target.node {
-            Some(node) if node != connection.node() => Err(DialError::untrusted(format!(
+            Some(node) if node != connection.node() => Err(ReachError::untrusted(format!(
                 "{} is node {}, where node {node} should be",
                 target.address,
                 connection.node()
@@ -106,9 +101,8 @@ impl Nodes {
         self.with(|state| state.failed.insert(address.to_owned(), malle_rt::now()));
     }
 
-    /// Uses other certificates for every connection from now on.
-    pub(crate) fn replace_tls(&self, tls: Tls) {
-        self.tls.store(Arc::new(tls));
+    /// Reaches every node anew when it is needed next.
+    pub(crate) fn forget_all(&self) {
         self.with(|state| state.slots.clear());
     }
 

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod bodies;
 pub mod config;
+pub mod controls;
 pub mod env;
 pub mod index;
 pub mod log;

@@ -2,6 +2,7 @@
 //!
 //! This crate does no IO and knows no other crate of ours; the arrows of the house end here.
 
+pub mod channel;
 pub mod ids;
 pub mod limits;
 
@@ -11,6 +12,7 @@ pub mod v1 {
     tonic::include_proto!("malle.v1");
 }
 
+pub use channel::Channel;
 pub use ids::{
     AccountId, BadId, BodyHash, ClusterId, EmailId, MailboxId, ModSeq, NodeId, OpId, ShardId, ThreadId, Uid,
     UidValidity,

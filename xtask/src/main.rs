@@ -4,6 +4,7 @@
 //! * `fix` writes what a machine can write: format, golden scripts, the hash of the wire contract.
 //! * `test` builds the binaries once and runs everything that must pass; the test runner's closing lines come last.
 //! * `demo` builds the three binaries for release and hands its flags to `malle demo`.
+//! * `chaos` builds both engines of attacks and runs them: `selftest`, `smoke` or `long`.
 //! * `bench` builds them for release and hands its flags to `malle-bench`: the one way in which speed is claimed.
 //!
 //! CI calls `check` and `test`, so a green machine at home and a green CI mean the same. Every cargo call selects the whole workspace
@@ -11,6 +12,7 @@
 
 mod bench;
 mod cargo;
+mod chaos;
 mod check;
 mod fix;
 mod licences;
@@ -60,6 +62,15 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
         flags: Vec<OsString>,
     },
+    /// Builds what attacks malle and runs it
+    Chaos {
+        /// How much
+        #[arg(value_enum)]
+        length: chaos::Length,
+        /// Flags of `chaos`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
+        flags: Vec<OsString>,
+    },
     /// Builds for release and runs `malle-bench` with the flags that follow
     Bench {
         /// Flags of `malle-bench`
@@ -74,6 +85,7 @@ fn main() -> ExitCode {
         Verb::Fix => fix::run(&root),
         Verb::Test { fast, long } => suites::run(&root, suites::Length::of(fast, long)),
         Verb::Demo { flags } => demo(&root, &flags),
+        Verb::Chaos { length, flags } => chaos::run(&root, length, &flags),
         Verb::Bench { flags } => bench::run(&root, &flags),
     });
     match done {

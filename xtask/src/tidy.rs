@@ -9,6 +9,7 @@ mod owners;
 mod pins;
 mod rooms;
 mod seams;
+mod shipped;
 mod size;
 pub mod source;
 mod tests_honest;
@@ -75,6 +76,11 @@ const RULES: &[Rule] = &[
         name: "crate arrows",
         why: "front ends know only the client; client and node never meet",
         check: rooms::crates,
+    },
+    Rule {
+        name: "shipped features",
+        why: "a promise that can be broken on purpose must not be in a binary that anybody runs",
+        check: shipped::shipped,
     },
     Rule {
         name: "owners",

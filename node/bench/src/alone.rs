@@ -13,7 +13,7 @@ use malle_node::bodies::Bodies;
 use malle_node::env::Env;
 use malle_node::log::Logs;
 use malle_node::peers::{AppendStream, PeerError, RaftCall, StoredBody, Transport};
-use malle_node::raft::{Group, Groups, GroupsSettings, Timing};
+use malle_node::raft::{Group, Groups, GroupsSettings, LogKept, Timing};
 use malle_node::state::SledIndexes;
 use malle_proto::v1::{GroupStatus, RaftFrame};
 use malle_proto::{BodyHash, NodeId, ShardId};
@@ -88,6 +88,7 @@ impl Alone {
             node: NODE,
             cluster: CLUSTER.into(),
             timing: Timing::LOCAL,
+            log: LogKept::default(),
             env: env.clone(),
             disk,
             dir: data_dir.join("checkpoints"),

@@ -5,87 +5,52 @@
 //! front, or any of its pages, in any order; names that were created, changed or removed survive up to a random point. Handles and
 //! locks from before the crash are dead, as their process is.
 //!
-//! Faults that can be asked for: a full disk, and a sync that fails once. A failed sync loses what it was to sync for good, although
-//! readers go on seeing it: that is what Linux does, and why nobody may try again.
+//! A disk may have a [`Pace`]: then each sync takes its time, and what it covers is durable only when that is over. A cut before loses what
+//! the process had not been told of yet, and what it would have done after it.
+//!
+//! Faults that can be asked for: a full disk (files take their length, a removed or replaced one nothing), a slow one, one that says it
+//! synced and did not, rot, and a sync that fails once. A failed sync loses what it was to sync for good, although readers go on seeing
+//! it: that is what Linux does, and why nobody may try again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use malle_rt::Instant;
 
 use crate::disk::{Disk, DiskFile, DiskLock};
 
-const PAGE: usize = 4096;
+mod image;
+mod pending;
 
-/// Sparse bytes: a page that was never written is absent and reads as zeros.
-#[derive(Debug, Clone, Default)]
-struct Image {
-    bytes: u64,
-    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
-}
-
-impl Image {
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        let mut done = 0;
-        while done < data.len() {
-            let at = offset + done as u64;
-            let within = (at % PAGE as u64) as usize;
-            let some = (PAGE - within).min(data.len() - done);
-            let page = self
-                .pages
-                .entry(at / PAGE as u64)
-                .or_insert_with(|| Box::new([0; PAGE]));
-            page[within..within + some].copy_from_slice(&data[done..done + some]);
-            done += some;
-        }
-        self.bytes = self.bytes.max(offset + data.len() as u64);
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        if offset
-            .checked_add(buffer.len() as u64)
-            .is_none_or(|end| end > self.bytes)
-        {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let within = (at % PAGE as u64) as usize;
-            let some = (PAGE - within).min(buffer.len() - done);
-            match self.pages.get(&(at / PAGE as u64)) {
-                Some(page) => buffer[done..done + some].copy_from_slice(&page[within..within + some]),
-                None => buffer[done..done + some].fill(0),
-            }
-            done += some;
-        }
-        Ok(())
-    }
-
-    fn set_len(&mut self, bytes: u64) {
-        if bytes < self.bytes {
-            self.pages.retain(|page, _| page * (PAGE as u64) < bytes);
-            let within = (bytes % PAGE as u64) as usize;
-            if let Some(last) = self.pages.get_mut(&(bytes / PAGE as u64)) {
-                last[within..].fill(0);
-            }
-        }
-        self.bytes = bytes;
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
-}
+use image::{Chance, Change, Image, survive};
+use pending::{Pending, settled};
 
 #[derive(Debug, Default)]
 struct Inode {
     seen: Image,
     durable: Image,
-    /// Changes of `seen` that no sync has made durable, oldest first.
-    unsynced: Vec<Change>,
+    /// Changes of `seen` that are not in `durable`, oldest first.
+    unsynced: Vec<Pending<Change>>,
+}
+
+impl Inode {
+    fn settle(&mut self, now: Option<Instant>) {
+        for change in settled(&mut self.unsynced, now) {
+            self.durable.take(change);
+        }
+    }
+}
+
+/// How long a disk takes: each sync a time between two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The shortest sync.
+    pub least: Duration,
+    /// The longest sync.
+    pub most: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -122,23 +87,62 @@ struct State {
     next_inode: u64,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    unsynced_names: Vec<Naming>,
+    unsynced_names: Vec<Pending<Naming>>,
     dirs: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
     /// Rises with every crash: an older handle is dead.
     lives: u64,
-    /// Bytes that may still be allocated; unlimited when unset.
-    free: Option<u64>,
+    /// Bytes that all files together may have; unlimited when unset.
+    capacity: Option<u64>,
     fail_syncs: u32,
     /// Only syncs of files below this directory fail.
     fail_below: PathBuf,
+    /// How long syncs take, and where the next duration comes from; no time at all when unset.
+    pace: Option<(Pace, Chance)>,
+    /// Syncs are answered and not made.
+    lies: bool,
     /// Syncs until the end that was asked for.
     end_at_sync: Option<(u32, End)>,
     syncs: u64,
 }
 
 impl State {
+    /// Bytes that all files together have. A file without a name has none: nobody holds one open for long.
+    fn used(&self) -> u64 {
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        let files = named.iter().filter_map(|inode| self.inodes.get(inode));
+        files.map(|inode| inode.seen.bytes).sum()
+    }
+
+    fn free(&self) -> Option<u64> {
+        self.capacity.map(|capacity| capacity.saturating_sub(self.used()))
+    }
+
+    /// What the process would have done after the present moment it has not done.
+    fn forget_unmade(&mut self) {
+        let now = self.now();
+        for inode in self.inodes.values_mut() {
+            inode.settle(now);
+            if inode.unsynced.iter().all(|pending| pending.is_made(now)) {
+                continue;
+            }
+            inode.unsynced.retain(|pending| pending.is_made(now));
+            inode.seen = inode.durable.clone();
+            for pending in &inode.unsynced {
+                inode.seen.take(pending.change.clone());
+            }
+        }
+        if !self.unsynced_names.iter().all(|naming| naming.is_made(now)) {
+            self.unsynced_names.retain(|naming| naming.is_made(now));
+            self.names = self.durable_names.clone();
+            for naming in &self.unsynced_names {
+                naming.change.clone().apply(&mut self.names);
+            }
+        }
+    }
+
     fn kill(&mut self) {
+        self.forget_unmade();
         self.lives += 1;
         self.locks.clear();
         self.end_at_sync = None;
@@ -147,23 +151,62 @@ impl State {
     fn crash(&mut self, seed: u64) {
         let mut chance = Chance(seed);
         self.kill();
+        let now = self.now();
         for inode in self.inodes.values_mut() {
+            inode.settle(now);
             let mut changes = std::mem::take(&mut inode.unsynced);
+            changes.retain(|pending| pending.is_made(now));
             chance.shuffle(&mut changes);
-            for change in changes {
-                survive(&mut inode.durable, change, &mut chance);
+            for pending in changes {
+                if pending.is_durable(now) {
+                    inode.durable.take(pending.change);
+                } else {
+                    survive(&mut inode.durable, pending.change, &mut chance);
+                }
             }
             inode.seen = inode.durable.clone();
         }
-        // A journaling file system commits changes of names in their order.
+        // A journaling file system commits changes of names in their order, up to those that were asked for at least.
         let mut namings = std::mem::take(&mut self.unsynced_names);
-        namings.truncate(chance.below(namings.len() as u64 + 1) as usize);
+        namings.retain(|naming| naming.is_made(now));
+        let least = namings
+            .iter()
+            .rposition(|naming| naming.is_durable(now))
+            .map_or(0, |last| last + 1);
+        namings.truncate(least + chance.below((namings.len() - least) as u64 + 1) as usize);
         for naming in namings {
-            naming.apply(&mut self.durable_names);
+            naming.change.apply(&mut self.durable_names);
         }
         self.names = self.durable_names.clone();
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|inode, _| named.contains(inode));
+    }
+
+    /// The present moment of a disk that has a pace.
+    fn now(&self) -> Option<Instant> {
+        self.pace.as_ref().map(|_| malle_rt::now())
+    }
+
+    /// The moment at which a change that is made now is made.
+    fn moment(&self) -> Option<Instant> {
+        self.pace.as_ref().map(|_| malle_rt::takes(Duration::ZERO))
+    }
+
+    /// The moment at which a sync that begins now is over.
+    fn sync_over(&mut self) -> Option<Instant> {
+        let (pace, chance) = self.pace.as_mut()?;
+        let spread = (pace.most.saturating_sub(pace.least)).as_nanos() as u64;
+        let took = pace.least + Duration::from_nanos(chance.below(spread + 1));
+        Some(malle_rt::takes(took))
+    }
+
+    fn name(&mut self, naming: Naming) {
+        let made = self.moment();
+        self.unsynced_names.push(Pending {
+            change: naming,
+            made,
+            durable: None,
+        });
     }
 
     fn is_below(&self, inode: u64, dir: &Path) -> bool {
@@ -230,9 +273,40 @@ impl MemoryDisk {
         state.fail_below = dir.to_owned();
     }
 
-    /// Space that is left from now on; `None`: no end.
+    /// Bytes that all files together may have from now on; `None`: no end. What is there already stays.
+    pub fn set_capacity(&self, capacity: Option<u64>) {
+        self.state().capacity = capacity;
+    }
+
+    /// As [`MemoryDisk::set_capacity`], by what is left.
     pub fn set_free_bytes(&self, free: Option<u64>) {
-        self.state().free = free;
+        let mut state = self.state();
+        let used = state.used();
+        state.capacity = free.map(|free| used.saturating_add(free));
+    }
+
+    /// Bytes that all files together have now.
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// From now on each sync takes a time that `seed` chooses.
+    pub fn set_pace(&self, pace: Pace, seed: u64) {
+        self.state().pace = Some((pace, Chance(seed)));
+    }
+
+    /// Whether syncs are answered and not made from now on.
+    pub fn set_lying(&self, lies: bool) {
+        self.state().lies = lies;
+    }
+
+    /// Every file below `dir`, with its length in bytes.
+    pub fn files_below(&self, dir: &Path) -> Vec<(PathBuf, u64)> {
+        let state = self.state();
+        let below = state.names.iter().filter(|(path, _)| path.starts_with(dir));
+        below
+            .map(|(path, inode)| (path.clone(), state.inodes[inode].seen.bytes))
+            .collect()
     }
 
     /// Syncs of files that succeeded.
@@ -262,34 +336,6 @@ impl MemoryDisk {
     }
 }
 
-/// A change that was not synced meets the power cut.
-fn survive(durable: &mut Image, change: Change, chance: &mut Chance) {
-    if chance.below(2) == 0 {
-        return;
-    }
-    let (offset, data) = match change {
-        Change::SetLen(bytes) => return durable.set_len(bytes),
-        Change::Write(offset, data) => (offset, data),
-    };
-    // Ends of the pieces of this write that lie in one page each.
-    let first = PAGE - (offset % PAGE as u64) as usize;
-    let mut ends: Vec<usize> = (first..data.len()).step_by(PAGE).collect();
-    ends.push(data.len());
-    let (how, kept) = (chance.below(3), chance.below(ends.len() as u64 + 1) as usize);
-    let mut start = 0;
-    for (page, end) in ends.into_iter().enumerate() {
-        let survives = match how {
-            0 => true,
-            1 => page < kept,
-            _ => chance.below(2) == 0,
-        };
-        if survives {
-            durable.write(offset + start as u64, &data[start..end]);
-        }
-        start = end;
-    }
-}
-
 struct MemoryFile {
     disk: MemoryDisk,
     inode: u64,
@@ -307,20 +353,25 @@ impl MemoryFile {
 
     fn change(&self, change: Change) -> io::Result<()> {
         self.with(|state, inode| {
-            let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
+            let before = state.inodes[&inode].seen.bytes;
+            let made = state.moment();
             let bytes = match &change {
-                Change::Write(offset, data) => (offset + data.len() as u64).max(inode.seen.bytes),
+                Change::Write(offset, data) => (offset + data.len() as u64).max(before),
                 Change::SetLen(bytes) => *bytes,
             };
-            let growth = bytes.saturating_sub(inode.seen.bytes);
-            if let Some(free) = &mut state.free {
-                *free = free.checked_sub(growth).ok_or(io::ErrorKind::StorageFull)?;
+            if bytes > before && state.free().is_some_and(|free| free < bytes - before) {
+                return Err(io::ErrorKind::StorageFull.into());
             }
+            let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
             match &change {
                 Change::Write(offset, data) => inode.seen.write(*offset, data),
                 Change::SetLen(bytes) => inode.seen.set_len(*bytes),
             }
-            inode.unsynced.push(change);
+            inode.unsynced.push(Pending {
+                change,
+                made,
+                durable: None,
+            });
             Ok(())
         })
     }
@@ -354,19 +405,27 @@ impl DiskFile for MemoryFile {
                 return Err(io::Error::other("the process was killed"));
             }
             let fails = state.fail_syncs > 0 && state.is_below(inode, &state.fail_below);
+            let (now, over) = (state.now(), state.sync_over());
+            malle_rt::trace(&[inode, state.syncs]);
+            state.syncs += u64::from(!fails);
+            if state.lies && !fails {
+                return Ok(());
+            }
             let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
-            let changes = std::mem::take(&mut inode.unsynced);
+            inode.settle(now);
             if fails {
                 state.fail_syncs -= 1;
+                inode.unsynced.retain(|pending| pending.durable.is_some());
                 return Err(io::Error::other("sync failed"));
             }
-            for change in changes {
-                match change {
-                    Change::Write(offset, data) => inode.durable.write(offset, &data),
-                    Change::SetLen(bytes) => inode.durable.set_len(bytes),
+            for pending in &mut inode.unsynced {
+                pending.durable = pending.durable.or(over);
+            }
+            if over.is_none() {
+                for pending in std::mem::take(&mut inode.unsynced) {
+                    inode.durable.take(pending.change);
                 }
             }
-            state.syncs += 1;
             Ok(())
         })
     }
@@ -410,7 +469,7 @@ impl Disk for MemoryDisk {
         state.next_inode += 1;
         state.inodes.insert(inode, Inode::default());
         state.names.insert(path.to_owned(), inode);
-        state.unsynced_names.push(Naming::Set(path.to_owned(), inode));
+        state.name(Naming::Set(path.to_owned(), inode));
         Ok(Arc::new(MemoryFile {
             disk: self.clone(),
             inode,
@@ -445,19 +504,15 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), inode);
-        state.unsynced_names.push(Naming::Set(to.to_owned(), inode));
-        state.unsynced_names.push(Naming::Remove(from.to_owned()));
+        state.name(Naming::Set(to.to_owned(), inode));
+        state.name(Naming::Remove(from.to_owned()));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        let inode = state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
-        let bytes = state.inodes.get(&inode).map_or(0, |inode| inode.seen.bytes);
-        if let Some(free) = &mut state.free {
-            *free += bytes;
-        }
-        state.unsynced_names.push(Naming::Remove(path.to_owned()));
+        state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        state.name(Naming::Remove(path.to_owned()));
         Ok(())
     }
 
@@ -466,13 +521,23 @@ impl Disk for MemoryDisk {
         if state.ends_now() {
             return Err(io::Error::other("the process was killed"));
         }
-        let namings = std::mem::take(&mut state.unsynced_names);
-        for naming in namings {
-            if naming.dir() == Some(dir) {
-                naming.apply(&mut state.durable_names);
-            } else {
-                state.unsynced_names.push(naming);
+        if state.lies {
+            return Ok(());
+        }
+        let (now, over) = (state.now(), state.sync_over());
+        let mut namings = std::mem::take(&mut state.unsynced_names);
+        for naming in settled(&mut namings, now) {
+            naming.apply(&mut state.durable_names);
+        }
+        for mut naming in namings {
+            if naming.change.dir() == Some(dir) {
+                if over.is_none() {
+                    naming.change.apply(&mut state.durable_names);
+                    continue;
+                }
+                naming.durable = naming.durable.or(over);
             }
+            state.unsynced_names.push(naming);
         }
         Ok(())
     }
@@ -486,11 +551,11 @@ impl Disk for MemoryDisk {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(self.state().free.unwrap_or(u64::MAX))
+        Ok(self.state().free().unwrap_or(u64::MAX))
     }
 
     fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
+        Ok(self.state().capacity.unwrap_or(u64::MAX))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
@@ -503,26 +568,6 @@ impl Disk for MemoryDisk {
             path: path.to_owned(),
             life: state.lives,
         }))
-    }
-}
-
-/// SplitMix64: the crash must depend on its seed alone.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % below
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = self.below(last as u64 + 1) as usize;
-            items.swap(last, other);
-        }
     }
 }
 
@@ -588,5 +633,13 @@ mod tests {
         disk.set_free_bytes(Some(10_000));
         file.allocate(8_000).unwrap();
         assert_eq!(file.allocate(20_000).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            (disk.free_bytes(Path::new("/d")).unwrap(), disk.used_bytes()),
+            (2_000, 8_000)
+        );
+        file.set_len(1_000).unwrap();
+        file.allocate(10_000).unwrap();
+        disk.remove(Path::new("/d/f")).unwrap();
+        assert_eq!(disk.free_bytes(Path::new("/d")).unwrap(), 10_000);
     }
 }

@@ -10,6 +10,7 @@
 //! What is absent: clocks, random numbers, disks, networks, tasks, floating point, and any iteration whose order is not the order of
 //! the keys. Time, ids and chance are chosen by the proposer and travel in the command. The crate's dependencies are the proof.
 
+pub mod controls;
 pub mod digest;
 pub mod directory;
 pub mod format;

@@ -46,12 +46,8 @@ type Whole = (read::Account, Vec<read::Address>, Vec<read::AddressEvent>, bool);
 
 impl DirectoryApi {
     /// Answers from the directory's replica here.
-    pub fn new(groups: Arc<Groups>, env: Env) -> Self {
-        DirectoryApi {
-            groups,
-            passwords: Passwords::new(env.clone()),
-            env,
-        }
+    pub fn new(groups: Arc<Groups>, env: Env, passwords: Passwords) -> Self {
+        DirectoryApi { groups, passwords, env }
     }
 
     fn group(&self) -> Result<Arc<Group>, Refused> {

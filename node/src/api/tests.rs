@@ -27,7 +27,7 @@ use crate::env::{Env, ManualClock};
 use crate::index::{IndexError, MemoryIndex};
 use crate::log::Logs;
 use crate::peers::{AppendStream, PeerError, RaftCall, StoredBody, Transport};
-use crate::raft::{Group, Groups, GroupsSettings, Timing};
+use crate::raft::{Group, Groups, GroupsSettings, LogKept, Timing};
 use crate::security::{GatewayRoles, Identity, Peer, Token};
 use crate::state::{Indexes, OpenedIndex};
 
@@ -144,6 +144,7 @@ impl World {
             node: NODE,
             cluster: "test".into(),
             timing: Timing::LOCAL,
+            log: LogKept::default(),
             env: env.clone(),
             disk: disk.clone(),
             dir: "/w/checkpoints".into(),

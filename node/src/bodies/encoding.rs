@@ -7,6 +7,7 @@ use malle_proto::{BodyHash, ShardId, limits};
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::BodiesError;
+use crate::controls;
 use crate::peers::StoredBody;
 
 const RAW: u32 = 0;
@@ -117,7 +118,8 @@ fn open(stored: &StoredBody) -> Result<Bytes, BodiesError> {
             .into(),
         other => return Err(BodiesError::Corrupt(format!("encoding {other} is unknown here"))),
     };
-    if body.len() != size || hash_of(&body) != stored.hash {
+    let matches = || hash_of(&body) == stored.hash || controls::is_on(controls::Control::SkipBodyCheck);
+    if body.len() != size || !matches() {
         return Err(BodiesError::Corrupt("its hash does not match".into()));
     }
     Ok(body)

@@ -9,6 +9,8 @@ use malle_proto::limits;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
+use crate::controls;
+
 use super::group::GroupLog;
 use super::records::VoteRecord;
 use super::types::{Entry, LogId, TypeConfig, Vote};
@@ -93,10 +95,20 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        if controls::is_on(controls::Control::ForgetVote) {
+            return Ok(());
+        }
         let vote = VoteRecord::from(vote);
         // A vote that is synced says to raft that the entries before it are.
         self.shared.riders_first.done_so_far().await;
         self.write_head(|head| head.vote = Some(vote)).await
+    }
+
+    /// Kept in memory alone: it tells which entries need no word of this node any more.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let mut contents = self.contents();
+        contents.committed = contents.committed.max(committed.map(|id| id.index));
+        Ok(())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>

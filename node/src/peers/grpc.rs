@@ -1,73 +1,60 @@
-//! The transport over gRPC and mTLS: four connections per peer, so that a snapshot never delays a body, a body never
+//! The transport over gRPC: four connections per peer, so that a snapshot never delays a body, a body never
 //! delays an entry, and an entry, which may have small bodies with it, never delays a vote.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use malle_proto::v1::peer_client::PeerClient;
 use malle_proto::v1::{GetBodyRequest, GroupStatus, RaftFrame, ReplicaRequest, SnapshotChunk};
-use malle_proto::{BodyHash, NodeId, ShardId, limits};
+use malle_proto::{BodyHash, Channel, NodeId, ShardId, limits};
 use malle_rt::Instant;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 
 use super::body_lane::BodyLane;
 use super::heartbeat_lane::HeartbeatLane;
 use super::{AppendStream, PeerAddresses, PeerError, RaftCall, StoredBody, Transport};
 
-/// An encrypted connection to the node that was asked for.
-pub trait PeerIo: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> PeerIo for T {}
-
-/// Opens connections to nodes and proves that the other end is who it should be.
-#[async_trait]
-pub trait Dial: Send + Sync + 'static {
-    /// A connection to `node` at `address`; fails when the certificate there is another's.
-    async fn dial(&self, node: NodeId, address: &str) -> std::io::Result<Box<dyn PeerIo>>;
+/// Gives ways to nodes.
+pub trait Channels: Send + Sync + 'static {
+    /// A way to `node` at `address`, which proves that the other end is that node. It connects with its first call, and again after a break.
+    fn channel(&self, node: NodeId, address: &str, lane: Lane) -> Channel;
 }
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Lane {
+pub enum Lane {
     /// Votes, heartbeats, and what is asked rarely.
     Raft,
+    /// Log entries with the small bodies that ride with them.
     Entries,
+    /// Bodies.
     Bodies,
+    /// Snapshots.
     Snapshots,
 }
 
-/// Bytes in flight per stream and per connection: a window of bodies, not of packets.
-const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-/// A silent connection is asked for a sign of life after this, and closed after as long again.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(2);
-/// A connection attempt takes at most this long.
-const CONNECT: Duration = Duration::from_secs(2);
 /// Frames between a group and its stream.
 const FRAMES_WAITING: usize = 4;
 
-/// The transport over gRPC and mTLS.
+/// The transport over gRPC.
 pub struct GrpcTransport {
     addresses: Arc<PeerAddresses>,
-    dial: Arc<dyn Dial>,
+    ways: Arc<dyn Channels>,
     channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
     body_lanes: Mutex<BTreeMap<NodeId, Arc<BodyLane>>>,
     heartbeat_lanes: Mutex<BTreeMap<NodeId, Arc<HeartbeatLane>>>,
 }
 
 impl GrpcTransport {
-    /// Dials with `dial` where `addresses` says.
-    pub fn new(addresses: Arc<PeerAddresses>, dial: Arc<dyn Dial>) -> Self {
+    /// Goes by `ways` to where `addresses` says.
+    pub fn new(addresses: Arc<PeerAddresses>, ways: Arc<dyn Channels>) -> Self {
         GrpcTransport {
             addresses,
-            dial,
+            ways,
             channels: Mutex::default(),
             body_lanes: Mutex::default(),
             heartbeat_lanes: Mutex::default(),
@@ -81,7 +68,7 @@ impl GrpcTransport {
         let channel = match channels.get(&(node, lane)) {
             Some((old, channel)) if *old == address => channel.clone(),
             _ => {
-                let channel = self.channel(node, address.clone());
+                let channel = self.ways.channel(node, &address, lane);
                 channels.insert((node, lane), (address, channel.clone()));
                 channel
             }
@@ -89,27 +76,6 @@ impl GrpcTransport {
         Ok(PeerClient::new(channel)
             .max_decoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES)
             .max_encoding_message_size(limits::GRPC_MESSAGE_MAX_BYTES))
-    }
-
-    fn channel(&self, node: NodeId, address: String) -> Channel {
-        let dial = self.dial.clone();
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let (dial, address) = (dial.clone(), address.clone());
-            async move {
-                let io = match malle_rt::timeout(CONNECT, dial.dial(node, &address)).await {
-                    Ok(dialled) => dialled?,
-                    Err(_) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
-                };
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(io))
-            }
-        });
-        Endpoint::from_static("http://peer")
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(connector)
     }
 
     fn body_lane(&self, node: NodeId) -> Result<Arc<BodyLane>, PeerError> {

@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::StreamExt;
 use malle_proto::v1::peer_client::PeerClient;
 use malle_proto::v1::{HeartbeatFrame, RaftFrame};
-use malle_proto::{NodeId, limits};
+use malle_proto::{Channel, NodeId, limits};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 use super::PeerError;
 use super::grpc::status_error;

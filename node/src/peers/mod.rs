@@ -1,13 +1,14 @@
 //! Connections to other nodes, shared by raft and bodies.
 //!
 //! [`Transport`] is the seam: messages of `malle.v1.Peer` in, answers out, every call with a deadline. `grpc` carries them over
-//! mTLS; a simulated network implements the same trait. What is absent: any knowledge of what a raft frame or a body means, and any
+//! the ways that [`Channels`] gives: mTLS, or a simulated network. What is absent: any knowledge of what a raft frame or a body means, and any
 //! retry: whoever calls decides.
 
 mod addresses;
 mod body_lane;
 mod grpc;
 mod heartbeat_lane;
+mod secure;
 mod service;
 
 use async_trait::async_trait;
@@ -18,7 +19,8 @@ use malle_rt::Instant;
 use tokio::sync::mpsc;
 
 pub use addresses::PeerAddresses;
-pub use grpc::{Dial, GrpcTransport, PeerIo};
+pub use grpc::{Channels, GrpcTransport, Lane};
+pub use secure::SecureChannels;
 pub use service::{PeerHandler, PeerService};
 
 /// Why a peer gave no answer.

@@ -13,8 +13,11 @@ use crate::log::GroupLog;
 /// Pause between two looks at a group's log.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Before the next try after one that failed: a full disk stays full for minutes.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
 /// Makes a checkpoint whenever one is due, and when a quiet group holds up the whole journal.
-pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, checkpoints: Arc<Semaphore>) {
+pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, kept_entries: u64, checkpoints: Arc<Semaphore>) {
     loop {
         malle_rt::sleep(LOOK).await;
         let Some(group) = group.upgrade() else { return };
@@ -30,7 +33,7 @@ pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, checkpoint
         } else if group.state().checkpoint_is_due().await {
             // Nobody else waits for this place, and it is never closed.
             let _place = checkpoints.acquire().await;
-            group.checkpoint(limits::LOG_KEPT_ENTRIES).await.map(drop)
+            group.checkpoint(kept_entries).await.map(drop)
         } else {
             Ok(())
         };
@@ -38,7 +41,11 @@ pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, checkpoint
             Ok(()) => {}
             // Raft has ended: whoever opens the group again looks after its log.
             Err(GroupError::Stopped(_)) => return,
-            Err(error) => tracing::warn!(shard = %group.shard(), %error, "no checkpoint was made; the log stays"),
+            Err(error) => {
+                tracing::warn!(shard = %group.shard(), %error, "no checkpoint was made; the log stays");
+                drop(group);
+                malle_rt::sleep(AFTER_FAILURE).await;
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod barrier;
 mod body_rows;
+mod committed;
 mod duty;
 mod error;
 mod group;
@@ -27,7 +28,7 @@ pub use barrier::Barrier;
 pub use duty::Duty;
 pub use error::GroupError;
 pub use group::Group;
-pub use groups::{Groups, GroupsSettings};
+pub use groups::{Groups, GroupsSettings, LogKept};
 pub use hand_over::HandedOver;
 pub use serve::RaftServer;
 pub use timing::Timing;

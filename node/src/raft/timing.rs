@@ -2,6 +2,8 @@
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
+use crate::controls;
+
 /// A timing profile. A follower stands for election after the leader's lease (`election_max_ms`) and a random part of the range:
 /// unplanned failover takes `election_max_ms` + U(min, max).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,7 @@ impl Timing {
         election_max_ms: 1500,
     };
 
-    pub(super) fn config(self, cluster: &str) -> Result<Config, ConfigError> {
+    pub(super) fn config(self, cluster: &str, log_kept_entries: u64) -> Result<Config, ConfigError> {
         Config {
             cluster_name: cluster.to_owned(),
             heartbeat_interval: self.heartbeat_ms,
@@ -38,11 +40,11 @@ impl Timing {
             enable_pre_vote: Some(true),
             // A leader sends entries to its followers while it still syncs them itself, so they may be committed without its disk. If its
             // power is cut then, it comes back without them: leading on in the same term it would give their indexes to other entries.
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(controls::is_on(controls::Control::LeadOn)),
             // Checkpoints are made by bytes of log, which raft does not count.
             snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: malle_proto::limits::LOG_KEPT_ENTRIES,
-            replication_lag_threshold: malle_proto::limits::LOG_KEPT_ENTRIES * 2,
+            max_in_snapshot_log_to_keep: log_kept_entries,
+            replication_lag_threshold: log_kept_entries * 2,
             max_payload_entries: 256,
             max_append_entries: Some(1024),
             api_channel_size: Some(malle_proto::limits::PROPOSALS_PER_SHARD_MAX as u64),

@@ -8,15 +8,35 @@
 
 use std::sync::Arc;
 
-use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{Error as HashError, PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
 use malle_proto::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::env::Env;
 
 const SALT_BYTES: usize = 16;
+
+/// What a hash, and so a check of it, costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// What a guesser must pay.
+    Full,
+    /// The least that argon2 takes, for simulation: thousands of logins whose passwords nobody guesses.
+    Least,
+}
+
+impl Effort {
+    fn argon2(self) -> Argon2<'static> {
+        let params = match self {
+            Effort::Full => Params::default(),
+            Effort::Least => Params::new(Params::MIN_M_COST, Params::MIN_T_COST, Params::MIN_P_COST, None)
+                .expect("the least parameters are parameters"),
+        };
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+    }
+}
 
 /// Why a password was neither hashed nor checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +56,7 @@ pub enum PasswordError {
 #[derive(Clone)]
 pub struct Passwords {
     env: Env,
+    effort: Effort,
     /// A place for each that runs.
     running: Arc<Semaphore>,
     /// A place for each that runs or waits.
@@ -46,11 +67,12 @@ pub struct Passwords {
 
 impl Passwords {
     /// Takes one hash's time, for the decoy.
-    pub fn new(env: Env) -> Passwords {
-        let decoy = hash(&env.bytes::<32>(), &env.bytes::<SALT_BYTES>())
+    pub fn new(env: Env, effort: Effort) -> Passwords {
+        let decoy = hash(effort, &env.bytes::<32>(), &env.bytes::<SALT_BYTES>())
             .expect("argon2 takes 32 bytes and a salt of 16 with its own parameters");
         Passwords {
             env,
+            effort,
             running: Arc::new(Semaphore::new(limits::PASSWORD_CHECKS_AT_ONCE)),
             admitted: Arc::new(Semaphore::new(
                 limits::PASSWORD_CHECKS_AT_ONCE + limits::PASSWORD_CHECKS_WAITING_MAX,
@@ -67,9 +89,10 @@ impl Passwords {
         check_length(&password)?;
         let salt = self.env.bytes::<SALT_BYTES>();
         let place = self.place().await?;
+        let effort = self.effort;
         malle_rt::blocking(move || {
             let _place = place;
-            hash(password.as_bytes(), &salt)
+            hash(effort, password.as_bytes(), &salt)
         })
         .await
         .map_err(|error| PasswordError::Hash(error.to_string()))
@@ -132,19 +155,19 @@ fn check_length(password: &str) -> Result<(), PasswordError> {
     }
 }
 
-fn hash(password: &[u8], salt: &[u8]) -> Result<String, HashError> {
-    let hash = Argon2::default().hash_password_with_salt(password, salt)?;
+fn hash(effort: Effort, password: &[u8], salt: &[u8]) -> Result<String, HashError> {
+    let hash = effort.argon2().hash_password_with_salt(password, salt)?;
     Ok(hash.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PasswordError, Passwords};
+    use super::{Effort, PasswordError, Passwords};
     use crate::env::Env;
     use malle_proto::limits;
 
     fn passwords() -> Passwords {
-        Passwords::new(Env::manual(0, 1).0)
+        Passwords::new(Env::manual(0, 1).0, Effort::Full)
     }
 
     #[tokio::test]

@@ -1,12 +1,15 @@
 //! Where the indexes of the groups come from: sled on this node's disk, or memory under simulation.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use malle_machine::view::Flow;
 use malle_proto::ShardId;
 
-use crate::index::{self, IndexError, IndexStore, SledIndex};
+use crate::index::{self, IndexError, IndexStore, MemoryIndex, Row, SledIndex};
 
 /// An open index.
 pub struct OpenedIndex {
@@ -70,5 +73,83 @@ impl Indexes for SledIndexes {
             Err(error) => Err(error),
         })
         .await
+    }
+}
+
+/// The store of each group and the identity of its database.
+type Kept = BTreeMap<ShardId, (Arc<MemoryIndex>, [u8; 16])>;
+
+/// Views in memory that outlive the node which uses them, as its disk does: for tests of durability and for simulation. What a power cut
+/// leaves of them is chosen: a view promises nothing about what it has after one.
+#[derive(Default)]
+pub struct MemoryIndexes {
+    kept: Mutex<Kept>,
+}
+
+impl MemoryIndexes {
+    /// The power is cut. Each view is then gone, as it was, an image that lacks its last rows, or one with a row that nobody wrote;
+    /// `below` chooses, by numbers below its argument.
+    pub fn cut(&self, mut below: impl FnMut(u64) -> u64) {
+        let mut kept = self.kept();
+        for (shard, (store, uuid)) in std::mem::take(&mut *kept) {
+            let fate = below(4);
+            if fate == 0 {
+                continue;
+            }
+            let mut rows = rows_of(&store);
+            if fate == 2 && !rows.is_empty() {
+                rows.truncate(below(rows.len() as u64) as usize);
+            }
+            if fate == 3 && !rows.is_empty() {
+                let changed = below(rows.len() as u64) as usize;
+                rows[changed].1 = Some(Bytes::from_static(b"not what was written"));
+            }
+            let copy = MemoryIndex::new();
+            for some in rows.chunks(1024) {
+                copy.apply_batch(some).expect("memory does not fail");
+            }
+            kept.insert(shard, (Arc::new(copy), uuid));
+        }
+    }
+
+    /// The process is killed: what it had written is there, in another store, for what is left of it may still hold this one.
+    pub fn kill(&self) {
+        self.cut(|_| 1);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn rows_of(store: &MemoryIndex) -> Vec<Row> {
+    let mut rows = Vec::new();
+    store
+        .scan(&[], &[0xFF; 64], &mut |key, value| {
+            rows.push((key.to_vec(), Some(Bytes::copy_from_slice(value))));
+            Ok(Flow::More)
+        })
+        .expect("memory does not fail");
+    rows
+}
+
+#[async_trait]
+impl Indexes for MemoryIndexes {
+    async fn open(&self, shard: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+        let mut kept = self.kept();
+        let created = !kept.contains_key(&shard);
+        let (store, uuid) = kept
+            .entry(shard)
+            .or_insert_with(|| (Arc::new(MemoryIndex::new()), fresh_uuid));
+        Ok(OpenedIndex {
+            store: store.clone(),
+            uuid: *uuid,
+            created,
+        })
+    }
+
+    async fn set_aside(&self, shard: ShardId, _now_ms: u64) -> std::io::Result<()> {
+        self.kept().remove(&shard);
+        Ok(())
     }
 }

@@ -30,7 +30,7 @@ mod suite;
 mod write;
 
 pub use checkpoint::{Checkpoint, Sending};
-pub use indexes::{Indexes, OpenedIndex, SledIndexes};
+pub use indexes::{Indexes, MemoryIndexes, OpenedIndex, SledIndexes};
 pub use machine::MachineKind;
 pub use open::{BodyNews, GroupState, OpenError, Settings};
 pub use overlay::ReadView;

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime, Instant as _};
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 /// The runtime of this build.
 #[cfg(feature = "sim")]
-pub type Runtime = openraft_rt_sim::SimRuntime;
+pub type Runtime = sim::HostedRuntime;
 /// The runtime of this build.
 #[cfg(not(feature = "sim"))]
 pub type Runtime = openraft_rt_tokio::TokioRuntime;
@@ -102,7 +105,7 @@ where
 {
     #[cfg(feature = "sim")]
     {
-        work()
+        sim::in_place(work).await
     }
     #[cfg(not(feature = "sim"))]
     match tokio::task::spawn_blocking(work).await {
@@ -112,5 +115,27 @@ where
             // The runtime is shutting down and took the work's place away: nobody is left to wait for the answer.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// Takes something that happened into the trace of a simulated run; nothing otherwise.
+pub fn trace(what: &[u64]) {
+    #[cfg(feature = "sim")]
+    sim::trace(what);
+    #[cfg(not(feature = "sim"))]
+    let _ = what;
+}
+
+/// Says that the blocking work under way takes this long; the moment at which it is done. Only simulated work is told so: real work takes
+/// the time that it takes, and this is the present moment.
+pub fn takes(duration: Duration) -> Instant {
+    #[cfg(feature = "sim")]
+    {
+        sim::owe(duration)
+    }
+    #[cfg(not(feature = "sim"))]
+    {
+        let _ = duration;
+        now()
     }
 }

@@ -51,6 +51,7 @@ const OWNED: &[Owned] = &[
         owners: &[
             "node/src/main.rs",
             "node/src/server.rs",
+            "node/src/server/interior.rs",
             "gateway/src/main.rs",
             "gateway/src/config.rs",
             "gateway/src/listen.rs",

@@ -21,9 +21,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("config", &[]),
     ("env", &[]),
+    ("controls", &[]),
 ];
 /// Rooms that know no other and that every room may use.
-const OPEN: [&str; 3] = ["config", "env", "telemetry"];
+const OPEN: [&str; 4] = ["config", "env", "telemetry", "controls"];
 /// The one maker of a tonic Status is open to every room that serves gRPC; it knows no other room.
 const STATUS_MAKER: &str = "crate::api::error";
 /// The files that wire the rooms together.
@@ -54,7 +55,22 @@ const CRATES: &[(&str, &[&str])] = &[
     ("malle-gateway", &["malle-client", "malle-proto"]),
     ("malle-tests", &["malle-client", "malle-proto"]),
     ("malle-bench", &["malle-client", "malle-tests"]),
-    ("malle-chaos", &["malle-client", "malle-proto"]),
+    (
+        "malle-chaos",
+        &["malle-client", "malle-proto", "malle-rt", "malle-tests"],
+    ),
+    (
+        "malle-chaos-sim",
+        &[
+            "malle-chaos",
+            "malle-client",
+            "malle-proto",
+            "malle-rt",
+            "malle-machine",
+            "malle-journal",
+            "malle-node",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -85,7 +85,7 @@ const ALLOWED: &[Allowed] = &[
         why: "PEM files, before anything runs",
     },
     Allowed {
-        path: "client/src/dial.rs",
+        path: "client/src/secure.rs",
         what: "tokio::net",
         why: "connections to nodes begin here",
     },

@@ -8,6 +8,7 @@ use super::{
     Flags, InternalDate, NewMail, Outcome, Recipient, Refusal, SpecialUse, Stored, Summary, bodies, keywords, messages,
     receipts, rows, threads,
 };
+use crate::controls::{self, Control};
 use crate::view::{Draft, Fault};
 
 /// Delivers to each recipient by itself: a refusal of one leaves the others their mail, and a repetition of the whole command finds the
@@ -54,7 +55,9 @@ fn deliver_one(draft: &mut Draft<'_>, now_ms: u64, recipient: &Recipient, mail: 
     let stored = put_in(&mut edit, mailbox, arrival, mail)?;
     // Kept in the shape of an append: an outcome of one message.
     let outcome = Outcome::Appended(stored.clone());
-    receipts::keep(&mut edit, receipts::Class::Delivery, recipient.op_id, &outcome)?;
+    if !controls::is_on(Control::LoseReceipt) {
+        receipts::keep(&mut edit, receipts::Class::Delivery, recipient.op_id, &outcome)?;
+    }
     edit.finish()?;
     Ok(stored)
 }

@@ -7,6 +7,7 @@ use malle_proto::{MailboxId, Uid, limits};
 use super::apply::Step;
 use super::edit::Edit;
 use super::{Expunged, Outcome, UidRange, keys, messages, rows, sets};
+use crate::controls::{self, Control};
 use crate::view::{Fault, Flow, View};
 
 /// Removes the messages of a set that have \Deleted; of the whole mailbox when the set is empty.
@@ -24,6 +25,11 @@ pub(super) fn expunge(edit: &mut Edit<'_, '_>, mailbox: MailboxId, uids: &[UidRa
     for &uid in &found {
         let state: rows::State = rows::must_get(edit.draft, &keys::state(edit.id, mailbox.id, uid), "state")?;
         messages::expunge(edit, &mut mailbox, uid, &state)?;
+    }
+    if controls::is_on(Control::ReuseUid)
+        && let Some(first) = found.first()
+    {
+        messages::give_back(edit, &mut mailbox, *first)?;
     }
     messages::trim_tombstones(edit, &mut mailbox, limits::TOMBSTONES_PER_MAILBOX_MAX)?;
     edit.save(&mailbox);

@@ -5,6 +5,7 @@ use malle_proto::{MailboxId, ModSeq, Uid, limits};
 use super::apply::Step;
 use super::edit::Edit;
 use super::{Flags, FlagsStored, MessageFlags, Outcome, StoreMode, UidRange, keywords, messages, sets};
+use crate::controls::{self, Control};
 
 /// Bytes of an outcome that a message takes beside its keywords: UID, MODSEQ, bits and lengths at their longest.
 const MESSAGE_BYTES: usize = 18;
@@ -47,7 +48,8 @@ pub(super) fn store(
             continue;
         };
         keywords::require_bounded(&flags)?;
-        let modseq = match flags == state.flags {
+        let dropped = mode == StoreMode::Remove && controls::is_on(Control::DropFlagDelta);
+        let modseq = match flags == state.flags || dropped {
             true => ModSeq(state.modseq),
             false => messages::reflag(edit, &mut mailbox, uid, &state, &flags)?,
         };

@@ -9,6 +9,7 @@ use malle_proto::{MailboxId, ModSeq, Uid};
 use super::apply::Step;
 use super::edit::{Edit, OpenMailbox};
 use super::{Flags, Refusal, UidRange, bodies, keys, rows, threads};
+use crate::controls::{self, Control};
 use crate::view::{Fault, Flow, View};
 
 /// A message with its changing half.
@@ -96,8 +97,10 @@ pub(super) fn expunge(edit: &mut Edit<'_, '_>, mailbox: &mut OpenMailbox, uid: U
     row.unseen = less(row.unseen, u32::from(state.flags.system & Flags::SEEN == 0))?;
     row.deleted = less(row.deleted, u32::from(state.flags.system & Flags::DELETED != 0))?;
     row.size_bytes = row.size_bytes.checked_sub(size).ok_or_else(contradiction)?;
-    row.tombstones += 1;
-    rows::mark(edit.draft, keys::tombstone(edit.id, mailbox.id, modseq, uid));
+    if !controls::is_on(Control::LoseTombstone) {
+        row.tombstones += 1;
+        rows::mark(edit.draft, keys::tombstone(edit.id, mailbox.id, modseq, uid));
+    }
     edit.note_change(mailbox.id, false);
     Ok(())
 }
@@ -126,6 +129,19 @@ pub(super) fn take_away(edit: &mut Edit<'_, '_>, mailbox: MailboxId, uid: Uid, s
         .checked_sub(content.size)
         .ok_or_else(contradiction)?;
     Ok(content.size)
+}
+
+/// The control [`Control::ReuseUid`]: gives UIDs from `first` on back when no message stands above them.
+pub(super) fn give_back(edit: &Edit<'_, '_>, mailbox: &mut OpenMailbox, first: Uid) -> Step<()> {
+    let above = [UidRange {
+        first,
+        last: Uid(u32::MAX),
+    }];
+    let (found, _) = find(edit, mailbox.id, &above, 1)?;
+    if found.is_empty() {
+        mailbox.row.uid_next = first.0;
+    }
+    Ok(())
 }
 
 /// Forgets the oldest tombstones of a mailbox that has more than `max`. An expunge removes a bounded number of messages, so what is

@@ -3,35 +3,34 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_journal::{Disk, MemoryDisk};
 use malle_machine::shard;
-use malle_machine::view::Flow;
 use malle_proto::v1::{GroupStatus, RaftFrame};
 use malle_proto::{AccountId, BodyHash, MailboxId, NodeId, ShardId, limits};
 use malle_rt::Instant;
 use tokio::sync::{mpsc, watch};
 
 use super::super::PeerRooms;
+use super::super::full_disk::give_way;
 use super::super::leave::{Watched, give_groups_away, watch_journals};
 use super::plug::Plug;
 use crate::api::MailApi;
 use crate::bodies::{Bodies, CollectTimes, Collector};
 use crate::env::Env;
-use crate::index::{IndexError, IndexStore, MemoryIndex, Row};
 use crate::log::Logs;
 use crate::peers::{AppendStream, PeerError, PeerHandler, RaftCall, StoredBody, Transport};
-use crate::raft::{Group, Groups, GroupsSettings, RaftServer, Timing};
-use crate::state::{Indexes, OpenedIndex};
+use crate::raft::{Group, Groups, GroupsSettings, LogKept, RaftServer, Timing};
+use crate::state::MemoryIndexes;
 
 pub(in crate::server) const SHARD: ShardId = ShardId(3);
 /// Small segments: every run recycles some.
 const LOG_SEGMENT_BYTES: u64 = 1 << 20;
-const VOLUME_SEGMENT_BYTES: u64 = 512 << 10;
+pub(in crate::server) const VOLUME_SEGMENT_BYTES: u64 = 512 << 10;
 /// Collection in a hurry: what an expunge leaves is freed within the life of a node. The clock of these worlds stands still, so no step
 /// waits for another by time.
 const COLLECT: CollectTimes = CollectTimes {
@@ -227,65 +226,6 @@ impl Transport for Wire {
     }
 }
 
-/// The view of one node's group. What a cut leaves of it is decided by [`View::cut`].
-#[derive(Default)]
-pub(in crate::server) struct View {
-    kept: Mutex<Option<(Arc<MemoryIndex>, [u8; 16])>>,
-}
-
-impl View {
-    /// The view after a cut: gone, as it is, an image of it that lacks some rows, or one with a row that is not what was written.
-    pub fn cut(&self, chance: &mut Chance) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((store, uuid)) = kept.take() else { return };
-        let fate = chance.below(4);
-        if fate == 0 {
-            return;
-        }
-        let mut rows: Vec<Row> = Vec::new();
-        store
-            .scan(&[], &[0xFF; 64], &mut |key, value| {
-                rows.push((key.to_vec(), Some(Bytes::copy_from_slice(value))));
-                Ok(Flow::More)
-            })
-            .expect("memory does not fail");
-        if fate == 2 && !rows.is_empty() {
-            let keep = chance.below(rows.len() as u64) as usize;
-            rows.truncate(keep);
-        }
-        if fate == 3 && !rows.is_empty() {
-            let changed = chance.below(rows.len() as u64) as usize;
-            rows[changed].1 = Some(Bytes::from_static(b"not what was written"));
-        }
-        let copy = MemoryIndex::new();
-        for some in rows.chunks(1024) {
-            copy.apply_batch(some).expect("memory does not fail");
-        }
-        *kept = Some((Arc::new(copy), uuid));
-    }
-}
-
-struct Views(Arc<View>);
-
-#[async_trait]
-impl Indexes for Views {
-    async fn open(&self, _: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
-        let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let created = kept.is_none();
-        let (store, uuid) = kept.get_or_insert_with(|| (Arc::new(MemoryIndex::new()), fresh_uuid));
-        Ok(OpenedIndex {
-            store: store.clone(),
-            uuid: *uuid,
-            created,
-        })
-    }
-
-    async fn set_aside(&self, _: ShardId, _: u64) -> std::io::Result<()> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(())
-    }
-}
-
 /// A node while its power is on.
 pub(in crate::server) struct Running {
     pub group: Arc<Group>,
@@ -304,7 +244,7 @@ pub(in crate::server) struct Machine {
     pub disk: MemoryDisk,
     /// Its disk answers syncs without making them.
     lies: bool,
-    view: Arc<View>,
+    view: Arc<MemoryIndexes>,
     running: RwLock<Option<Arc<Running>>>,
     pub rebuilds: std::sync::atomic::AtomicU64,
     /// Bodies and volumes that its former lives freed.
@@ -395,11 +335,12 @@ impl World {
             node: machine.id,
             cluster: "test".into(),
             timing: TIMING,
+            log: LogKept::default(),
             env: self.env.clone(),
             disk: disk.clone(),
             dir: at("checkpoints"),
             logs: logs.clone(),
-            indexes: Arc::new(Views(machine.view.clone())),
+            indexes: machine.view.clone(),
             bodies: bodies.clone(),
             transport: wire,
             addresses: Arc::default(),
@@ -423,7 +364,9 @@ impl World {
         let [log, volumes] = watched.map(|(kind, journal)| Watched::new(kind, journal));
         malle_rt::spawn(leave_when_condemned(groups.clone(), log, volumes, stopped.clone()));
         let collector = Collector::new(bodies.clone(), groups.clone(), self.env.clone(), COLLECT);
-        malle_rt::spawn(collector.clone().run(stopped));
+        malle_rt::spawn(collector.clone().run(stopped.clone()));
+        malle_rt::spawn(bodies.disk().clone().run(stopped.clone()));
+        malle_rt::spawn(give_way(groups.clone(), bodies.disk().clone(), stopped));
         let running = Running {
             collector,
             api: MailApi::new(groups.clone(), bodies.clone(), self.env.clone()),
@@ -452,7 +395,7 @@ impl World {
         let ended: Vec<Arc<Running>> = machines.iter().filter_map(|machine| self.switch_off(machine)).collect();
         for machine in machines {
             machine.disk.crash(chance.next());
-            machine.view.cut(chance);
+            machine.view.cut(|below| chance.below(below));
         }
         for running in ended {
             // The dead process's tasks end by themselves; whatever they still do reaches neither disk nor net.

@@ -1,0 +1,95 @@
+//! `cargo xtask chaos`: builds what attacks malle, and runs it in one of three lengths.
+//!
+//! The simulated engine is a build of its own, in `target/sim`: cargo features unify within one call, and its runtime must not become
+//! everybody's. Whatever follows the length is handed to `chaos`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use crate::cargo::{self, Ended};
+
+/// How much is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Length {
+    /// Every control must be found out, and the same seed must be the same run
+    Selftest,
+    /// A quick look: every scenario of the simulated engine with two seeds
+    Smoke,
+    /// The whole catalogue: 500 seeds of all scenarios together in simulation, every scenario once for real; goes on where it stopped
+    Long,
+}
+
+/// Seeds of a scenario in a quick look.
+const SMOKE_SEEDS: &str = "1..2";
+/// Seeds of each scenario in a long run: 25 scenarios make more than 500 runs.
+const LONG_SEEDS: &str = "1..20";
+
+/// Builds both engines and runs them.
+///
+/// # Errors
+/// When something cannot be started.
+pub fn run(root: &Path, length: Length, flags: &[OsString]) -> anyhow::Result<ExitCode> {
+    let build = ["build", "--locked", "--workspace", "--bins", "--tests", "--examples"];
+    let target = cargo::target_directory(root)?;
+    let mut simulated = cargo::cargo(root);
+    simulated
+        .args([
+            "build",
+            "--locked",
+            "-p",
+            "malle-chaos-sim",
+            "--features",
+            "sim",
+            "--target-dir",
+        ])
+        .arg(target.join("sim"));
+    for (name, command) in [
+        ("build", cargo::cargo(root).args(build)),
+        ("build of the simulation", &mut simulated),
+    ] {
+        if cargo::step(name, command)? == Ended::Failed {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let runs: &[&[&str]] = match length {
+        Length::Selftest => &[&["selftest"][..]],
+        Length::Smoke => &[&["sweep", "--seeds", SMOKE_SEEDS, "--jobs", "2"][..]],
+        Length::Long => &[
+            &["sweep", "--seeds", LONG_SEEDS, "--jobs", "2"][..],
+            &["sweep", "--engine", "proc", "--seeds", "1"],
+        ],
+    };
+    let mut ending = ExitCode::SUCCESS;
+    for arguments in runs {
+        let status = Command::new(target.join("debug").join("chaos"))
+            .current_dir(root)
+            .env("MALLE_COMMIT", commit(root)?)
+            .args(*arguments)
+            .args(flags)
+            .status()
+            .context("starting chaos")?;
+        if !status.success() {
+            ending = ExitCode::FAILURE;
+        }
+    }
+    Ok(ending)
+}
+
+/// What is built, for whoever reads the results: the commit, and whether the tree has changed since.
+fn commit(root: &Path) -> anyhow::Result<String> {
+    let git = |arguments: &[&str]| -> anyhow::Result<String> {
+        let output = Command::new("git")
+            .current_dir(root)
+            .args(arguments)
+            .output()
+            .context("starting git")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = !git(&["status", "--porcelain"])?.is_empty();
+    Ok(format!("{commit}{}", if changed { "+" } else { "" }))
+}
