@@ -246,6 +246,22 @@ pub const CHECKPOINTS_AT_ONCE: usize = 2;
 pub const LOG_KEPT_ENTRIES: u64 = 20_000;
 /// Groups of one node: each holds a sled database with its thread and file (storage.md guard rail 9).
 pub const GROUPS_PER_NODE_MAX: usize = 200;
+/// A view is copied into a fresh database when its own takes more than this many times its rows: a fresh one takes 2.2 times ...
+pub const VIEW_COMPACT_TIMES: u64 = 4;
+/// ... and this much at least: below it there is nothing to gain.
+pub const VIEW_COMPACT_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Rows copied in a second: 1 GiB of rows takes a minute, and the disk has most of its time for others.
+pub const VIEW_COMPACT_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
+/// Room that a compaction leaves on the disk beside its copy: what log and checkpoints may need meanwhile.
+pub const VIEW_COMPACT_BYTES_LEFT: u64 = 2 * 1024 * 1024 * 1024;
+/// Views that one node compacts at the same time: each copy takes room, and a cache of its own.
+pub const VIEW_COMPACTIONS_AT_ONCE: usize = 1;
+/// Pause between two looks whether a view takes too much room: it grows over hours.
+pub const VIEW_COMPACT_LOOK_MS: u64 = 10 * 60 * 1000;
+/// Rows of one shard, beyond which the operator is told to make more shards (decision 12).
+pub const ROWS_PER_SHARD_AIM: u64 = 5_000_000;
+/// Rows of all replicas of one node, beyond which the operator is told to add nodes (decision 12).
+pub const ROWS_PER_NODE_AIM: u64 = 50_000_000;
 /// Broken views of one group that are kept for a person to look at: each is as large as the group's rows.
 pub const VIEWS_SET_ASIDE_MAX: usize = 2;
 /// Groups that a starting node opens side by side: each waits for some syncs of its own, and reads its database's page table.

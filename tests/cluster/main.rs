@@ -5,6 +5,7 @@
 
 mod access;
 mod clients;
+mod damage;
 mod delivery;
 mod failover;
 mod filling;

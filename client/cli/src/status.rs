@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use malle_client::{CollectStatus, GroupStatus, NodeId, NodeStatus, ScrubStatus, ShardId, Topology};
+use malle_proto::limits;
 use serde::Serialize;
 
 use crate::output;
@@ -42,6 +43,8 @@ struct NodeRow {
     uptime_ms: Option<u64>,
     disk_free_bytes: Option<u64>,
     disk_total_bytes: Option<u64>,
+    /// Rows of all its views.
+    rows: Option<u64>,
     bodies: Option<u64>,
     body_bytes: Option<u64>,
     scrub: Option<ScrubRow>,
@@ -93,6 +96,7 @@ struct GroupRow {
     term: u64,
     committed_index: u64,
     accounts: u64,
+    rows: u64,
     /// "equal", "different", "moving" (no two replicas stand at the same index now) or "unknown" (not asked for).
     digests: &'static str,
     replicas: Vec<ReplicaRow>,
@@ -179,6 +183,9 @@ fn node_row(
             node.id
         ));
     }
+    let rows = status.map(|status| status.groups.iter().map(|group| group.rows).sum::<u64>());
+    let whose = format!("node {} holds", node.id);
+    problems.extend(rows.and_then(|rows| too_many_rows(&whose, rows, limits::ROWS_PER_NODE_AIM)));
     NodeRow {
         id: node.id.0,
         region: node.region.clone(),
@@ -190,6 +197,7 @@ fn node_row(
         uptime_ms: status.map(|status| status.uptime_ms),
         disk_free_bytes: status.map(|status| status.disk_free_bytes),
         disk_total_bytes: status.map(|status| status.disk_total_bytes),
+        rows,
         bodies: status.map(|status| status.bodies),
         body_bytes: status.map(|status| status.body_bytes),
         scrub: status.map(|status| scrub_row(&status.scrub)),
@@ -267,22 +275,24 @@ fn group_replicas(
     replicas
 }
 
+/// What each of these nodes says of the group.
+fn held<'a>(
+    shard: ShardId,
+    replicas: &BTreeSet<NodeId>,
+    answers: &'a BTreeMap<NodeId, Result<NodeStatus, String>>,
+) -> Vec<(NodeId, Option<&'a GroupStatus>)> {
+    let of = |node: &NodeId| answers.get(node).and_then(|answer| answer.as_ref().ok());
+    let in_it = |status: &'a NodeStatus| status.groups.iter().find(|group| group.shard == shard);
+    replicas.iter().map(|node| (*node, of(node).and_then(in_it))).collect()
+}
+
 fn group_row(
     shard: ShardId,
     replicas: &BTreeSet<NodeId>,
     answers: &BTreeMap<NodeId, Result<NodeStatus, String>>,
     problems: &mut Vec<String>,
 ) -> GroupRow {
-    let held: Vec<(NodeId, Option<&GroupStatus>)> = replicas
-        .iter()
-        .map(|node| {
-            let status = answers.get(node).and_then(|answer| answer.as_ref().ok());
-            (
-                *node,
-                status.and_then(|status| status.groups.iter().find(|group| group.shard == shard)),
-            )
-        })
-        .collect();
+    let held = held(shard, replicas, answers);
     let present = || {
         held.iter()
             .filter_map(|(node, group)| group.map(|group| (*node, group)))
@@ -301,6 +311,12 @@ fn group_row(
             "group {shard}: replicas differ at the same log index; stop writing and keep all copies"
         ));
     }
+    let many_rows = present().map(|(_, group)| group.rows).max().unwrap_or(0);
+    problems.extend(too_many_rows(
+        &format!("group {shard} has"),
+        many_rows,
+        limits::ROWS_PER_SHARD_AIM,
+    ));
     let mut rows = Vec::new();
     for (node, group) in &held {
         let lag = group.map(|group| committed.saturating_sub(group.applied_index));
@@ -331,9 +347,15 @@ fn group_row(
         term: present().map(|(_, group)| group.term).max().unwrap_or(0),
         committed_index: committed,
         accounts: present().map(|(_, group)| group.accounts).max().unwrap_or(0),
+        rows: many_rows,
         digests,
         replicas: rows,
     }
+}
+
+/// More rows than one should hold: a rebuild would take too long.
+fn too_many_rows(whose: &str, rows: u64, aim: u64) -> Option<String> {
+    (rows > aim).then(|| format!("{whose} {rows} rows, {aim} are the aim; see docs/operations/rows.md"))
 }
 
 fn digests<'a>(groups: impl Iterator<Item = (NodeId, &'a GroupStatus)>) -> &'static str {
@@ -382,6 +404,7 @@ pub fn text(report: &Report) -> String {
         "DIGESTS",
         "BODIES",
         "ACCOUNTS",
+        "ROWS",
     ];
     text.push_str(&output::table(header, report.groups.iter().map(group_cells)));
     text
@@ -406,7 +429,7 @@ fn node_cells(node: &NodeRow) -> [String; 9] {
     ]
 }
 
-fn group_cells(group: &GroupRow) -> [String; 8] {
+fn group_cells(group: &GroupRow) -> [String; 9] {
     let nodes: Vec<u64> = group.replicas.iter().map(|replica| replica.node).collect();
     let lags = group
         .replicas
@@ -432,6 +455,7 @@ fn group_cells(group: &GroupRow) -> [String; 8] {
             some => format!("fetching on {some}"),
         },
         group.accounts.to_string(),
+        group.rows.to_string(),
     ]
 }
 

@@ -73,7 +73,7 @@ struct InMemory;
 
 #[async_trait]
 impl Indexes for InMemory {
-    async fn open(&self, _: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+    async fn open(&self, _: ShardId, fresh_uuid: [u8; 16], _: Option<[u8; 16]>) -> Result<OpenedIndex, IndexError> {
         Ok(OpenedIndex {
             store: Arc::new(MemoryIndex::new()),
             uuid: fresh_uuid,

@@ -6,26 +6,29 @@
 //! * a batch is seen whole or not at all, also after the process was killed;
 //! * after [`IndexStore::flush`] the rows survive a power cut, as far as the engine can be believed, which is why the caller keeps
 //!   the database's uuid and applied index as a floor elsewhere and compares at each open;
-//! * a store that failed once answers [`IndexError::Broken`] for ever. Nothing here repairs: [`set_aside`] the directory, rebuild.
+//! * a store that failed once answers [`IndexError::Broken`] for ever. Nothing here repairs: [`dirs::set_aside`] the directory, rebuild.
 //!
 //! Scans are not snapshots: a row that is written during a scan may be seen or missed, every other row is seen exactly once and in
 //! order. Calls block: from a task, go through `malle_rt::blocking`.
 //!
-//! [`sled`] is the only file of malle that knows sled; [`memory`] is its twin for tests and simulation; the suite in `suite.rs` holds
-//! both to the same behaviour. Absent on purpose: transactions, several trees, watching, and any knowledge of what a row means.
+//! [`sled`] is the only file of malle that knows sled; [`memory`] is its twin for tests and simulation; redb stands behind a feature of
+//! that name, for comparison (decision 12). The suite in `suite.rs` holds all of them to the same behaviour. Absent on purpose: transactions, several trees, watching, and any knowledge of what a row means.
 
+pub mod dirs;
+mod fence;
 pub mod memory;
+#[cfg(feature = "redb")]
+pub mod redb;
 pub mod sled;
 #[cfg(test)]
-mod suite;
-
-use std::path::{Path, PathBuf};
+pub(crate) mod suite;
 
 use bytes::Bytes;
 use malle_machine::view::{Fault, RowVisitor, View};
-use malle_proto::limits;
 
 pub use memory::MemoryIndex;
+#[cfg(feature = "redb")]
+pub use redb::RedbIndex;
 pub use sled::{Opened, Options, SledIndex};
 
 /// A key and its new value; `None` removes the row.
@@ -136,54 +139,4 @@ fn check_sizes(rows: &[Row]) -> Result<(), IndexError> {
         }
     }
     Ok(())
-}
-
-/// Moves the directory of a broken index out of the way, to `<dir>.bad-<now_ms>`, for a person to look at or remove. Of all that
-/// was set aside for `dir`, the newest [`limits::VIEWS_SET_ASIDE_MAX`] stay.
-/// The rebuild then starts in a directory that does not exist.
-///
-/// # Errors
-/// What the file system says; `NotFound` when there is no such directory.
-pub fn set_aside(dir: &Path, now_ms: u64) -> std::io::Result<PathBuf> {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".bad-{now_ms}"));
-    let target = dir.with_file_name(name);
-    std::fs::rename(dir, &target)?;
-    sync_parent(dir)?;
-    if let Err(error) = remove_older(dir) {
-        // What lies there too long costs disk, nothing else: the rebuild goes on.
-        tracing::warn!(dir = %dir.display(), %error, "older views that were set aside stay");
-    }
-    Ok(target)
-}
-
-/// Removes what was set aside for `dir`, but for the newest ones.
-fn remove_older(dir: &Path) -> std::io::Result<()> {
-    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name().and_then(|name| name.to_str())) else {
-        return Ok(());
-    };
-    let prefix = format!("{name}.bad-");
-    let mut aside: Vec<(u64, PathBuf)> = Vec::new();
-    for entry in std::fs::read_dir(parent)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let since_ms = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        if let Some(since_ms) = since_ms.and_then(|since_ms| since_ms.parse().ok()) {
-            aside.push((since_ms, entry.path()));
-        }
-    }
-    aside.sort();
-    let older = aside.len().saturating_sub(limits::VIEWS_SET_ASIDE_MAX);
-    for (_, path) in aside.iter().take(older) {
-        std::fs::remove_dir_all(path)?;
-    }
-    Ok(())
-}
-
-/// Makes the name of `path` durable in the directory that holds it.
-fn sync_parent(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
-        _ => std::fs::File::open(".")?.sync_all(),
-    }
 }

@@ -17,16 +17,17 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use malle_machine::digest::LOCAL_PREFIX;
 use malle_machine::view::{Flow, RowVisitor};
 
-use super::{IndexError, IndexStore, Row, check_sizes, sync_parent};
+use super::dirs::sync_parent;
+use super::fence::{Fence, caught};
+use super::{IndexError, IndexStore, Row, check_sizes};
 
 /// Key of the row that names the database: a node's own row, never part of a digest or a snapshot.
 const UUID_KEY: [u8; 5] = [LOCAL_PREFIX, b'u', b'u', b'i', b'd'];
@@ -76,8 +77,7 @@ pub struct SledIndex {
     /// Taken only by `drop`.
     db: Option<sled::Db>,
     dir: PathBuf,
-    /// Why the store is broken, once it is.
-    broken: OnceLock<String>,
+    fence: Fence,
     /// Names in `blobs/` that are synced already.
     blobs_synced: Mutex<BTreeSet<OsString>>,
 }
@@ -114,34 +114,15 @@ impl SledIndex {
         }
     }
 
-    /// Why the store is broken; `None` while it is sound.
-    pub fn broken(&self) -> Option<IndexError> {
-        self.broken.get().map(|why| IndexError::Broken(why.clone()))
-    }
-
     fn db(&self) -> &sled::Db {
         self.db
             .as_ref()
             .expect("only drop takes it, and nobody calls after drop")
     }
 
-    /// Declares the store broken.
-    fn poison(&self, why: String) -> IndexError {
-        tracing::error!(dir = %self.dir.display(), why, "the index is broken");
-        // A second reason changes nothing: the first one stands.
-        let _ = self.broken.set(why.clone());
-        IndexError::Broken(why)
-    }
-
     /// Runs one call into sled. An error or panic poisons the store.
     fn guarded<T>(&self, what: &str, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, IndexError> {
-        if let Some(broken) = self.broken() {
-            return Err(broken);
-        }
-        caught(what, work).map_err(|error| match error {
-            IndexError::Broken(why) => self.poison(why),
-            other => self.poison(other.to_string()),
-        })
+        self.fence.guarded(what, work)
     }
 
     fn walk(&self, from: &[u8], to: &[u8], back: bool, visit: &mut RowVisitor<'_>) -> Result<(), IndexError> {
@@ -189,15 +170,11 @@ impl SledIndex {
 impl Drop for SledIndex {
     fn drop(&mut self) {
         let db = self.db.take();
-        if self.broken.get().is_some() {
+        if self.fence.broken().is_some() {
             std::mem::forget(db);
             return;
         }
-        let closed = caught("close", move || {
-            drop(db);
-            Ok(())
-        });
-        if let Err(error) = closed {
+        if let Err(error) = caught(move || drop(db)) {
             tracing::error!(dir = %self.dir.display(), %error, "the index did not close; its next open decides");
         }
     }
@@ -245,26 +222,40 @@ impl IndexStore for SledIndex {
     }
 }
 
-/// One try to open, in the caller's thread.
-fn open_now(options: &Options) -> Result<Opened, IndexError> {
-    let db = caught("open", || {
+/// sled's own open, with what it must not find removed before.
+fn open_database(options: &Options) -> Result<sled::Db, IndexError> {
+    let opened = caught(|| {
         remove_torn_snapshots(&options.dir)?;
         sled::Config::new()
             .path(&options.dir)
             .cache_capacity(options.cache_bytes)
             .flush_every_ms(Some(options.flush_every_ms))
             .open()
-    })?;
+    });
+    match opened {
+        Ok(Ok(db)) => Ok(db),
+        // sled has no variant of its own for a held lock.
+        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+            Err(IndexError::InUse(error.to_string()))
+        }
+        Ok(Err(error)) => Err(IndexError::Broken(format!("open: {error}"))),
+        Err(panic) => Err(IndexError::Broken(format!("open: {panic}"))),
+    }
+}
+
+/// One try to open, in the caller's thread.
+fn open_now(options: &Options) -> Result<Opened, IndexError> {
+    let db = open_database(options)?;
     let store = SledIndex {
         db: Some(db),
         dir: options.dir.clone(),
-        broken: OnceLock::new(),
+        fence: Fence::around(&options.dir),
         blobs_synced: Mutex::new(BTreeSet::new()),
     };
     let found = store.get(&UUID_KEY)?;
     if let Some(found) = found {
         let uuid = <[u8; 16]>::try_from(found.as_ref())
-            .map_err(|_| store.poison(format!("its uuid row has {} bytes", found.len())))?;
+            .map_err(|_| store.fence.poison(format!("its uuid row has {} bytes", found.len())))?;
         return Ok(Opened {
             store,
             uuid,
@@ -275,7 +266,9 @@ fn open_now(options: &Options) -> Result<Opened, IndexError> {
         .guarded("look for rows", || store.db().iter().next().transpose())?
         .is_some()
     {
-        return Err(store.poison("there are rows, but the row that names the database is gone".into()));
+        return Err(store
+            .fence
+            .poison("there are rows, but the row that names the database is gone".into()));
     }
     let uuid = options.fresh_uuid;
     store.apply_batch(&[(UUID_KEY.to_vec(), Some(Bytes::copy_from_slice(&uuid)))])?;
@@ -308,26 +301,6 @@ fn remove_torn_snapshots(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Runs a call into sled; its panics and errors become ours.
-fn caught<T>(what: &str, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, IndexError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        // sled has no variant of its own for a held lock.
-        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
-            Err(IndexError::InUse(error.to_string()))
-        }
-        Ok(Err(error)) => Err(IndexError::Broken(format!("{what}: {error}"))),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no message");
-            Err(IndexError::Broken(format!("{what}: sled panicked: {text}")))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -439,6 +439,19 @@ impl GroupLog {
         self.submit_and_wait(KIND_TRUNCATE, bytes).await.map(|_| ())
     }
 
+    /// Makes the log one that a state at `applied`, an entry that is committed, may be laid under: should there be another entry at its
+    /// index, that one and all behind it were never committed, and go.
+    ///
+    /// # Errors
+    /// When the journal failed.
+    pub async fn drop_what_contradicts(&self, applied: LogId) -> io::Result<()> {
+        let found = self.contents().slot(applied.index).map(|slot| slot.id);
+        match found {
+            Some(other) if other != applied => self.truncate(applied.index.checked_sub(1)).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Raft needs entries up to `id` no more.
     pub(super) async fn purge(&self, id: LogId) -> io::Result<()> {
         {

@@ -45,6 +45,8 @@ pub struct Logs {
     cache_bytes: Arc<AtomicUsize>,
     /// Groups found by the replay and not opened yet.
     found: Mutex<BTreeMap<ShardId, Contents>>,
+    /// Logs that were given out: a group that is opened again has the same one. Another one would know of no vote and no entry.
+    given: Mutex<BTreeMap<ShardId, GroupLog>>,
 }
 
 impl std::fmt::Debug for Logs {
@@ -86,6 +88,7 @@ impl Logs {
             journal,
             cache_bytes: Arc::default(),
             found: Mutex::new(found),
+            given: Mutex::default(),
         })
     }
 
@@ -99,8 +102,13 @@ impl Logs {
             .collect()
     }
 
-    /// The log of a group; empty when the journal had none.
+    /// The log of a group, the same one each time; empty at first when the journal had none.
     pub fn group(&self, shard: ShardId) -> GroupLog {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.entry(shard).or_insert_with(|| self.first(shard)).clone()
+    }
+
+    fn first(&self, shard: ShardId) -> GroupLog {
         let contents = self
             .found
             .lock()
@@ -166,4 +174,27 @@ fn take(shard: ShardId, contents: &mut Contents, record: &ReplayedRecord) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use malle_journal::MemoryDisk;
+    use openraft::RaftLogReader as _;
+    use openraft::storage::RaftLogStorage as _;
+
+    use super::*;
+    use crate::log::types::{LeaderId, Vote};
+
+    #[tokio::test]
+    async fn a_group_that_is_opened_again_knows_its_vote() {
+        let disk = Arc::new(MemoryDisk::new());
+        let logs = Logs::open(disk, Path::new("/log"), NodeId(1)).unwrap();
+        let vote = Vote {
+            leader_id: LeaderId { term: 7, node_id: 2 },
+            committed: false,
+        };
+        logs.group(ShardId(3)).save_vote(&vote).await.unwrap();
+        assert_eq!(logs.group(ShardId(3)).read_vote().await.unwrap(), Some(vote));
+        assert_eq!(logs.group(ShardId(4)).read_vote().await.unwrap(), None);
+    }
 }

@@ -31,6 +31,12 @@ impl PeerAddresses {
         }
     }
 
+    /// Every node that is known.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.keys().copied().collect()
+    }
+
     /// Where a node is.
     pub fn get(&self, node: NodeId) -> Option<String> {
         self.known

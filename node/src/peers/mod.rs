@@ -60,6 +60,8 @@ pub enum RaftCall {
     TransferLeader,
     /// A command for the group's leader.
     Propose,
+    /// A member that lost its state asks for the other's snapshot.
+    SendSnapshot,
 }
 
 /// A body as it is stored and sent: possibly compressed.

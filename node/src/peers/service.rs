@@ -65,6 +65,7 @@ impl PeerService {
             RaftCall::PreVote => Call::PeerPreVote,
             RaftCall::TransferLeader => Call::PeerTransferLeader,
             RaftCall::Propose => Call::PeerPropose,
+            RaftCall::SendSnapshot => Call::PeerSendSnapshot,
         };
         let from = caller(&request, name)?;
         Ok(Response::new(self.handler.call(from, call, request.into_inner()).await))
@@ -149,6 +150,10 @@ impl Peer for PeerService {
 
     async fn propose(&self, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {
         self.raft(RaftCall::Propose, request).await
+    }
+
+    async fn send_snapshot(&self, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {
+        self.raft(RaftCall::SendSnapshot, request).await
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<RaftFrame>, Status> {

@@ -17,15 +17,16 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Semaphore;
 
 use super::group::Group;
-use super::keep::keep_log_short;
+use super::keep::{keep_log_short, keep_view_small};
 use super::network::Network;
+use super::restore::{Wanting, ask_for_a_snapshot};
 use super::riders::Keeper;
 use super::{Duty, GroupError, HandedOver, Timing};
 use crate::bodies::{Bodies, GroupBodies};
 use crate::env::Env;
 use crate::log::{GroupLog, Logs};
 use crate::peers::{PeerAddresses, RaftCall, Transport};
-use crate::state::{GroupState, Indexes, Settings, StateMachine};
+use crate::state::{GroupState, Indexes, OpenError, Settings, StateMachine};
 
 /// Times a view is rebuilt in place before the group stays down: beyond that the disk is to blame.
 const REBUILDS_IN_PLACE_MAX: u32 = 3;
@@ -78,21 +79,34 @@ pub struct GroupsSettings {
     pub addresses: Arc<PeerAddresses>,
 }
 
+/// A group that did not open.
+struct Unopened {
+    error: GroupError,
+    /// A member's snapshot would help.
+    wants_snapshot: bool,
+}
+
 /// Every group of this node.
 pub struct Groups {
-    settings: GroupsSettings,
+    pub(super) settings: GroupsSettings,
     open: RwLock<BTreeMap<ShardId, Arc<Group>>>,
     /// Why a group that belongs here is not open.
     failed: RwLock<BTreeMap<ShardId, String>>,
+    /// Of these, the ones that wait for a member's snapshot.
+    pub(super) wanting: Wanting,
     /// Groups whose view broke at the end of the disk: until it has room nobody else opens them, a leader's frame included.
     waiting: RwLock<BTreeSet<ShardId>>,
     duty: Arc<Duty>,
     /// Views that were rebuilt since the start.
     rebuilds: AtomicU64,
+    /// Views that were copied into a fresh database since the start.
+    compacted: Arc<AtomicU64>,
     /// One opening or closing at a time.
-    changing: tokio::sync::Mutex<bool>,
+    pub(super) changing: tokio::sync::Mutex<bool>,
     /// Checkpoints that may be written now.
     checkpoints: Arc<Semaphore>,
+    /// Views that may be compacted now.
+    compactions: Arc<Semaphore>,
 }
 
 impl Groups {
@@ -102,11 +116,14 @@ impl Groups {
             settings,
             open: RwLock::default(),
             failed: RwLock::default(),
+            wanting: Wanting::default(),
             waiting: RwLock::default(),
             duty: Arc::default(),
             rebuilds: AtomicU64::default(),
+            compacted: Arc::default(),
             changing: tokio::sync::Mutex::new(false),
             checkpoints: Arc::new(Semaphore::new(limits::CHECKPOINTS_AT_ONCE)),
+            compactions: Arc::new(Semaphore::new(limits::VIEW_COMPACTIONS_AT_ONCE)),
         })
     }
 
@@ -165,6 +182,11 @@ impl Groups {
     /// Views that were rebuilt since the start.
     pub fn rebuilds(&self) -> u64 {
         self.rebuilds.load(Ordering::Relaxed)
+    }
+
+    /// Views that were copied into a fresh database since the start.
+    pub fn compactions(&self) -> u64 {
+        self.compacted.load(Ordering::Relaxed)
     }
 
     /// The journal's failure, when it has failed: this node acknowledges nothing any more.
@@ -275,6 +297,11 @@ impl Groups {
         if let Some(group) = self.get(shard) {
             return Ok(group);
         }
+        if self.wants(shard) {
+            return Err(GroupError::Stopped(format!(
+                "shard {shard} waits for a member's snapshot"
+            )));
+        }
         if self.waiting().contains(&shard) {
             return Err(GroupError::Stopped("the group waits for room on the disk".into()));
         }
@@ -316,8 +343,23 @@ impl Groups {
             .await;
     }
 
+    /// Whether this group waits for a member's snapshot.
+    pub(super) fn wants(&self, shard: ShardId) -> bool {
+        self.wanting.has(shard)
+    }
+
+    /// Every other node whose address is known.
+    pub(super) fn peers(&self) -> Vec<NodeId> {
+        let known = self.settings.addresses.nodes();
+        known.into_iter().filter(|node| *node != self.node()).collect()
+    }
+
+    pub(super) fn dir_of(&self, shard: ShardId) -> PathBuf {
+        self.settings.dir.join(format!("shard-{shard}"))
+    }
+
     /// Boxed, because the task that watches over a group starts it again.
-    fn start(
+    pub(super) fn start(
         self: Arc<Self>,
         shard: ShardId,
         log: GroupLog,
@@ -334,6 +376,11 @@ impl Groups {
                         .unwrap_or_else(PoisonError::into_inner)
                         .insert(shard, group.clone());
                     malle_rt::spawn(watch_over(self.clone(), group.clone(), log.clone(), rebuilt));
+                    malle_rt::spawn(keep_view_small(
+                        Arc::downgrade(&group),
+                        self.compactions.clone(),
+                        self.compacted.clone(),
+                    ));
                     malle_rt::spawn(keep_log_short(
                         Arc::downgrade(&group),
                         log,
@@ -342,9 +389,12 @@ impl Groups {
                     ));
                     Ok(group)
                 }
-                Err(error) => {
+                Err(Unopened { error, wants_snapshot }) => {
                     tracing::error!(%shard, %error, "the group does not open");
                     failed.insert(shard, error.to_string());
+                    if wants_snapshot && self.wanting.begin(shard) {
+                        malle_rt::spawn(ask_for_a_snapshot(Arc::downgrade(&self), shard));
+                    }
                     Err(error)
                 }
             }
@@ -377,8 +427,11 @@ impl Groups {
         changing
     }
 
-    async fn build(&self, shard: ShardId, log: GroupLog, throw_view_away: bool) -> Result<Arc<Group>, GroupError> {
-        let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
+    async fn build(&self, shard: ShardId, log: GroupLog, throw_view_away: bool) -> Result<Arc<Group>, Unopened> {
+        let stopped = |error: &dyn std::fmt::Display| Unopened {
+            error: GroupError::Stopped(error.to_string()),
+            wants_snapshot: false,
+        };
         let settings = &self.settings;
         let bodies = GroupBodies::new(shard, settings.bodies.clone());
         log.keep_riders_with(Arc::new(Keeper {
@@ -391,7 +444,7 @@ impl Groups {
             Settings {
                 env: settings.env.clone(),
                 disk: settings.disk.clone(),
-                dir: settings.dir.join(format!("shard-{shard}")),
+                dir: self.dir_of(shard),
                 checkpoint_log_bytes: settings.log.checkpoint_bytes,
                 indexes: settings.indexes.clone(),
                 bodies: bodies.clone(),
@@ -399,7 +452,10 @@ impl Groups {
             throw_view_away,
         )
         .await
-        .map_err(|error| stopped(&error))?;
+        .map_err(|error| Unopened {
+            wants_snapshot: matches!(error, OpenError::NoCheckpoint { .. }),
+            ..stopped(&error)
+        })?;
         self.rebuilds.fetch_add(state.rebuilds(), Ordering::Relaxed);
         let network = Network {
             transport: settings.transport.clone(),
@@ -440,6 +496,7 @@ impl Groups {
     /// Closes a group and forgets its log: its replica moved away.
     pub async fn leave(&self, shard: ShardId) {
         let _one_at_a_time = self.changing.lock().await;
+        self.wanting.end(shard);
         let group = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
         if let Some(group) = group {
             group.close(true).await;
@@ -450,6 +507,7 @@ impl Groups {
     pub async fn close(&self) {
         let mut closing = self.changing.lock().await;
         *closing = true;
+        self.wanting.end_all();
         let groups = std::mem::take(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner));
         futures::future::join_all(groups.values().map(|group| group.close(true))).await;
     }

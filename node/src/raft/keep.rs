@@ -1,5 +1,6 @@
-//! What goes on by itself beside an open group: its log is kept short.
+//! What goes on by itself beside an open group: its log is kept short, and its view small.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::GroupError;
 use super::group::Group;
 use crate::log::GroupLog;
+use crate::state::CompactError;
 
 /// Pause between two looks at a group's log.
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,6 +48,27 @@ pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, kept_entri
                 drop(group);
                 malle_rt::sleep(AFTER_FAILURE).await;
             }
+        }
+    }
+}
+
+/// Copies a view into a fresh database when it takes much more room than its rows.
+pub(super) async fn keep_view_small(group: Weak<Group>, compactions: Arc<Semaphore>, compacted: Arc<AtomicU64>) {
+    loop {
+        malle_rt::sleep(Duration::from_millis(limits::VIEW_COMPACT_LOOK_MS)).await;
+        // One at a time for the weighing too, which reads every row. Never closed. Who waits holds no view open meanwhile.
+        let _place = compactions.acquire().await;
+        let Some(state) = group.upgrade().map(|group| group.state().clone()) else {
+            return;
+        };
+        let made = match state.compaction_is_due().await {
+            Ok(true) => state.compact().await.map(|()| true),
+            due => due,
+        };
+        match made {
+            Ok(true) => drop(compacted.fetch_add(1, Ordering::Relaxed)),
+            Ok(false) | Err(CompactError::GivenUp) => {}
+            Err(error) => tracing::warn!(%error, "a view was not compacted; it stays as it is"),
         }
     }
 }

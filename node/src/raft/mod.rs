@@ -19,6 +19,7 @@ mod hand_over;
 mod keep;
 mod network;
 mod read;
+mod restore;
 mod riders;
 mod serve;
 mod timing;

@@ -365,31 +365,36 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             membership: (&snapshot.meta.last_membership).into(),
         };
         let head = self.frame(format::encode(&head));
-        let checkpoint = snapshot.snapshot;
-        let opened = malle_rt::blocking(move || checkpoint.send()).await;
-        // A newer checkpoint has taken its place: raft asks for that one when it tries again.
-        let sending = opened.map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
-        let size = sending.bytes();
-        let (chunks_in, chunks) = mpsc::channel(4);
-        malle_rt::spawn(read_chunks(self.network.shard, sending, chunks_in));
-        let ttl = SNAPSHOT_BASE + Duration::from_secs(size / SNAPSHOT_BYTES_PER_SECOND);
-        let sent = self
-            .network
-            .transport
-            .snapshot(self.to, head, size, chunks, malle_rt::now() + ttl);
-        let reply = tokio::select! {
+        let sent = send_checkpoint(self.network.transport.as_ref(), self.to, head, snapshot.snapshot);
+        let done = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
-            reply = sent => reply,
+            done = sent => done,
         };
-        let failed = |error: &dyn std::fmt::Display| StreamingError::Unreachable(Unreachable::from_string(error));
-        let reply = reply.map_err(|error| failed(&error))?;
-        let done: SnapshotDoneRecord = answer(&reply).map_err(|reason| failed(&reason))?;
+        // A newer checkpoint may have taken its place: raft asks for that one when it tries again.
+        let done = done.map_err(|reason| StreamingError::Unreachable(Unreachable::from_string(reason)))?;
         Ok(SnapshotResponse::new(done.vote.into()))
     }
 
     fn backoff(&self) -> Option<Backoff> {
         Some(Backoff::new(std::iter::repeat(BACKOFF)))
     }
+}
+
+/// Sends a checkpoint as a snapshot under this head, and gives the receiver's answer.
+pub(super) async fn send_checkpoint(
+    transport: &dyn Transport,
+    to: NodeId,
+    head: RaftFrame,
+    checkpoint: Checkpoint,
+) -> Result<SnapshotDoneRecord, String> {
+    let opened = malle_rt::blocking(move || checkpoint.send()).await;
+    let sending = opened.map_err(|error| error.to_string())?;
+    let size = sending.bytes();
+    let (chunks_in, chunks) = mpsc::channel(4);
+    malle_rt::spawn(read_chunks(ShardId(head.shard), sending, chunks_in));
+    let ttl = SNAPSHOT_BASE + Duration::from_secs(size / SNAPSHOT_BYTES_PER_SECOND);
+    let reply = transport.snapshot(to, head, size, chunks, malle_rt::now() + ttl).await;
+    answer(&reply.map_err(|error| error.to_string())?)
 }
 
 /// Reads a checkpoint piece by piece; the receiver sees the end early, and refuses the whole, when reading fails.

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::group::Group;
 use super::groups::Groups;
+use super::restore;
 use super::riders::{room_in_frame, stored_body};
 use crate::bodies::BodiesError;
 use crate::log::records::{
@@ -233,6 +234,7 @@ impl RaftServer {
                 Ok(format::encode(&transferred(result)))
             }
             RaftCall::Propose => self.propose(&group, frame).await,
+            RaftCall::SendSnapshot => restore::send(self.groups.transport().as_ref(), &group, from).await,
         }
     }
 
@@ -329,7 +331,12 @@ impl RaftServer {
     }
 
     async fn receive(&self, head: &RaftFrame, size: u64, mut chunks: mpsc::Receiver<Bytes>) -> Result<Bytes, String> {
-        let group = self.group(head).await?;
+        let shard = ShardId(head.shard);
+        // A group that waits for a snapshot is not open; whatever member sends one, it is checked before it counts.
+        let group = match self.groups.wants(shard) && head.to == self.groups.node().0 {
+            true => None,
+            false => Some(self.group(head).await?),
+        };
         let record = decode::<SnapshotHeadRecord>(head)?;
         let number = self.received.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("snapshot-{}-{number}", head.shard));
@@ -356,7 +363,6 @@ impl RaftServer {
         if failed.is_none() && at != size {
             failed = Some(format!("{at} of {size} bytes came"));
         }
-        let shard = group.shard();
         let opened = match failed {
             Some(reason) => Err(reason),
             None => {
@@ -369,9 +375,13 @@ impl RaftServer {
                 .map_err(|error| error.to_string())
             }
         };
-        let installed = match opened {
-            Ok(snapshot) => install(&group, record, snapshot).await,
-            Err(reason) => Err(reason),
+        let installed = match (opened, group) {
+            (Ok(snapshot), Some(group)) => install(&group, record, snapshot).await,
+            (Ok(snapshot), None) => self.groups.restore(shard, snapshot).await.map(|()| {
+                let vote = record.vote;
+                format::encode(&SnapshotDoneRecord { vote })
+            }),
+            (Err(reason), _) => Err(reason),
         };
         // Installed, it has another name; refused or superseded, nobody needs it.
         malle_rt::blocking(move || disk.remove(&path).ok()).await;

@@ -101,6 +101,7 @@ table! {
     PeerTransferLeader = "Peer.TransferLeader":     Denied  Denied    Denied   Allowed,
     PeerPropose = "Peer.Propose":                   Denied  Denied    Denied   Allowed,
     PeerSnapshot = "Peer.Snapshot":                 Denied  Denied    Denied   Allowed,
+    PeerSendSnapshot = "Peer.SendSnapshot":         Denied  Denied    Denied   Allowed,
     PeerPutBodies = "Peer.PutBodies":               Denied  Denied    Denied   Allowed,
     PeerGetBody = "Peer.GetBody":                   Denied  Denied    Denied   Allowed,
     PeerReplica = "Peer.Replica":                   Denied  Denied    Denied   Allowed,
@@ -168,6 +169,7 @@ mod tests {
         Peer.TransferLeader   .    .    .    .    .    y
         Peer.Propose          .    .    .    .    .    y
         Peer.Snapshot         .    .    .    .    .    y
+        Peer.SendSnapshot     .    .    .    .    .    y
         Peer.PutBodies        .    .    .    .    .    y
         Peer.GetBody          .    .    .    .    .    y
         Peer.Replica          .    .    .    .    .    y

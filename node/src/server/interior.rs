@@ -128,8 +128,7 @@ impl Interior {
             facts,
         );
         let placement = Placement::new(groups.clone(), addresses, env.clone()).run(stopped.clone());
-        let opened =
-            full_disk::open_when_there_is_room(has_room, groups.clone(), logs.clone(), bodies.clone());
+        let opened = full_disk::open_when_there_is_room(has_room, groups.clone(), logs.clone(), bodies.clone());
         let tasks = vec![
             malle_rt::spawn(full_disk::first(opened, placement, stopped.clone())),
             malle_rt::spawn(upkeep.scrub.clone().run(stopped.clone())),

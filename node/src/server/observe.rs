@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use malle_journal::{Disk, Journal, SyncTimes};
-use malle_proto::ShardId;
 use malle_proto::v1::GroupStatus;
+use malle_proto::{ShardId, limits};
 use tokio::sync::watch;
 
 use crate::api::{MailApi, Upkeep};
@@ -136,6 +136,7 @@ impl Observed for Observatory {
             rooms.mail_figures(&mut page);
             rooms.body_figures(&mut page);
             rooms.space_figures(&mut page);
+            rooms.view_figures(&mut page).await;
         }
         page
     }
@@ -241,10 +242,42 @@ impl Rooms {
             "Replicas that belong here and are not open",
             one(self.groups.failed().len() as u64),
         );
+    }
+
+    async fn view_figures(&self, page: &mut Page) {
         page.counter(
             "malle_view_rebuilds",
             "Views that were thrown away and rebuilt",
             [(Vec::new(), self.groups.rebuilds())],
+        );
+        let groups = self.groups.all();
+        let states = || groups.iter().map(|group| (of_shard(group.shard()), group.state()));
+        page.gauge(
+            "malle_view_rows",
+            "Rows of the view",
+            states().map(|(labels, state)| (labels, state.digest().2 as f64)),
+        );
+        let aims = [
+            ("shard", limits::ROWS_PER_SHARD_AIM),
+            ("node", limits::ROWS_PER_NODE_AIM),
+        ];
+        page.gauge(
+            "malle_view_rows_aim",
+            "Rows that one view, and all views of a node together, should stay below",
+            aims.map(|(of, rows)| (vec![("of", of.to_owned())], rows as f64)),
+        );
+        let mut bytes = Vec::new();
+        for (labels, state) in states() {
+            // A view that failed is told of elsewhere.
+            if let Ok(taken) = state.disk_bytes().await {
+                bytes.push((labels, taken as f64));
+            }
+        }
+        page.gauge("malle_view_bytes", "Bytes of the view's database", bytes);
+        page.counter(
+            "malle_view_compactions",
+            "Views that were copied into a fresh database because theirs took too much room",
+            [(Vec::new(), self.groups.compactions())],
         );
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Collection runs all the time and waits for nothing. Clients deliver, store flags and expunge meanwhile, repeat what was not answered under the same op id, and read. At the end every
 //! acknowledged mail, flag and UID is there once and unchanged on every node, no read was wrong, and every body opens under its hash.
+//! A node whose view and checkpoint rot as well, behind a log that was purged, comes back by a member's snapshot.
 //! A disk that lies about its syncs proves that the checkers can fail.
 //!
 //! `MALLE_POWER_SEED` and `MALLE_POWER_CUTS` choose another history and its length.
@@ -114,4 +115,47 @@ async fn disks_that_lie_about_their_syncs_are_found_out() {
     if let Ok(broken) = lying.await {
         assert!(!broken.is_empty(), "acknowledged mail was lost, and nobody noticed");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_view_and_checkpoint_behind_a_purged_log_comes_back_by_a_members_snapshot() {
+    let seed = setting("MALLE_POWER_SEED", 5);
+    let mut chance = Chance(seed);
+    let world = World::start(ACCOUNTS, seed, false).await;
+    let load = Load::new(world.clone());
+    let mut clients = Vec::new();
+    for account in 0..ACCOUNTS {
+        clients.push(malle_rt::spawn(load.clone().write(account, chance.next())));
+    }
+    clients.push(malle_rt::spawn(load.clone().read(chance.next())));
+    for round in 0..6 {
+        let victim = &world.machines[round % 3];
+        let before = victim.running().expect("it is on").group.status();
+        for purged in [false, true] {
+            let enough = load.acknowledged.load(Ordering::SeqCst) + 20 + chance.below(20);
+            let until = world::soon();
+            while load.acknowledged.load(Ordering::SeqCst) < enough {
+                assert!(malle_rt::now() < until, "seed {seed}: the load stands still");
+                world::pause().await;
+            }
+            if !purged {
+                let group = victim.running().expect("it is on").group.clone();
+                let index = group.checkpoint(0).await.expect("a checkpoint");
+                assert!(index > before.applied_index);
+            }
+        }
+        world.cut(&[victim], &mut chance).await;
+        victim.rot().await;
+        world.power_on(victim).await;
+        let after = victim.running().expect("it is on").group.status();
+        assert!(after.term >= before.term, "the vote stayed: {before:?}, {after:?}");
+        assert_eq!(after.rebuilds, 1);
+    }
+    load.stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.expect("a client that ends");
+    }
+    load.check().await;
+    let broken = load.broken_so_far();
+    assert!(broken.is_empty(), "seed {seed}: {broken:#?}");
 }

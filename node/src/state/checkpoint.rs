@@ -221,7 +221,7 @@ impl Checkpoint {
     }
 
     /// Whether a log that was purged up to this entry follows it without a gap.
-    pub(super) fn reaches(&self, purged: Option<u64>) -> bool {
+    pub fn reaches(&self, purged: Option<u64>) -> bool {
         purged.is_none_or(|purged| self.record().applied.is_some_and(|applied| applied.index >= purged))
     }
 
@@ -265,7 +265,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn become_current(mut self, dir: &Path) -> io::Result<Checkpoint> {
+    pub fn become_current(mut self, dir: &Path) -> io::Result<Checkpoint> {
         self.base.file.rename(dir, BASE)?;
         remove_deltas(&self.base.file.disk, dir);
         Ok(self)

@@ -1,6 +1,7 @@
 //! Where the indexes of the groups come from: sled on this node's disk, or memory under simulation.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use malle_machine::view::Flow;
 use malle_proto::ShardId;
 
-use crate::index::{self, IndexError, IndexStore, MemoryIndex, Row, SledIndex};
+use crate::index::{self, IndexError, IndexStore, MemoryIndex, Row, SledIndex, dirs};
 
 /// An open index.
 pub struct OpenedIndex {
@@ -24,11 +25,27 @@ pub struct OpenedIndex {
 /// Opens and throws away indexes.
 #[async_trait]
 pub trait Indexes: Send + Sync + 'static {
-    /// Opens the index of a group; makes it, under `fresh_uuid`, when there is none.
-    async fn open(&self, shard: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError>;
+    /// Opens the index of a group: the one that was made beside another as `named`, if there is one, else the group's first; the others
+    /// are removed. Makes it, under `fresh_uuid`, when there is none.
+    async fn open(
+        &self,
+        shard: ShardId,
+        fresh_uuid: [u8; 16],
+        named: Option<[u8; 16]>,
+    ) -> Result<OpenedIndex, IndexError>;
+
+    /// Makes an empty index beside the group's, to take its place.
+    async fn beside(&self, _shard: ShardId, _uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+        Err(IndexError::Broken("there is only one index of a group here".into()))
+    }
+
+    /// Removes every index of a group but this one, which may be open.
+    async fn keep_only(&self, _shard: ShardId, _uuid: [u8; 16]) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Moves a broken one out of the way. Nobody holds it open any more.
-    async fn set_aside(&self, shard: ShardId, now_ms: u64) -> std::io::Result<()>;
+    async fn set_aside(&self, shard: ShardId, now_ms: u64) -> io::Result<()>;
 }
 
 /// Indexes as sled databases, a directory each.
@@ -50,12 +67,9 @@ impl SledIndexes {
     fn dir_of(&self, shard: ShardId) -> PathBuf {
         self.dir.join(format!("shard-{shard}"))
     }
-}
 
-#[async_trait]
-impl Indexes for SledIndexes {
-    async fn open(&self, shard: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
-        let mut options = index::Options::new(self.dir_of(shard), fresh_uuid);
+    async fn open_in(&self, dir: PathBuf, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+        let mut options = index::Options::new(dir, fresh_uuid);
         options.cache_bytes = self.cache_bytes_each;
         let opened = SledIndex::open(options).await?;
         Ok(OpenedIndex {
@@ -64,12 +78,36 @@ impl Indexes for SledIndexes {
             created: opened.created,
         })
     }
+}
 
-    async fn set_aside(&self, shard: ShardId, now_ms: u64) -> std::io::Result<()> {
+#[async_trait]
+impl Indexes for SledIndexes {
+    async fn open(
+        &self,
+        shard: ShardId,
+        fresh_uuid: [u8; 16],
+        named: Option<[u8; 16]>,
+    ) -> Result<OpenedIndex, IndexError> {
         let dir = self.dir_of(shard);
-        malle_rt::blocking(move || match index::set_aside(&dir, now_ms) {
+        let current = malle_rt::blocking(move || dirs::current(&dir, named)).await;
+        let current = current.map_err(|error| IndexError::Broken(format!("looking for the index: {error}")))?;
+        self.open_in(current, fresh_uuid).await
+    }
+
+    async fn beside(&self, shard: ShardId, uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+        self.open_in(dirs::beside(&self.dir_of(shard), uuid), uuid).await
+    }
+
+    async fn keep_only(&self, shard: ShardId, uuid: [u8; 16]) -> io::Result<()> {
+        let dir = self.dir_of(shard);
+        malle_rt::blocking(move || dirs::current(&dir, Some(uuid)).map(drop)).await
+    }
+
+    async fn set_aside(&self, shard: ShardId, now_ms: u64) -> io::Result<()> {
+        let dir = self.dir_of(shard);
+        malle_rt::blocking(move || match dirs::set_aside(&dir, now_ms) {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         })
         .await
@@ -135,7 +173,12 @@ fn rows_of(store: &MemoryIndex) -> Vec<Row> {
 
 #[async_trait]
 impl Indexes for MemoryIndexes {
-    async fn open(&self, shard: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+    async fn open(
+        &self,
+        shard: ShardId,
+        fresh_uuid: [u8; 16],
+        _named: Option<[u8; 16]>,
+    ) -> Result<OpenedIndex, IndexError> {
         let mut kept = self.kept();
         let created = !kept.contains_key(&shard);
         let (store, uuid) = kept

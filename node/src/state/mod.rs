@@ -15,9 +15,13 @@
 //! or change a row in any way but by the machine's writes. Enter by [`GroupState::open`].
 
 mod apply;
+pub mod by_hand;
 pub mod checkpoint;
+mod compact;
 mod flush;
 mod indexes;
+#[cfg(test)]
+mod killed;
 mod machine;
 mod open;
 mod overlay;
@@ -30,6 +34,7 @@ mod suite;
 mod write;
 
 pub use checkpoint::{Checkpoint, Sending};
+pub use compact::CompactError;
 pub use indexes::{Indexes, MemoryIndexes, OpenedIndex, SledIndexes};
 pub use machine::MachineKind;
 pub use open::{BodyNews, GroupState, OpenError, Settings};

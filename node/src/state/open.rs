@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use malle_proto::{BodyHash, ShardId, limits};
 use tokio::sync::{broadcast, watch};
 
 use super::checkpoint::{Changed, Checkpoint, Ledger, read_changed};
+use super::compact::Weight;
 use super::indexes::Indexes;
 use super::machine::MachineKind;
 use super::overlay::{Overlay, Position, ReadView, Rows};
@@ -69,7 +70,7 @@ pub enum OpenError {
     },
     /// The view must be rebuilt, and neither a checkpoint nor a whole log is here.
     #[error(
-        "shard {shard}: the view is gone, the log begins after {purged} and the checkpoint does not read; replace this node"
+        "shard {shard}: the view is gone, the log begins after {purged} and the checkpoint does not read; a member must send its snapshot"
     )]
     NoCheckpoint {
         /// Whose.
@@ -127,6 +128,10 @@ pub(super) struct Inner {
     /// Counts checkpoints that found no room on the disk.
     pub no_room: watch::Sender<u64>,
     pub rebuilds: AtomicU64,
+    /// What the rows weigh, when somebody looked.
+    pub weight: Mutex<Option<Weight>>,
+    /// Who waits for a compaction to give up.
+    pub hurry: AtomicUsize,
 }
 
 /// The state of one group. Cheap to clone; all clones are one state.
@@ -152,7 +157,7 @@ impl GroupState {
         let found = if throw_view_away {
             Err(IndexError::Broken("it failed while it served".into()))
         } else {
-            open_index(&settings, shard).await
+            open_index(&settings, shard, &log).await
         };
         let proved = match found {
             Ok(opened) => prove(opened, &log, checkpoint.as_ref()).await,
@@ -201,6 +206,8 @@ impl GroupState {
             fault: watch::channel(None).0,
             no_room: watch::channel(0).0,
             rebuilds: AtomicU64::new(rebuilds),
+            weight: Mutex::default(),
+            hurry: AtomicUsize::new(0),
         };
         let state = GroupState { inner: Arc::new(inner) };
         state.start_flusher();
@@ -294,6 +301,7 @@ impl GroupState {
     /// # Errors
     /// What the index or the journal says; the next start scans or rebuilds then.
     pub async fn close(&self) -> io::Result<()> {
+        self.inner.hurry.fetch_add(1, Ordering::SeqCst);
         self.flush().await.map_err(io::Error::other)?;
         self.leave_changed_keys().await;
         let flushed = self.inner.flushed.lock().await;

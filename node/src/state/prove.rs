@@ -55,10 +55,11 @@ impl StateRecord {
     }
 }
 
-pub(super) async fn open_index(settings: &Settings, shard: ShardId) -> Result<OpenedIndex, IndexError> {
+pub(super) async fn open_index(settings: &Settings, shard: ShardId, log: &GroupLog) -> Result<OpenedIndex, IndexError> {
     let mut fresh_uuid = [0; 16];
     settings.env.fill(&mut fresh_uuid);
-    settings.indexes.open(shard, fresh_uuid).await
+    let named = log.floor().map(|floor| floor.store);
+    settings.indexes.open(shard, fresh_uuid, named).await
 }
 
 /// The guard rails of an open: floor, identity, position, and after an unclean stop the digest of every row.
@@ -131,7 +132,7 @@ fn read_position(index: &dyn IndexStore, created: bool) -> Result<(Position, boo
     }
 }
 
-fn scan_digest(index: &dyn IndexStore) -> Result<(Digest, u64), String> {
+pub(super) fn scan_digest(index: &dyn IndexStore) -> Result<(Digest, u64), String> {
     let mut digest = Digest::default();
     let mut rows = 0;
     IndexView(index)
@@ -166,7 +167,7 @@ pub(super) async fn rebuild(
         .set_aside(shard, now_ms)
         .await
         .map_err(|error| OpenError::Disk { shard, error })?;
-    let opened = open_index(settings, shard)
+    let opened = open_index(settings, shard, log)
         .await
         .map_err(|error| OpenError::Index { shard, error })?;
     let position = match &checkpoint {

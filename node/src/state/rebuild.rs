@@ -1,17 +1,22 @@
 //! A view that cannot be trusted is thrown away and comes back whole from checkpoint and log.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use async_trait::async_trait;
 use malle_machine::digest::LOCAL_PREFIX;
 use malle_machine::shard::{AccountGrant, Command, Op, read};
+use malle_machine::view::RowVisitor;
 use malle_machine::{Digest, format};
-use malle_proto::{AccountId, MailboxId};
+use malle_proto::{AccountId, MailboxId, ShardId};
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use tempfile::TempDir;
 
-use super::GroupState;
-use super::suite::{SHARD, open};
+use super::suite::{SHARD, open, open_with};
+use super::{GroupState, Indexes, OpenedIndex, SledIndexes};
+use crate::index::{IndexError, IndexStore, Row};
 use crate::log::types::{Entry, LeaderId, LogId, Proposal};
 use crate::log::{GroupLog, Logs};
 
@@ -46,8 +51,12 @@ fn entry(index: u64) -> Entry {
 }
 
 /// Appends and applies entries, as a follower does.
-async fn feed(log: &mut GroupLog, state: &GroupState, indexes: std::ops::Range<u64>) {
+pub(super) async fn feed(log: &mut GroupLog, state: &GroupState, indexes: std::ops::Range<u64>) {
     let entries: Vec<Entry> = indexes.map(entry).collect();
+    append_and_apply(log, state, entries).await;
+}
+
+pub(super) async fn append_and_apply(log: &mut GroupLog, state: &GroupState, entries: Vec<Entry>) {
     let last = entries.last().unwrap().log_id;
     log.append(entries.clone(), IOFlushed::noop()).await.unwrap();
     log.wait_synced(last).await.unwrap();
@@ -55,7 +64,7 @@ async fn feed(log: &mut GroupLog, state: &GroupState, indexes: std::ops::Range<u
 }
 
 /// What raft does at start: applies what the log has and the view has not.
-async fn catch_up(log: &mut GroupLog, state: &GroupState, to: u64) {
+pub(super) async fn catch_up(log: &mut GroupLog, state: &GroupState, to: u64) {
     use openraft::RaftLogReader as _;
     let from = state.live().overlay.position.applied.map_or(0, |id| id.index + 1);
     let entries = log.try_get_log_entries(from..to).await.unwrap();
@@ -63,7 +72,7 @@ async fn catch_up(log: &mut GroupLog, state: &GroupState, to: u64) {
     state.apply_entries(&entries).unwrap();
 }
 
-async fn stop(logs: Logs, log: GroupLog, state: GroupState, clean: bool) {
+pub(super) async fn stop(logs: Logs, log: GroupLog, state: GroupState, clean: bool) {
     if clean {
         state.close().await.unwrap();
     } else {
@@ -73,7 +82,7 @@ async fn stop(logs: Logs, log: GroupLog, state: GroupState, clean: bool) {
     logs.journal().close().await;
 }
 
-async fn accounts(state: &GroupState) -> u64 {
+pub(super) async fn accounts(state: &GroupState) -> u64 {
     state.read(read::account_count).await.unwrap()
 }
 
@@ -167,4 +176,114 @@ async fn without_view_checkpoint_and_log_the_group_does_not_open_with_a_hole() {
     let opened = std::panic::AssertUnwindSafe(open(dir.path()));
     let failed = futures::FutureExt::catch_unwind(opened).await;
     assert!(failed.is_err(), "shard {SHARD} opened without anything to open");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_of_an_earlier_time_is_behind_its_floor() {
+    let dir = TempDir::new().unwrap();
+    let (index, kept) = (dir.path().join("index"), dir.path().join("kept"));
+    let (logs, mut log, state) = open(dir.path()).await;
+    feed(&mut log, &state, 0..5).await;
+    stop(logs, log, state, true).await;
+    copy(&index, &kept);
+    let (logs, mut log, state) = open(dir.path()).await;
+    feed(&mut log, &state, 5..10).await;
+    let digest = state.digest().0;
+    stop(logs, log, state, true).await;
+    std::fs::remove_dir_all(&index).unwrap();
+    copy(&kept, &index);
+    let (_logs, mut log, state) = open(dir.path()).await;
+    assert_eq!(state.rebuilds(), 1, "it has the right name, and lacks what was flushed");
+    catch_up(&mut log, &state, 10).await;
+    assert_eq!((state.digest().0, accounts(&state).await), (digest, 10));
+}
+
+/// Databases that break at a certain read: as when sled finds at a first look that a page is not there.
+struct Breaking {
+    indexes: SledIndexes,
+    /// Reads that the next database still answers; the one behind it is sound.
+    reads: Arc<AtomicI64>,
+}
+
+struct BreakingStore(Arc<dyn IndexStore>, Arc<AtomicI64>);
+
+impl BreakingStore {
+    fn read(&self) -> Result<(), IndexError> {
+        if self.1.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        Err(IndexError::Broken("get: the engine panicked: cannot find pid 7".into()))
+    }
+}
+
+impl IndexStore for BreakingStore {
+    fn get(&self, key: &[u8]) -> Result<Option<bytes::Bytes>, IndexError> {
+        self.read()?;
+        self.0.get(key)
+    }
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), IndexError> {
+        self.read()?;
+        self.0.scan(from, to, visit)
+    }
+    fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut RowVisitor<'_>) -> Result<(), IndexError> {
+        self.read()?;
+        self.0.scan_back(from, to, visit)
+    }
+    fn apply_batch(&self, rows: &[Row]) -> Result<(), IndexError> {
+        self.0.apply_batch(rows)
+    }
+    fn flush(&self) -> Result<(), IndexError> {
+        self.0.flush()
+    }
+    fn disk_bytes(&self) -> Result<u64, IndexError> {
+        self.0.disk_bytes()
+    }
+}
+
+#[async_trait]
+impl Indexes for Breaking {
+    async fn open(
+        &self,
+        shard: ShardId,
+        fresh_uuid: [u8; 16],
+        named: Option<[u8; 16]>,
+    ) -> Result<OpenedIndex, IndexError> {
+        let mut opened = self.indexes.open(shard, fresh_uuid, named).await?;
+        opened.store = Arc::new(BreakingStore(opened.store, self.reads.clone()));
+        Ok(opened)
+    }
+    async fn set_aside(&self, shard: ShardId, now_ms: u64) -> std::io::Result<()> {
+        self.reads.store(i64::MAX, Ordering::SeqCst);
+        self.indexes.set_aside(shard, now_ms).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_breaks_at_any_read_of_its_open_is_rebuilt_before_anybody_reads_it() {
+    // Clean and position; after an unclean stop also the scan of every row.
+    for (clean, reads) in [(true, 0), (true, 1), (false, 2)] {
+        let dir = TempDir::new().unwrap();
+        let digest = ten(dir.path(), clean).await;
+        let indexes = Breaking {
+            indexes: SledIndexes::new(&dir.path().join("index"), 1 << 20),
+            reads: Arc::new(AtomicI64::new(reads)),
+        };
+        let (_logs, mut log, state) = open_with(dir.path(), Arc::new(indexes)).await;
+        assert_eq!(state.rebuilds(), 1, "clean: {clean}, {reads} reads");
+        catch_up(&mut log, &state, 10).await;
+        assert_eq!((state.digest().0, accounts(&state).await), (digest, 10));
+    }
 }

@@ -15,7 +15,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use tempfile::TempDir;
 
 use super::storage::CheckpointBuilder;
-use super::{BodyNews, Checkpoint, GroupState, Settings, SledIndexes, StateMachine};
+use super::{BodyNews, Checkpoint, GroupState, Indexes, Settings, SledIndexes, StateMachine};
 use crate::env::Env;
 use crate::log::types::{Entry, LeaderId, LogId, Proposal, StoredMembership, TypeConfig, Vote};
 use crate::log::{GroupLog, Logs};
@@ -32,6 +32,10 @@ impl BodyNews for NoBodies {
 }
 
 pub(super) async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
+    open_with(dir, Arc::new(SledIndexes::new(&dir.join("index"), 1 << 20))).await
+}
+
+pub(super) async fn open_with(dir: &Path, indexes: Arc<dyn Indexes>) -> (Logs, GroupLog, GroupState) {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let logs = Logs::open_with(disk.clone(), &dir.join("log"), NodeId(1), SEGMENT_BYTES).expect("the journal opens");
     let log = logs.group(SHARD);
@@ -40,7 +44,7 @@ pub(super) async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
         disk,
         dir: dir.join("checkpoints"),
         checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
-        indexes: Arc::new(SledIndexes::new(&dir.join("index"), 1 << 20)),
+        indexes,
         bodies: Arc::new(NoBodies),
     };
     let state = GroupState::open(SHARD, log.clone(), settings, false)

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use malle_journal::{Disk, is_out_of_space};
@@ -195,7 +196,15 @@ impl GroupState {
     /// # Errors
     /// When the snapshot is damaged nothing was changed; when the disk or index fails the group must be opened again.
     pub(super) async fn install(&self, snapshot: Checkpoint) -> io::Result<()> {
-        let _one_at_a_time = self.inner.checkpointing.lock().await;
+        self.inner.hurry.fetch_add(1, Ordering::SeqCst);
+        let one_at_a_time = self.inner.checkpointing.lock().await;
+        self.inner.hurry.fetch_sub(1, Ordering::SeqCst);
+        let installed = self.install_now(snapshot).await;
+        drop(one_at_a_time);
+        installed
+    }
+
+    async fn install_now(&self, snapshot: Checkpoint) -> io::Result<()> {
         let mut flushed = self.inner.flushed.lock().await;
         let checked = snapshot.clone();
         if malle_rt::blocking(move || checked.whole()).await.is_none() {
@@ -273,7 +282,7 @@ fn write_rows(
     }
 }
 
-fn scan_into(writer: &mut CheckpointWriter, index: &dyn IndexStore) -> io::Result<()> {
+pub(super) fn scan_into(writer: &mut CheckpointWriter, index: &dyn IndexStore) -> io::Result<()> {
     let mut failed = None;
     let scanned = index.scan(
         &[LOCAL_PREFIX + 1],

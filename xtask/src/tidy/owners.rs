@@ -33,6 +33,11 @@ const OWNED: &[Owned] = &[
         owners: &["node/src/index/sled", "node/src/index/mod.rs"],
     },
     Owned {
+        dependency: "redb",
+        within: &[""],
+        owners: &["node/src/index/redb.rs", "node/src/index/mod.rs"],
+    },
+    Owned {
         dependency: "bincode",
         within: &[""],
         owners: &["node/machine/src/format.rs"],

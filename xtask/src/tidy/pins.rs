@@ -10,6 +10,7 @@ const EXACT: &[(&str, &str)] = &[
     ("openraft-rt-sim", "must be openraft's own"),
     ("openraft-rt-tokio", "must be openraft's own"),
     ("sled", "the only version that was put through power cuts"),
+    ("redb", "measured beside sled with this version"),
     ("bincode", "the next release is an empty tombstone"),
 ];
 

@@ -101,9 +101,9 @@ fn all_well() {
     3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  5 MiB, 20% garbage  0 rounds, clean  127.0.0.1:7423
     4     sud     retired  -       -        -                    -                   -                127.0.0.1:7424
 
-    GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
-    0 (directory)  1       1,2,3     500        0,0,0  equal    complete  10
-    1              1       1,2,3     500        0,0,0  equal    complete  10
+    GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS  ROWS
+    0 (directory)  1       1,2,3     500        0,0,0  equal    complete  10        1000
+    1              1       1,2,3     500        0,0,0  equal    complete  10        1000
     ");
 }
 
@@ -125,9 +125,9 @@ fn a_dead_node_degrades_and_is_named() {
     3     sud     up       1h 2m   0.1.0    3 GiB of 4 GiB free  5 MiB, 20% garbage  0 rounds, clean  127.0.0.1:7423
     4     sud     retired  -       -        -                    -                   -                127.0.0.1:7424
 
-    GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS
-    0 (directory)  1       1,2,3     500        0,-,0  equal    complete  10
-    1              1       1,2,3     500        0,-,0  equal    complete  10
+    GROUP          LEADER  REPLICAS  COMMITTED  LAG    DIGESTS  BODIES    ACCOUNTS  ROWS
+    0 (directory)  1       1,2,3     500        0,-,0  equal    complete  10        1000
+    1              1       1,2,3     500        0,-,0  equal    complete  10        1000
     ");
 }
 
@@ -232,6 +232,30 @@ fn what_the_scrub_found_is_shown_and_what_no_peer_gave_is_a_problem() {
             &value["nodes"][0]["scrub"]["open"]
         ),
         (&3.into(), &2.into())
+    );
+}
+
+#[test]
+fn more_rows_than_a_view_or_a_node_should_hold_are_a_problem() {
+    let mut answers = healthy();
+    for place in 0..3 {
+        group_of(&mut answers, place).rows = limits::ROWS_PER_SHARD_AIM;
+    }
+    assert!(report(&topology(), answers.clone()).healthy);
+    group_of(&mut answers, 2).rows += 1;
+    assert_eq!(
+        report(&topology(), answers.clone()).problems,
+        ["group 1 has 5000001 rows, 5000000 are the aim; see docs/operations/rows.md"]
+    );
+    let groups = &mut answers[1].1.as_mut().unwrap().groups;
+    groups.extend((2..12).map(|shard| GroupStatus {
+        rows: limits::ROWS_PER_SHARD_AIM,
+        ..group(shard, "follower", 500, 1)
+    }));
+    let problems = report(&topology(), answers).problems;
+    assert_eq!(
+        problems[0],
+        "node 2 holds 55001000 rows, 50000000 are the aim; see docs/operations/rows.md"
     );
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use malle_machine::Digest;
 use malle_machine::digest::LOCAL_PREFIX;
 
+use super::super::dirs::set_aside;
 use super::super::suite::{Chance, Rows, every_claim, follow, put, rows_of};
-use super::super::{IndexError, IndexStore, set_aside};
+use super::super::{IndexError, IndexStore};
 use super::{Opened, Options, SledIndex};
 
 fn open(dir: &Path, uuid: u8) -> Result<Opened, IndexError> {
@@ -303,19 +304,4 @@ fn a_failed_file_poisons_the_store_for_good() {
     ] {
         assert!(matches!(said, Some(IndexError::Broken(_))), "{said:?}");
     }
-}
-
-#[test]
-fn of_what_was_set_aside_for_a_view_the_newest_two_stay() {
-    let base = tempfile::tempdir().unwrap();
-    let dir = base.path().join("shard-1");
-    std::fs::create_dir(base.path().join("shard-10.bad-5")).unwrap();
-    for now_ms in [9, 30, 200, 1000] {
-        std::fs::create_dir(&dir).unwrap();
-        set_aside(&dir, now_ms).unwrap();
-    }
-    let names = std::fs::read_dir(base.path()).unwrap();
-    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["shard-1.bad-1000", "shard-1.bad-200", "shard-10.bad-5"]);
 }

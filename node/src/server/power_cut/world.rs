@@ -23,9 +23,9 @@ use crate::api::MailApi;
 use crate::bodies::{Bodies, CollectTimes, Collector};
 use crate::env::Env;
 use crate::log::Logs;
-use crate::peers::{AppendStream, PeerError, PeerHandler, RaftCall, StoredBody, Transport};
+use crate::peers::{AppendStream, PeerAddresses, PeerError, PeerHandler, RaftCall, StoredBody, Transport};
 use crate::raft::{Group, Groups, GroupsSettings, LogKept, RaftServer, Timing};
-use crate::state::MemoryIndexes;
+use crate::state::{Indexes as _, MemoryIndexes};
 
 pub(in crate::server) const SHARD: ShardId = ShardId(3);
 /// Small segments: every run recycles some.
@@ -247,6 +247,8 @@ pub(in crate::server) struct Machine {
     view: Arc<MemoryIndexes>,
     running: RwLock<Option<Arc<Running>>>,
     pub rebuilds: std::sync::atomic::AtomicU64,
+    /// Its next start needs a member's snapshot.
+    cannot_come_back_alone: AtomicBool,
     /// Bodies and volumes that its former lives freed.
     freed: [std::sync::atomic::AtomicU64; 2],
 }
@@ -270,6 +272,7 @@ impl World {
             view: Arc::default(),
             running: RwLock::default(),
             rebuilds: Default::default(),
+            cannot_come_back_alone: AtomicBool::new(false),
             freed: Default::default(),
         };
         let mut world = World {
@@ -331,6 +334,10 @@ impl World {
         let bodies = bodies.expect("volumes open after any cut");
         let logs = Logs::open_with(disk.clone(), &at("log"), machine.id, LOG_SEGMENT_BYTES);
         let logs = Arc::new(logs.expect("the log opens after any cut"));
+        let addresses = PeerAddresses::default();
+        for id in 1..=3 {
+            addresses.learn(NodeId(id), &format!("node-{id}"));
+        }
         let groups = Groups::new(GroupsSettings {
             node: machine.id,
             cluster: "test".into(),
@@ -343,10 +350,14 @@ impl World {
             indexes: machine.view.clone(),
             bodies: bodies.clone(),
             transport: wire,
-            addresses: Arc::default(),
+            addresses: Arc::new(addresses),
         });
-        let group = groups.open(SHARD).await.expect("the group opens after any cut");
-        machine.rebuilds.fetch_add(group.state().rebuilds(), Ordering::SeqCst);
+        let opened = groups.open(SHARD).await;
+        if machine.cannot_come_back_alone.swap(false, Ordering::SeqCst) {
+            assert!(opened.is_err(), "nothing here says what the purged entries did");
+        } else {
+            opened.expect("the group opens after any cut");
+        }
         let rooms = PeerRooms {
             raft: RaftServer::new(groups.clone(), disk, at("snapshots")),
             groups: groups.clone(),
@@ -359,6 +370,15 @@ impl World {
                 alive: alive.clone(),
             },
         );
+        let until = soon();
+        let group = loop {
+            if let Some(group) = groups.get(SHARD) {
+                break group;
+            }
+            assert!(malle_rt::now() < until, "no member gave a snapshot within 30 s");
+            pause().await;
+        };
+        machine.rebuilds.fetch_add(group.state().rebuilds(), Ordering::SeqCst);
         let (stop, stopped) = watch::channel(false);
         let watched = [("log", logs.journal()), ("volumes", bodies.journal())];
         let [log, volumes] = watched.map(|(kind, journal)| Watched::new(kind, journal));
@@ -452,6 +472,20 @@ impl Running {
 impl Machine {
     pub fn running(&self) -> Option<Arc<Running>> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// While it is off: the view is gone, and no file of the checkpoint reads any more. The log was purged behind it.
+    pub async fn rot(&self) {
+        self.view.set_aside(SHARD, 0).await.expect("memory does not fail");
+        let dir = PathBuf::from(format!("/node/checkpoints/shard-{SHARD}"));
+        for name in self.disk.list(&dir).expect("the checkpoint's directory") {
+            let file = self.disk.open(&dir.join(name)).expect("a file of the checkpoint");
+            let middle = file.len().expect("its length") / 2;
+            let rotten = [0xA5; 16];
+            file.write_at(middle, &mut [std::io::IoSlice::new(&rotten)])
+                .expect("memory does not fail");
+        }
+        self.cannot_come_back_alone.store(true, Ordering::SeqCst);
     }
 
     /// Bodies and volumes that all its lives have freed.

@@ -43,7 +43,7 @@ struct Views(Mutex<Option<(Arc<MemoryIndex>, [u8; 16])>>);
 
 #[async_trait]
 impl Indexes for Views {
-    async fn open(&self, _: ShardId, fresh_uuid: [u8; 16]) -> Result<OpenedIndex, IndexError> {
+    async fn open(&self, _: ShardId, fresh_uuid: [u8; 16], _: Option<[u8; 16]>) -> Result<OpenedIndex, IndexError> {
         let mut kept = self.0.lock().unwrap();
         let created = kept.is_none();
         let (store, uuid) = kept.get_or_insert_with(|| (Arc::new(MemoryIndex::new()), fresh_uuid));
