@@ -51,7 +51,11 @@ impl Length {
 pub fn run(root: &Path, length: Length) -> anyhow::Result<ExitCode> {
     let build = ["build", "--locked", "--workspace", "--bins", "--tests", "--examples"];
     let doc_tests = ["test", "--locked", "--workspace", "--doc"];
-    for (name, arguments) in [("build", &build[..]), ("simulator", &SIMULATOR[..]), ("doc tests", &doc_tests[..])] {
+    for (name, arguments) in [
+        ("build", &build[..]),
+        ("simulator", &SIMULATOR[..]),
+        ("doc tests", &doc_tests[..]),
+    ] {
         if cargo::step(name, cargo::cargo(root).args(arguments))? == Ended::Failed {
             return Ok(ExitCode::FAILURE);
         }

@@ -13,7 +13,10 @@ const SIMULATOR: &str = "chaos/sim/Cargo.toml";
 
 /// Manifests that turn such a feature on.
 pub fn shipped(tree: &Tree) -> Vec<Finding> {
-    let manifests = tree.files.iter().filter(|file| file.path.ends_with("Cargo.toml") && file.path != SIMULATOR);
+    let manifests = tree
+        .files
+        .iter()
+        .filter(|file| file.path.ends_with("Cargo.toml") && file.path != SIMULATOR);
     manifests.flat_map(turned_on).collect()
 }
 
@@ -32,13 +35,20 @@ fn turned_on(file: &File) -> Vec<Finding> {
             for (name, dependency) in dependencies.iter().filter(|(name, _)| name.starts_with("malle-")) {
                 let features = dependency.get("features").and_then(|features| features.as_array());
                 let on = features.into_iter().flatten().filter_map(|feature| feature.as_str());
-                found.extend(on.filter(|feature| APART.contains(feature)).map(|feature| format!("{name}/{feature}")));
+                found.extend(
+                    on.filter(|feature| APART.contains(feature))
+                        .map(|feature| format!("{name}/{feature}")),
+                );
             }
         }
     }
     if let Some(features) = parsed.get("features").and_then(|features| features.as_table()) {
         for (feature, turns_on) in features {
-            let turns_on = turns_on.as_array().into_iter().flatten().filter_map(|other| other.as_str());
+            let turns_on = turns_on
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|other| other.as_str());
             for other in turns_on {
                 let apart = APART.contains(&other.rsplit('/').next().unwrap_or_default());
                 // A feature that is not shipped itself may hand the wish on.
@@ -67,7 +77,10 @@ mod tests {
         assert_eq!(findings(SIMULATOR, direct), 0);
         assert_eq!(findings("Cargo.toml", &direct.replace("[dep", "[workspace.dep")), 1);
         assert_eq!(findings("node/Cargo.toml", "[features]\ndefault = [\"controls\"]\n"), 1);
-        assert_eq!(findings("tests/Cargo.toml", "[features]\nquick = [\"malle-rt/sim\"]\n"), 1);
+        assert_eq!(
+            findings("tests/Cargo.toml", "[features]\nquick = [\"malle-rt/sim\"]\n"),
+            1
+        );
     }
 
     #[test]

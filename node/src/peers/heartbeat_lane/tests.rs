@@ -90,7 +90,8 @@ async fn heartbeats_of_all_groups_share_a_stream_and_none_waits_for_another() {
         async move { io.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused)) }
     });
     let channel = Endpoint::from_static("http://peer").connect_with_connector_lazy(connector);
-    let channel = tower::util::BoxCloneSyncService::new(tower::ServiceExt::map_err(channel, malle_proto::channel::Broken::by));
+    let channel =
+        tower::util::BoxCloneSyncService::new(tower::ServiceExt::map_err(channel, malle_proto::channel::Broken::by));
     let lane = HeartbeatLane::open(NodeId(1), "here".to_owned(), PeerClient::new(channel));
 
     // The first is answered last: the second lets it go.
