@@ -1,6 +1,7 @@
 //! The verbs of `chaos`.
 
 mod catalogue;
+mod machine;
 mod one;
 mod selftest;
 mod sweep;
@@ -217,7 +218,8 @@ pub fn run() -> anyhow::Result<Ending> {
         Verb::Shrink { run, runs, place } => one::shrink(&place, &run, runs),
         Verb::Report { runs, judge } => sweep::report(&runs, judge),
         Verb::Selftest { seeds, control, place } => selftest::run(&place, seeds, control.as_deref()),
-        Verb::Probe | Verb::Clean => anyhow::bail!("this build has no engine proc"),
+        Verb::Probe => machine::probe(),
+        Verb::Clean => machine::clean(),
         Verb::List { scenarios } => catalogue::list(&scenarios),
     }
 }

@@ -14,6 +14,7 @@ use crate::check::{self, Finding, Verdict};
 use crate::figures::Figures;
 use crate::history::{self, History};
 use crate::plan::{self, Step};
+use crate::proc;
 use crate::report;
 use crate::scenario::{Engine, Scenario};
 use crate::workload::hex;
@@ -52,6 +53,8 @@ pub struct Job {
     pub sim: Option<PathBuf>,
     /// Let the engine log.
     pub trace: bool,
+    /// The command that made this run, when it is only judged again.
+    pub made_by: Option<String>,
 }
 
 /// The judgement of a run.
@@ -112,6 +115,7 @@ impl Job {
             out,
             sim: None,
             trace: false,
+            made_by: None,
         })
     }
 
@@ -132,6 +136,9 @@ impl Job {
 
     /// The one command that runs it again.
     pub fn command(&self) -> String {
+        if let Some(command) = &self.made_by {
+            return command.clone();
+        }
         let mut command = format!(
             "chaos run {} --engine {} --seed {}",
             self.path.display(),
@@ -163,7 +170,7 @@ impl Job {
         let ran = if self.scenario.engines.contains(&self.engine) {
             match self.engine {
                 Engine::Sim => self.run_sim()?,
-                Engine::Proc => run_proc(),
+                Engine::Proc => self.run_proc(&steps)?,
             }
         } else {
             Ran::Skipped(format!(
@@ -239,6 +246,21 @@ impl Job {
         Ok(Ran::Whole)
     }
 
+    fn run_proc(&self, steps: &[Step]) -> anyhow::Result<Ran> {
+        let ran = proc::run(proc::Job {
+            scenario: self.scenario.clone(),
+            scenario_hash: self.scenario_hash(),
+            seed: self.seed,
+            steps: steps.to_vec(),
+            out: self.out.clone(),
+            control: self.control.clone(),
+        })?;
+        Ok(match ran {
+            proc::Ran::Whole => Ran::Whole,
+            proc::Ran::Skipped(reason) => Ran::Skipped(reason),
+        })
+    }
+
     /// Judges the history that is in the directory.
     ///
     /// # Errors
@@ -284,11 +306,6 @@ impl Job {
         }
         Ok(result)
     }
-}
-
-/// The shipped binaries.
-fn run_proc() -> Ran {
-    Ran::Skipped("this build has no engine proc".to_owned())
 }
 
 fn last_lines(text: &str) -> String {

@@ -17,7 +17,7 @@ mod target;
 pub use body::{BODY_MIN_BYTES, Body};
 pub use call::{Answer, Call, Flags, FlagsMode, Freshness, MailboxRow, Outcome, Row, hex};
 pub use drive::{Drive, drive};
-pub use over_client::{OverClient, Seat};
+pub use over_client::{OverClient, Seat, from_client, outcome};
 pub use target::{Asked, Target};
 
 /// Mailboxes that malle gives an account at its birth.

@@ -93,6 +93,8 @@ pub struct NodeStatus {
     pub telemetry_address: Option<String>,
     /// What its collection has done.
     pub collect: CollectStatus,
+    /// Why its disk takes no new mail; `None` while it does.
+    pub short_of_room: Option<String>,
 }
 
 /// What the scrub of a node has done since the node's process started. A node of an older version says nothing: all is zero.

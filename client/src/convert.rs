@@ -312,6 +312,7 @@ pub(crate) fn node_status(wire: v1::NodeStatusReply) -> Result<NodeStatus, Error
         body_bytes: wire.body_bytes,
         scrub: scrub(wire.scrub.unwrap_or_default()),
         telemetry_address: (!wire.telemetry_address.is_empty()).then_some(wire.telemetry_address),
+        short_of_room: (!wire.short_of_room.is_empty()).then_some(wire.short_of_room),
         collect: collect(wire.collect.unwrap_or_default()),
     })
 }

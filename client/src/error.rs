@@ -27,6 +27,9 @@ pub enum Error {
     /// More work than the store takes at once.
     #[error("busy, try again in {0:?}")]
     Busy(Duration),
+    /// No disk has room for another mail where it would have to lie.
+    #[error("the disks are full, try again in {0:?}")]
+    DiskFull(Duration),
     /// The directory knows the account, its shard does not have it yet.
     #[error("the account is not ready yet")]
     AccountNotReady,
@@ -81,7 +84,7 @@ impl Error {
     /// What a caller can do.
     pub fn class(&self) -> Class {
         match self {
-            Error::Unavailable(_) | Error::Busy(_) | Error::AccountNotReady => Class::Retry,
+            Error::Unavailable(_) | Error::Busy(_) | Error::DiskFull(_) | Error::AccountNotReady => Class::Retry,
             Error::Corrupt(_) | Error::Internal(_) => Class::Fault,
             _ => Class::Refused,
         }
@@ -142,6 +145,12 @@ impl Failure {
             ErrorCode::Busy => {
                 return Failure::Later {
                     error: Error::Busy(after),
+                    after,
+                };
+            }
+            ErrorCode::DiskFull => {
+                return Failure::Later {
+                    error: Error::DiskFull(after),
                     after,
                 };
             }
@@ -237,6 +246,19 @@ mod tests {
             Failure::from_status(&Status::permission_denied("role")),
             Failure::Answer(Error::Denied(_))
         ));
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again_when_the_node_says_so() {
+        let failure = Failure::from_wire(v1::Error {
+            code: ErrorCode::DiskFull.into(),
+            retry_after_ms: 30_000,
+            ..Default::default()
+        });
+        let after = Duration::from_secs(30);
+        let error = Error::DiskFull(after);
+        assert_eq!(error.class(), Class::Retry);
+        assert_eq!(failure, Failure::Later { error, after });
     }
 
     #[test]

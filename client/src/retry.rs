@@ -66,6 +66,11 @@ impl Retry {
                 }
                 Duration::ZERO
             }
+            // The node is about to give the lead away: another replica knows to whom.
+            Failure::Later {
+                error: Error::DiskFull(_),
+                after,
+            } if another && after.as_millis() <= u128::from(limits::DISK_SHORT_RETRY_MS) => Duration::ZERO,
             Failure::Later { after, .. } => return self.pause(*after, failure).await,
             Failure::NotLeader(Some(_)) | Failure::Moved(_) => {
                 self.hops += 1;
@@ -160,6 +165,22 @@ mod tests {
         let mut retry = retry(600_000);
         let answer = malle_rt::timeout(Duration::from_secs(60), retry.after(failure, true)).await;
         assert_eq!(answer, Ok(Err(Error::Busy(Duration::from_secs(900)))));
+    }
+
+    #[tokio::test]
+    async fn who_is_short_of_room_is_left_for_another_and_a_full_cluster_is_given_up() {
+        let full = |after_ms| {
+            let after = Duration::from_millis(after_ms);
+            let error = Error::DiskFull(after);
+            Failure::Later { error, after }
+        };
+        let mut retry = retry(20_000);
+        assert_eq!(retry.after(full(limits::DISK_SHORT_RETRY_MS), true).await, Ok(false));
+        let given_up = retry.after(full(limits::DISK_FULL_RETRY_MS), true).await;
+        assert_eq!(
+            given_up,
+            Err(Error::DiskFull(Duration::from_millis(limits::DISK_FULL_RETRY_MS)))
+        );
     }
 
     #[tokio::test]

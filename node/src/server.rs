@@ -25,6 +25,7 @@ use crate::security::password::Effort;
 use crate::security::tls::{Reloaded, Tls};
 use crate::state::SledIndexes;
 
+mod full_disk;
 mod interior;
 mod leave;
 mod observe;
@@ -246,5 +247,7 @@ async fn follow_certificates(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) 
 
 #[cfg(test)]
 mod failing_disk;
+#[cfg(test)]
+mod filling_disk;
 #[cfg(test)]
 mod power_cut;

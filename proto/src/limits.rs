@@ -189,10 +189,29 @@ pub const COLLECT_GARBAGE_PERCENT: u64 = 50;
 pub const COLLECT_GARBAGE_PERCENT_FULL: u64 = 30;
 /// The disk is nearly full above this.
 pub const DISK_FULL_PERCENT: u64 = 80;
+/// At so many hundredths a node takes no mail from front ends and leads nothing that others can lead; two hundredths below it does again.
+/// Twenty disks of this kind waste one.
+pub const DISK_SHORT_PERCENT: u64 = 95;
+/// The same with less room than so many volumes, whatever the disk's size: collection needs two, and bodies under way fill two more.
+pub const DISK_SHORT_VOLUMES: u64 = 4;
+/// At so many hundredths a node stores no body from anybody: what is left is for the log, the rows, checkpoints and collection.
+pub const DISK_NONE_PERCENT: u64 = 98;
+/// The same with less room than so many volumes.
+pub const DISK_NONE_VOLUMES: u64 = 2;
+const _: () = assert!(DISK_FULL_PERCENT < DISK_SHORT_PERCENT && DISK_SHORT_PERCENT < DISK_NONE_PERCENT);
+/// With less room than this part of a volume (64 MiB) no group is opened: a database that meets the end of the disk is broken.
+pub const DISK_ROWS_PART_OF_VOLUME: u64 = 4;
+/// A front end that no majority has room for is told to come again after this long: space comes back in minutes at best, and a gateway
+/// whose deadline is nearer gives its caller the answer at once.
+pub const DISK_FULL_RETRY_MS: u64 = 120_000;
+/// The same while another replica may take over the lead.
+pub const DISK_SHORT_RETRY_MS: u64 = 1_000;
 /// Collection carries no more than this out of a volume: half of what the scrub may read. The scrub's ceiling while the disk is nearly full.
 pub const COLLECT_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 /// Segments of the journal made at the first start, so that none is made under load.
 pub const JOURNAL_POOL_SEGMENTS: usize = 2;
+/// Segments of the journal that lie ready: what a node's log lives on while the disk takes nothing, a million commands.
+pub const JOURNAL_RESERVE_SEGMENTS: usize = 3;
 /// Live segments above this make the group that holds the oldest one let go of it: 1 GiB of log on a disk.
 pub const JOURNAL_SEGMENTS_AIM: usize = 16;
 /// Bytes that wait for the journal's writer; more wait outside it.

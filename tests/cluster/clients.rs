@@ -2,9 +2,12 @@
 
 use anyhow::Context;
 use harness::{Cluster, PASSWORD, account, installed, mail};
+use malle_client::NodeId;
 use tokio::process::Command;
 
 const SENDER: &str = "paul@example.net";
+/// Two for each time that the leader moves.
+const MESSAGES: usize = 20;
 
 #[tokio::test]
 async fn flags_of_two_clients_both_survive() -> anyhow::Result<()> {
@@ -27,6 +30,48 @@ async fn flags_of_two_clients_both_survive() -> anyhow::Result<()> {
         let (first, second) = tokio::join!(one.command(&seen), two.command(&work));
         first?.ok()?;
         second?.ok()?;
+    }
+    let mut third = cluster.imap(1).await?;
+    third.select("INBOX").await?;
+    for uid in uids {
+        assert_eq!(third.flags(uid).await?, ["$Work", "\\Seen"]);
+    }
+    cluster.finish().await
+}
+
+/// Whoever leads hands over while a command is under way: its session hears OK all the same, and the flag is there once.
+#[tokio::test]
+async fn flags_of_two_clients_survive_while_the_leader_moves() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let (mut one, mut two) = (cluster.imap(1).await?, cluster.imap(1).await?);
+    for number in 0..MESSAGES {
+        let message = mail::plain(&format!("flagged-{number}"));
+        one.append("INBOX", "", &message).await?.ok()?;
+    }
+    one.select("INBOX").await?;
+    two.select("INBOX").await?;
+    let uids = one.uids().await?;
+    let (shard, _) = cluster.leader_of(1).await?;
+    let operator = cluster.operator().await?;
+    for (move_number, pair) in uids.chunks(2).enumerate() {
+        let to = NodeId(move_number as u64 % 3 + 1);
+        // A move that cannot be made now is no news here: the commands beside it are what is asked about.
+        let moving = async {
+            let _ = operator.cluster().leader_move(shard, to).await;
+        };
+        let storing = async {
+            for uid in pair {
+                let (seen, work) = (
+                    format!("UID STORE {uid} +FLAGS.SILENT (\\Seen)"),
+                    format!("UID STORE {uid} +FLAGS.SILENT ($Work)"),
+                );
+                let (first, second) = tokio::join!(one.command(&seen), two.command(&work));
+                first?.ok()?;
+                second?.ok()?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::join!(moving, storing).1?;
     }
     let mut third = cluster.imap(1).await?;
     third.select("INBOX").await?;

@@ -306,7 +306,7 @@ fn setting(name: &str, default: u64) -> anyhow::Result<u64> {
 }
 
 /// Runs a test on threads with larger stacks: futures of an unoptimised build do not fit into the usual two megabytes.
-fn run(test: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> anyhow::Result<()> {
+pub fn run(test: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> anyhow::Result<()> {
     if let Err(reason) = LoopDisk::possible() {
         println!("SKIPPED: no power can be cut here: {reason:#}");
         return Ok(());

@@ -67,7 +67,10 @@ pub fn run(root: &Path, length: Length) -> anyhow::Result<ExitCode> {
     if cargo::has_subcommand(root, "nextest") {
         command.args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]);
         match length {
-            Length::Fast => drop(command.args(["-E", "not binary_id(malle-tests::cluster)"])),
+            Length::Fast => drop(command.args([
+                "-E",
+                "not (binary_id(malle-tests::cluster) | binary_id(malle-chaos::proc))",
+            ])),
             Length::Whole => {}
             Length::Long => drop(command.args(["--profile", "long"])),
         }

@@ -235,6 +235,12 @@ fn a_uid_that_falls_is_found() {
 
 #[test]
 fn a_uidvalidity_that_changes_is_found() {
+    breaks(4, &[id::APPEND], |history| {
+        answer(history, id::APPEND, |answer| match answer {
+            Answer::Stored { uid_validity, .. } => *uid_validity = 80,
+            _ => unreachable!(),
+        });
+    });
     breaks(4, &[], |history| history.finals[3].mailboxes[0].uid_validity = 70);
 }
 

@@ -136,10 +136,8 @@ pub fn report(runs: &Path, judge: bool) -> anyhow::Result<Ending> {
                     directory,
                 )?;
                 job.control.clone_from(&result.control);
-                *result = RunResult {
-                    command: result.command.clone(),
-                    ..job.judge(result.wall_ms)?
-                };
+                job.made_by = Some(result.command.clone());
+                *result = job.judge(result.wall_ms)?;
             }
         }
     }

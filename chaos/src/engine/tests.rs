@@ -78,11 +78,16 @@ fn a_good_history_passes_and_a_lost_mail_fails_with_the_command_that_runs_it_aga
 #[test]
 fn a_run_is_judged_again_from_its_directory() {
     let engine = engine();
-    let job = job(&engine, "sample", 7);
+    let mut job = job(&engine, "sample", 7);
     let first = job.run().unwrap();
+    job.made_by = Some("chaos run elsewhere".to_owned());
     std::fs::copy(engine.path().join("good"), job.out.join(history::FILE)).unwrap();
     assert_eq!(first.verdict, Verdict::Fail);
-    assert_eq!(job.judge(0).unwrap().verdict, Verdict::Pass);
+    let again = job.judge(0).unwrap();
+    assert_eq!(
+        (again.verdict, again.command.as_str()),
+        (Verdict::Pass, "chaos run elsewhere")
+    );
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl<'h> Chart<'h> {
     /// Phases below, the marks of violations above.
     fn framed(&self, height: f64, drawing: &str) -> String {
         let timeline = &self.history.header.timeline;
-        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\">", height + 22.0);
+        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\">", height + 36.0);
         let phases = [
             (0, timeline.safety_us, "warm-up"),
             (timeline.safety_us, timeline.heal_us, "faults"),
@@ -77,11 +77,17 @@ impl<'h> Chart<'h> {
             let opacity = if at % 2 == 1 { 0.07 } else { 0.02 };
             let _ = write!(
                 svg,
-                "<rect x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{height}\" fill=\"#868e96\" opacity=\"{opacity}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
-                x + 3.0,
-                height + 16.0
+                "<rect x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{height}\" fill=\"#868e96\" opacity=\"{opacity}\"/>"
             );
+            // Below the seconds, and only where it fits: phases may be short.
+            if width > 6.5 * name.len() as f64 {
+                let _ = write!(
+                    svg,
+                    "<text x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
+                    x + 3.0,
+                    height + 31.0
+                );
+            }
         }
         svg.push_str(drawing);
         for (us, what) in &self.violations {
@@ -129,7 +135,7 @@ impl<'h> Chart<'h> {
             .unwrap_or(0)
             .max(1);
         let mut svg = format!(
-            "<text class=\"name\" x=\"0\" y=\"14\">calls a second</text><text x=\"{:.1}\" y=\"12\" text-anchor=\"end\">{most}</text>",
+            "<text class=\"name\" x=\"0\" y=\"14\">calls a second</text><text x=\"{:.1}\" y=\"28\" text-anchor=\"end\">{most}</text>",
             LEFT - 4.0
         );
         for (at, second) in seconds.iter().enumerate() {

@@ -314,7 +314,7 @@ async fn changes(account: &Account, mailbox: MailboxId, since: u64) -> Result<An
 
 /// What an error tells of the call. Refused is only what the shard itself decided; for everything else an earlier try of the same call may
 /// have been done.
-pub(crate) fn outcome<T>(error: &Error) -> Outcome<T> {
+pub fn outcome<T>(error: &Error) -> Outcome<T> {
     let code = match error {
         Error::NotFound(_) => "not-found",
         Error::Exists(_) => "exists",
@@ -366,7 +366,8 @@ fn to_client(flags: &Flags) -> malle_client::Flags {
     malle_client::Flags { system, keywords }
 }
 
-fn from_client(flags: &malle_client::Flags) -> Flags {
+/// Flags as the history keeps them.
+pub fn from_client(flags: &malle_client::Flags) -> Flags {
     let system = SYSTEM.iter().filter(|(bit, _)| flags.system & bit != 0);
     let names = system
         .map(|(_, name)| (*name).to_owned())

@@ -59,7 +59,9 @@ impl Exit {
             return Exit::Refused;
         }
         match error.downcast_ref::<Error>() {
-            Some(Error::Unavailable(_) | Error::Busy(_) | Error::AccountNotReady) => Exit::Unreachable,
+            Some(Error::Unavailable(_) | Error::Busy(_) | Error::DiskFull(_) | Error::AccountNotReady) => {
+                Exit::Unreachable
+            }
             Some(Error::NotFound(_)) => Exit::NotFound,
             Some(Error::Config(_)) => Exit::Usage,
             _ => Exit::Failed,
@@ -75,6 +77,9 @@ pub fn advise(error: &anyhow::Error) {
              a new cluster has to be made once with `malle cluster init`."
         }
         Some(Error::Busy(_)) => "The cluster has more to do than it takes at once: try again in a while.",
+        Some(Error::DiskFull(_)) => {
+            "Disks are full: `malle cluster status` shows which nodes; docs/operations/disk-full.md says what to do."
+        }
         Some(Error::NotFound(_)) => "Look it up with `malle account show`, `malle node list` or `malle shard list`.",
         Some(Error::Denied(_)) => {
             "This needs an operator's certificate of the cluster: make one with `malle cert operator NAME --ca-dir DIR`."

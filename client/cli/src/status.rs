@@ -34,9 +34,9 @@ struct NodeRow {
     region: String,
     zone: String,
     address: String,
-    /// "up", "failed" (it takes no writes), "down" or "retired".
+    /// "up", "full" (its disk takes no new mail), "failed" (it takes no writes), "down" or "retired".
     state: &'static str,
-    /// Why it is failed or down.
+    /// Why it is full, failed or down.
     why: Option<String>,
     version: Option<String>,
     uptime_ms: Option<u64>,
@@ -161,6 +161,10 @@ fn node_row(
     let (state, why) = match answer {
         _ if node.retired => ("retired", None),
         Some(Ok(NodeStatus { failed: Some(why), .. })) => ("failed", Some(why.clone())),
+        Some(Ok(NodeStatus {
+            short_of_room: Some(why),
+            ..
+        })) => ("full", Some(format!("{why}; see docs/operations/disk-full.md"))),
         Some(Ok(_)) => ("up", None),
         Some(Err(why)) => ("down", Some(why.clone())),
         None => ("down", Some("it was not asked".to_owned())),

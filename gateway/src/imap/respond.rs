@@ -263,6 +263,11 @@ pub(super) fn store_failure(error: &Error) -> Answer {
         Error::Unavailable(_) | Error::Busy(_) | Error::AccountNotReady => {
             Answer::no("UNAVAILABLE", "The mail store does not answer now, try again later")
         }
+        // Not OVERQUOTA: the account has room, and deleting mail of one's own helps nothing at once.
+        Error::DiskFull(_) => Answer::no(
+            "UNAVAILABLE",
+            "The mail store has no room for new mail now, try again later",
+        ),
         Error::NotFound(_) => Answer::no("NONEXISTENT", "There is no such mailbox"),
         Error::Exists(_) => Answer::no("ALREADYEXISTS", "There is one already"),
         Error::OverQuota { limit_bytes } => Answer::no("OVERQUOTA", format!("Over the quota of {limit_bytes} bytes")),

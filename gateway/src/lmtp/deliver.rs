@@ -120,6 +120,8 @@ fn refusal_reply(recipient: &str, error: &Error) -> Reply {
         Error::TooLarge { .. } => return TOO_LARGE,
         Error::Suspended => (450, "4.2.1", "this mailbox is suspended, try again later"),
         Error::Busy(_) => (451, "4.3.2", "the store is busy, try again later"),
+        // RFC 3463 3.4: mail system full.
+        Error::DiskFull(_) => (452, "4.3.1", "the store has no room for mail now, try again later"),
         Error::AccountNotReady => (451, "4.3.0", "the mailbox is being made, try again later"),
         Error::Unavailable(_) => (451, "4.4.2", "the store does not answer, try again later"),
         other => {
@@ -153,6 +155,14 @@ mod tests {
     }
 
     #[test]
+    fn a_full_store_is_told_from_a_full_mailbox() {
+        let full = refusal_reply("u", &Error::DiskFull(std::time::Duration::ZERO));
+        assert_eq!((full.code, full.enhanced), (452, "4.3.1"));
+        let over_quota = refusal_reply("u", &Error::OverQuota { limit_bytes: 1 });
+        assert_eq!((over_quota.code, over_quota.enhanced), (452, "4.2.2"));
+    }
+
+    #[test]
     fn only_the_mail_itself_is_refused_for_good() {
         let for_good = |error: Error| refusal_reply("u", &error).code >= 500;
         assert!(for_good(Error::TooLarge { limit_bytes: 1 }));
@@ -160,6 +170,7 @@ mod tests {
             Error::OverQuota { limit_bytes: 1 },
             Error::NotFound("account".into()),
             Error::Unavailable("x".into()),
+            Error::DiskFull(std::time::Duration::ZERO),
             Error::AccountNotReady,
             Error::Denied("x".into()),
             Error::Internal("x".into()),

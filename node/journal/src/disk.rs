@@ -56,10 +56,15 @@ pub trait Disk: Send + Sync {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that this process may still write on the disk of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
-    /// Bytes that the disk of `path` has, used or not.
+    /// Bytes that the disk of `path` has for this process, used or not: what is kept for root is not counted.
     fn total_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Takes the lock file `path` for this process; `WouldBlock` when another has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+}
+
+/// Whether a file operation failed because the disk, or this process's part of it, is full: nothing else is wrong then.
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Replaces a small file so that a crash leaves the old content or the new, never a mixture; durable when it returns.
@@ -206,7 +211,8 @@ impl Disk for RealDisk {
 
     fn total_bytes(&self, path: &Path) -> io::Result<u64> {
         let answer = rustix::fs::statvfs(path)?;
-        Ok(answer.f_blocks.saturating_mul(answer.f_frsize))
+        let used = answer.f_blocks.saturating_sub(answer.f_bfree);
+        Ok(used.saturating_add(answer.f_bavail).saturating_mul(answer.f_frsize))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {

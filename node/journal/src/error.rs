@@ -73,6 +73,10 @@ pub enum JournalError {
     /// As many bytes wait for the disk as may. Only `try_submit` says so; `submit` waits.
     #[error("the journal is busy")]
     Busy,
+    /// The disk has no room for another segment. Nothing of the record was written, nothing else is wrong: it may be tried again. Only a
+    /// journal that keeps its segments says so; a log waits.
+    #[error("the disk has no room for another segment")]
+    Full,
     /// The journal writes nothing any more: a write or a sync failed, or it was closed.
     #[error("the journal has stopped: {reason}")]
     Failed {

@@ -7,7 +7,11 @@
 //! nothing is replayed that was not submitted; what was durable and cannot be read stops the start (or, where the caller says so, is
 //! named and skipped); after the first failed write or sync nothing is acknowledged ever again.
 //!
-//! What it must never do: retry a sync, wait for a timer, block a caller's thread on the disk, hold more than
+//! A full disk is no failure. Space is asked for when a segment is prepared, never by a write. Volumes refuse a record that finds no
+//! segment ([`JournalError::Full`]), and the next one tries again. A log must not have holes, so it waits, in its order, until a segment is
+//! released or there is room; [`Options::reserve`] segments lie ready for that time.
+//!
+//! What it must never do: retry a sync, wait for a timer while there is room, block a caller's thread on the disk, hold more than
 //! `Options::in_flight_max_bytes`.
 //!
 //! The writer is one task; its file work goes through [`malle_rt::blocking`], so that a simulated runtime can drive it. That hop
@@ -68,7 +72,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use discard::KeptSegment;
-pub use disk::{Disk, DiskFile, DiskLock, RealDisk, read_file, replace_file};
+pub use disk::{Disk, DiskFile, DiskLock, RealDisk, is_out_of_space, read_file, replace_file};
 pub use error::JournalError;
 pub use memory_disk::{MemoryDisk, Pace};
 pub use record::Record;
@@ -109,6 +113,8 @@ pub struct Options {
     pub mode: Mode,
     /// Segments that are written with zeros at the first start, so that the steady state begins at once. Keep: 0 will do.
     pub pool: usize,
+    /// Segments that lie ready besides the one that is written, as far as the disk has room: what a log lives on when it has none.
+    pub reserve: usize,
     /// What one write and one sync take.
     pub batch_max_bytes: usize,
     /// What may wait and be written at one time; below 4 GiB. A larger record may, alone.
@@ -319,11 +325,17 @@ impl Journal {
     /// This is not remembered across a restart: what was not yet used again is replayed.
     pub fn release(&self, group: u64, segment: u64) {
         self.inner.shared.segments().release(group, segment);
+        self.inner.shared.room_made.notify_one();
     }
 
     /// The oldest segment that is kept; `None` before the first record.
     pub fn oldest_live_segment(&self) -> Option<u64> {
         self.inner.shared.segments().oldest()
+    }
+
+    /// The last segment that was needed found no room on the disk: volumes refuse records, a log waits.
+    pub fn is_full(&self) -> bool {
+        self.inner.shared.full.load(Ordering::Relaxed)
     }
 
     /// Number of live segments: what to watch, and to ask laggards for a checkpoint by.
@@ -373,6 +385,7 @@ impl Journal {
     /// Writes what waits, also what rides, and ends. Later submits are refused.
     pub async fn close(&self) {
         drop(self.queue().take());
+        self.inner.shared.room_made.notify_one();
         let mut ended = self.inner.ended.clone();
         // An error means that the writer is gone, which is what is waited for.
         let _ = ended.wait_for(|ended| *ended).await;

@@ -8,8 +8,9 @@
 //! A disk may have a [`Pace`]: then each sync takes its time, and what it covers is durable only when that is over. A cut before loses what
 //! the process had not been told of yet, and what it would have done after it.
 //!
-//! Faults that can be asked for: a full disk, a slow one, one that says it synced and did not, rot, and a sync that fails once. A failed
-//! sync loses what it was to sync for good, although readers go on seeing it: that is what Linux does, and why nobody may try again.
+//! Faults that can be asked for: a full disk (files take their length, a removed or replaced one nothing), a slow one, one that says it
+//! synced and did not, rot, and a sync that fails once. A failed sync loses what it was to sync for good, although readers go on seeing
+//! it: that is what Linux does, and why nobody may try again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -91,8 +92,8 @@ struct State {
     locks: BTreeSet<PathBuf>,
     /// Rises with every crash: an older handle is dead.
     lives: u64,
-    /// Bytes that may still be allocated; unlimited when unset.
-    free: Option<u64>,
+    /// Bytes that all files together may have; unlimited when unset.
+    capacity: Option<u64>,
     fail_syncs: u32,
     /// Only syncs of files below this directory fail.
     fail_below: PathBuf,
@@ -106,6 +107,17 @@ struct State {
 }
 
 impl State {
+    /// Bytes that all files together have. A file without a name has none: nobody holds one open for long.
+    fn used(&self) -> u64 {
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        let files = named.iter().filter_map(|inode| self.inodes.get(inode));
+        files.map(|inode| inode.seen.bytes).sum()
+    }
+
+    fn free(&self) -> Option<u64> {
+        self.capacity.map(|capacity| capacity.saturating_sub(self.used()))
+    }
+
     /// What the process would have done after the present moment it has not done.
     fn forget_unmade(&mut self) {
         let now = self.now();
@@ -261,9 +273,21 @@ impl MemoryDisk {
         state.fail_below = dir.to_owned();
     }
 
-    /// Space that is left from now on; `None`: no end.
+    /// Bytes that all files together may have from now on; `None`: no end. What is there already stays.
+    pub fn set_capacity(&self, capacity: Option<u64>) {
+        self.state().capacity = capacity;
+    }
+
+    /// As [`MemoryDisk::set_capacity`], by what is left.
     pub fn set_free_bytes(&self, free: Option<u64>) {
-        self.state().free = free;
+        let mut state = self.state();
+        let used = state.used();
+        state.capacity = free.map(|free| used.saturating_add(free));
+    }
+
+    /// Bytes that all files together have now.
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used()
     }
 
     /// From now on each sync takes a time that `seed` chooses.
@@ -329,16 +353,16 @@ impl MemoryFile {
 
     fn change(&self, change: Change) -> io::Result<()> {
         self.with(|state, inode| {
+            let before = state.inodes[&inode].seen.bytes;
             let made = state.moment();
-            let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
             let bytes = match &change {
-                Change::Write(offset, data) => (offset + data.len() as u64).max(inode.seen.bytes),
+                Change::Write(offset, data) => (offset + data.len() as u64).max(before),
                 Change::SetLen(bytes) => *bytes,
             };
-            let growth = bytes.saturating_sub(inode.seen.bytes);
-            if let Some(free) = &mut state.free {
-                *free = free.checked_sub(growth).ok_or(io::ErrorKind::StorageFull)?;
+            if bytes > before && state.free().is_some_and(|free| free < bytes - before) {
+                return Err(io::ErrorKind::StorageFull.into());
             }
+            let inode = state.inodes.get_mut(&inode).expect("checked by `with`");
             match &change {
                 Change::Write(offset, data) => inode.seen.write(*offset, data),
                 Change::SetLen(bytes) => inode.seen.set_len(*bytes),
@@ -487,11 +511,7 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        let inode = state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
-        let bytes = state.inodes.get(&inode).map_or(0, |inode| inode.seen.bytes);
-        if let Some(free) = &mut state.free {
-            *free += bytes;
-        }
+        state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
         state.name(Naming::Remove(path.to_owned()));
         Ok(())
     }
@@ -531,11 +551,11 @@ impl Disk for MemoryDisk {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(self.state().free.unwrap_or(u64::MAX))
+        Ok(self.state().free().unwrap_or(u64::MAX))
     }
 
     fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
+        Ok(self.state().capacity.unwrap_or(u64::MAX))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
@@ -613,5 +633,13 @@ mod tests {
         disk.set_free_bytes(Some(10_000));
         file.allocate(8_000).unwrap();
         assert_eq!(file.allocate(20_000).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            (disk.free_bytes(Path::new("/d")).unwrap(), disk.used_bytes()),
+            (2_000, 8_000)
+        );
+        file.set_len(1_000).unwrap();
+        file.allocate(10_000).unwrap();
+        disk.remove(Path::new("/d/f")).unwrap();
+        assert_eq!(disk.free_bytes(Path::new("/d")).unwrap(), 10_000);
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::Options;
-use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::disk::{Disk, DiskFile, DiskLock, is_out_of_space};
 use crate::error::JournalError;
 use crate::segment::Segments;
 use crate::sync_times::SyncClock;
@@ -34,6 +34,10 @@ pub(crate) struct Shared {
     files: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
     pub room: Arc<Semaphore>,
     pub failed: watch::Sender<Option<String>>,
+    /// The last segment that was needed found no room.
+    pub full: AtomicBool,
+    /// A segment may have come free.
+    pub room_made: Notify,
     pub counters: Counters,
     /// Given back when the writer has ended, and whoever else still works on the files.
     lock: Mutex<Option<Arc<dyn DiskLock>>>,
@@ -57,6 +61,8 @@ impl Shared {
             files: Mutex::default(),
             room,
             failed: watch::Sender::new(None),
+            full: AtomicBool::new(false),
+            room_made: Notify::new(),
             counters: Counters::default(),
             lock: Mutex::new(Some(Arc::from(lock))),
         })
@@ -120,18 +126,44 @@ impl Shared {
         files.retain(|(open, _)| *open != slot);
     }
 
-    /// Prepares slots up to the wanted number, and finishes those whose preparation a crash cut off.
-    pub fn fill_pool(self: &Arc<Shared>) -> Result<(), JournalError> {
-        let free: Vec<u64> = self.segments().free.iter().copied().collect();
-        for slot in &free {
-            let path = slot_path(&self.dir, *slot);
-            let file = self.file(*slot)?;
-            let complete = file.allocate(self.options.segment_bytes).and_then(|()| file.sync_all());
-            complete.map_err(JournalError::io("allocate", &path))?;
+    /// Prepares slots up to the wanted numbers, and finishes those whose preparation a crash cut off. What finds no room is left for later:
+    /// a journal on a full disk opens.
+    pub fn fill_pool(&self) -> Result<(), JournalError> {
+        match self.complete_free_slots().and_then(|()| self.prepare_more_slots()) {
+            Err(JournalError::Full) => {
+                tracing::warn!(dir = %self.dir.display(), "the disk has no room for the segments that should lie ready");
+                Ok(())
+            }
+            other => other,
         }
-        let there = free.len() + self.segments().live.len();
-        for _ in there..self.options.pool {
-            let slot = prepare_slot(self, true)?;
+    }
+
+    fn complete_free_slots(&self) -> Result<(), JournalError> {
+        let free = std::mem::take(&mut self.segments().free);
+        for slot in free {
+            let path = slot_path(&self.dir, slot);
+            let file = self.file(slot)?;
+            match file.allocate(self.options.segment_bytes).and_then(|()| file.sync_all()) {
+                Ok(()) => self.segments().free.push_back(slot),
+                // It stays where it is, for a start that finds room: its header may still say which segment was given up.
+                Err(error) if is_out_of_space(&error) => {
+                    tracing::warn!(file = %path.display(), "the disk has no room for all of a free segment");
+                }
+                Err(error) => return Err(JournalError::io("allocate", &path)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_more_slots(&self) -> Result<(), JournalError> {
+        let (free, live) = {
+            let segments = self.segments();
+            (segments.free.len(), segments.live.len())
+        };
+        let for_pool = self.options.pool.saturating_sub(free + live);
+        let for_reserve = self.options.reserve.saturating_sub(free + for_pool);
+        for number in 0..for_pool + for_reserve {
+            let slot = prepare_slot(self, number < for_pool)?;
             self.segments().free.push_back(slot);
         }
         Ok(())
@@ -140,6 +172,9 @@ impl Shared {
 
 /// Makes a file ready to become a segment: allocated, its name and its space durable. Writing zeros turns unwritten extents into
 /// written ones, which makes each later sync cheaper, and costs every byte twice: only for the first pool.
+///
+/// # Errors
+/// `Full` when the disk has no room: nothing of the file is left then.
 pub(crate) fn prepare_slot(shared: &Shared, write_zeros: bool) -> Result<u64, JournalError> {
     let slot = {
         let mut segments = shared.segments();
@@ -147,9 +182,9 @@ pub(crate) fn prepare_slot(shared: &Shared, write_zeros: bool) -> Result<u64, Jo
         segments.next_slot - 1
     };
     let path = slot_path(&shared.dir, slot);
-    let file = shared.disk.create(&path).map_err(JournalError::io("create", &path))?;
     let bytes = shared.options.segment_bytes;
     let prepare = || {
+        let file = shared.disk.create(&path)?;
         file.allocate(bytes)?;
         if write_zeros {
             let zeros = vec![0; 1 << 20];
@@ -161,8 +196,17 @@ pub(crate) fn prepare_slot(shared: &Shared, write_zeros: bool) -> Result<u64, Jo
         file.sync_all()?;
         shared.disk.sync_dir(&shared.dir)
     };
-    prepare().map_err(JournalError::io("prepare", &path))?;
-    Ok(slot)
+    match prepare() {
+        Ok(()) => Ok(slot),
+        Err(error) => {
+            // What was allocated before it failed would stay taken. When the disk does not remove it either, the next start finds it unused.
+            let _ = shared.disk.remove(&path);
+            Err(match is_out_of_space(&error) {
+                true => JournalError::Full,
+                false => JournalError::io("prepare", &path)(error),
+            })
+        }
+    }
 }
 
 /// Path of a segment file.

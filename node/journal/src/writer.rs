@@ -5,7 +5,8 @@
 //! first batch, into a slot that was prepared before.
 //!
 //! The first error of a write, a sync or a preparation ends the writer for good: after a failed sync nothing is known about the pages
-//! that it covered, so nothing may be written behind them.
+//! that it covered, so nothing may be written behind them. That there is no room for another segment is no such error: no byte of a
+//! batch was written. A journal that keeps its segments refuses the batch; a log waits with it in hand.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::controls;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, is_out_of_space};
 use crate::error::JournalError;
 use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordHeader};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -25,6 +26,9 @@ use crate::{Durability, Location, Mode};
 /// Records that only ride are held back until something is synced, but no more of them than this: a caller that never syncs
 /// must not fill the memory.
 const HELD_RIDES_MAX_BYTES: usize = 64 * 1024;
+
+/// Between two looks for room on a full disk; a released segment is seen at once.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(200);
 
 const PADDING: [u8; RECORD_ALIGNMENT] = [0; RECORD_ALIGNMENT];
 
@@ -204,8 +208,14 @@ impl Writer {
     async fn write(&mut self, batch: Batch) -> bool {
         let mut current = match self.current.take() {
             Some(current) => current,
-            None => match self.begin_segment().await {
+            None => match self.begin_when_possible().await {
                 Ok(current) => current,
+                Err(JournalError::Full) => {
+                    for refused in batch.queued {
+                        refused.completion.finish(Err(JournalError::Full));
+                    }
+                    return true;
+                }
                 Err(error) => {
                     // Before the batch is dropped, which gives the answers.
                     self.shared.fail(&error.in_full());
@@ -261,6 +271,31 @@ impl Writer {
         }
     }
 
+    /// Opens the next segment. A log whose disk is full waits for one to be released, or for room.
+    ///
+    /// # Errors
+    /// `Full` when segments are kept and there is no room.
+    async fn begin_when_possible(&mut self) -> Result<Current, JournalError> {
+        loop {
+            let begun = self.begin_segment().await;
+            let full = matches!(begun, Err(JournalError::Full));
+            let before = self.shared.full.swap(full, Ordering::Relaxed);
+            if full && !before {
+                tracing::error!(dir = %self.shared.dir.display(), "the disk has no room for another segment");
+            }
+            if !full || self.shared.options.mode == Mode::Keep {
+                return begun;
+            }
+            if self.queue.is_closed() {
+                return Err(JournalError::Failed {
+                    reason: "it was closed while it waited for room on the disk".to_owned(),
+                });
+            }
+            // Woken or not: the next look tells.
+            let _ = malle_rt::timeout(LOOK_FOR_ROOM, self.shared.room_made.notified()).await;
+        }
+    }
+
     /// Opens the next segment: frees what is dead, takes a slot, and sees to it that another will be ready in time.
     async fn begin_segment(&mut self) -> Result<Current, JournalError> {
         self.give_up_dead().await?;
@@ -311,11 +346,18 @@ impl Writer {
                     previous_end: 0,
                 };
                 let file = shared.file(dead.slot)?;
+                let path = slot_path(&shared.dir, dead.slot);
+                let failed = || JournalError::io("free", &path);
                 file.write_at(0, &mut [IoSlice::new(&header.encode())])
-                    .and_then(|()| file.allocate(shared.options.segment_bytes))
-                    .and_then(|()| file.sync_data())
-                    .map_err(JournalError::io("free", &slot_path(&shared.dir, dead.slot)))?;
-                shared.segments().free.push_back(dead.slot);
+                    .map_err(failed())?;
+                let grown = file.allocate(shared.options.segment_bytes);
+                file.sync_data().map_err(failed())?;
+                match grown {
+                    Ok(()) => shared.segments().free.push_back(dead.slot),
+                    // Segments are longer now than this one, and a start that finds room makes it so.
+                    Err(error) if is_out_of_space(&error) => {}
+                    Err(error) => return Err(failed()(error)),
+                }
                 Ok::<_, JournalError>(())
             })
             .await?;
@@ -336,7 +378,7 @@ impl Writer {
         malle_rt::blocking(move || prepare_slot(&shared, false)).await
     }
 
-    /// Starts to prepare a slot when none is left, so that the next rotation does not wait.
+    /// Starts to prepare a slot when fewer are left than shall lie ready, so that the next rotation does not wait.
     fn prepare_ahead(&mut self) {
         if let Some(preparation) = &mut self.preparation {
             match preparation.try_recv() {
@@ -346,7 +388,7 @@ impl Writer {
             }
             self.preparation = None;
         }
-        if !self.shared.segments().free.is_empty() {
+        if self.shared.segments().free.len() >= self.shared.options.reserve.max(1) {
             return;
         }
         let (tell, preparation) = oneshot::channel();

@@ -180,6 +180,7 @@ impl ClusterApi {
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
             scrub: Some(super::convert::scrub(self.upkeep.scrub.report())),
+            short_of_room: self.bodies.disk().shortage().unwrap_or_default(),
             collect: Some(super::convert::collect(self.upkeep.collector.report())),
         })
     }

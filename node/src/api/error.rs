@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use malle_machine::{directory, shard};
+use malle_proto::limits;
 use malle_proto::v1::{Error, ErrorCode};
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
@@ -67,6 +68,13 @@ impl Refused {
         refused
     }
 
+    /// No disk has room for another body where it would have to lie.
+    pub fn disk_full(retry_after: Duration) -> Self {
+        let mut refused = Refused::new(ErrorCode::DiskFull, "no room on the disks for another mail");
+        refused.0.retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+        refused
+    }
+
     /// Wrong login name or password; which of the two is not said.
     pub fn bad_credentials() -> Self {
         Refused::new(ErrorCode::BadCredentials, "wrong login name or password")
@@ -94,7 +102,9 @@ impl Refused {
             ErrorCode::Denied | ErrorCode::Suspended => Code::PermissionDenied,
             ErrorCode::TokenExpired | ErrorCode::BadCredentials => Code::Unauthenticated,
             ErrorCode::Invalid => Code::InvalidArgument,
-            ErrorCode::OverQuota | ErrorCode::TooLarge | ErrorCode::Limit | ErrorCode::Busy => Code::ResourceExhausted,
+            ErrorCode::OverQuota | ErrorCode::TooLarge | ErrorCode::Limit | ErrorCode::Busy | ErrorCode::DiskFull => {
+                Code::ResourceExhausted
+            }
             ErrorCode::NotLeader | ErrorCode::Moved => Code::FailedPrecondition,
             ErrorCode::Unavailable | ErrorCode::AccountNotReady => Code::Unavailable,
             ErrorCode::Corrupt => Code::DataLoss,
@@ -120,6 +130,7 @@ impl From<GroupError> for Refused {
                 refused
             }
             GroupError::Busy { retry_after } => Refused::busy(retry_after),
+            GroupError::DiskFull { retry_after } => Refused::disk_full(retry_after),
             GroupError::Invalid(_) => Refused::invalid(message),
             GroupError::Unavailable(_) | GroupError::Deadline | GroupError::Rebuilding | GroupError::Stopped(_) => {
                 Refused::unavailable(message)
@@ -174,6 +185,7 @@ impl From<BodiesError> for Refused {
         match error {
             BodiesError::TooLarge { limit_bytes } => Refused::too_large(limit_bytes),
             BodiesError::Hash => Refused::invalid(error.to_string()),
+            BodiesError::Full => Refused::disk_full(Duration::from_millis(limits::DISK_SHORT_RETRY_MS)),
             BodiesError::Corrupt(_) => Refused::new(ErrorCode::Corrupt, error.to_string()),
             other => Refused::unavailable(other.to_string()),
         }

@@ -234,6 +234,7 @@ impl MailApi {
         if !group.is_leader() {
             return Err(GroupError::NotLeader { leader: group.leader() }.into());
         }
+        group.takes_bodies()?;
         let (bytes, _room) = self.bytes_of(asked, incoming).await?;
         let _share = group.take_in(bytes.len())?;
         let mut outcome = Outcome::Refused(Refusal::StaleBody);

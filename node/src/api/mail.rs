@@ -153,6 +153,7 @@ impl MailApi {
         if !group.is_leader() {
             return Err(Refused::from(GroupError::NotLeader { leader: group.leader() }).into());
         }
+        group.takes_bodies().map_err(Refused::from)?;
         if first.size > limits::MESSAGE_MAX_BYTES as u64 {
             return Err(Refused::too_large(limits::MESSAGE_MAX_BYTES as u64).into());
         }

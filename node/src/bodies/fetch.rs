@@ -12,7 +12,7 @@ use malle_rt::Instant;
 use tokio::sync::Notify;
 
 use super::encoding::{self, Checked};
-use super::{Bodies, BodiesError};
+use super::{Bodies, BodiesError, DiskRoom, DiskWatch};
 use crate::peers::StoredBody;
 use crate::state::BodyNews;
 
@@ -49,14 +49,16 @@ impl Bodies {
             Err(error) => tracing::error!(%shard, %hash, %error, "a body on this disk could not be read"),
         }
         let fetched = self.fetch(shard, hash, sources, deadline).await?;
-        if let Err(error) = self.volumes.put(fetched.stored).await {
+        if self.disk.room() == DiskRoom::Enough
+            && let Err(error) = self.keep(fetched.stored).await
+        {
             // The reader has what it came for.
             tracing::warn!(%shard, %hash, %error, "a fetched body could not be kept");
         }
         Ok(fetched.body)
     }
 
-    /// Fetches a body and keeps it.
+    /// Fetches a body and keeps it, when the disk has room.
     async fn obtain(
         &self,
         shard: ShardId,
@@ -64,8 +66,12 @@ impl Bodies {
         sources: &[NodeId],
         deadline: Instant,
     ) -> Result<(), BodiesError> {
+        if self.disk.room() != DiskRoom::Enough {
+            // The room that is left is for what cannot wait. It stays missed.
+            return Err(BodiesError::Full);
+        }
         let fetched = self.fetch(shard, hash, sources, deadline).await?;
-        self.volumes.put(fetched.stored).await
+        self.keep(fetched.stored).await
     }
 
     /// Asks the sources one after the other, from a random one on. Each gets its share of the time that is left, so that a silent
@@ -135,6 +141,11 @@ impl GroupBodies {
         group.bodies.followers().insert(shard, Arc::downgrade(&group));
         malle_rt::spawn(fetch_missing(Arc::downgrade(&group)));
         group
+    }
+
+    /// How much room there is for them.
+    pub fn disk(&self) -> &DiskWatch {
+        self.bodies.disk()
     }
 
     /// Who may have the group's bodies: its other members, whoever they are at the time.

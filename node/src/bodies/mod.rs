@@ -18,6 +18,7 @@
 //! (each step of collection is a command of the shard's log).
 
 mod collect;
+mod disk_room;
 mod encoding;
 mod fetch;
 mod footer;
@@ -42,6 +43,7 @@ pub use crate::peers::StoredBody;
 use crate::peers::{PeerError, Transport};
 
 pub use collect::{BodyLog, CollectReport, CollectTimes, Collector, IdlePage};
+pub use disk_room::{DiskRoom, DiskWatch};
 use encoding::Checked;
 pub use fetch::GroupBodies;
 pub use replicate::Members;
@@ -72,6 +74,9 @@ pub enum BodiesError {
     /// The caller's time is over.
     #[error("deadline passed")]
     Deadline,
+    /// The disk has no room for it now. Nothing else is wrong: the put may be repeated.
+    #[error("the disk has no room for another body")]
+    Full,
     /// This node's volumes take nothing any more.
     #[error("volumes: {0}")]
     Volumes(String),
@@ -82,7 +87,10 @@ pub enum BodiesError {
 
 impl From<JournalError> for BodiesError {
     fn from(error: JournalError) -> Self {
-        BodiesError::Volumes(error.to_string())
+        match error {
+            JournalError::Full => BodiesError::Full,
+            other => BodiesError::Volumes(other.to_string()),
+        }
     }
 }
 
@@ -90,6 +98,7 @@ impl From<JournalError> for BodiesError {
 pub struct Bodies {
     node: NodeId,
     volumes: Volumes,
+    disk: Arc<DiskWatch>,
     transport: Arc<dyn Transport>,
     /// KiB of bodies in memory for puts under way.
     room: Arc<Semaphore>,
@@ -130,6 +139,7 @@ impl Bodies {
         let room = Arc::new(Semaphore::new(limits::BODY_BYTES_IN_FLIGHT_MAX / 1024));
         Arc::new(Bodies {
             node,
+            disk: volumes.watch_disk(),
             volumes,
             transport,
             room,
@@ -149,24 +159,37 @@ impl Bodies {
         encoding::off_the_way(size, stored).await
     }
 
-    /// Makes a body durable here that rides to the other replicas with the entry that names it. Its name was made or checked by the caller.
+    /// Makes a body durable here that rides to the other replicas with the entry that names it. Its name was made or checked by the caller,
+    /// who let it in when there was room: here it is refused only when the disk has none at all.
     ///
     /// # Errors
-    /// `Volumes`.
+    /// `Full`, `Volumes`.
     pub async fn keep(&self, stored: StoredBody) -> Result<(), BodiesError> {
-        self.volumes.put(stored).await
+        let put = self.volumes.put(stored).await;
+        if put == Err(BodiesError::Full) {
+            self.disk.found_none();
+        }
+        put
     }
 
     /// Takes a body from a peer: checked, then durable.
     ///
     /// # Errors
-    /// `TooLarge`, `Hash`, `Volumes`.
+    /// `TooLarge`, `Hash`, `Full`, `Volumes`.
     pub async fn receive(&self, body: StoredBody) -> Result<(), BodiesError> {
+        if self.disk.room() == DiskRoom::None && !self.volumes.hold(body.shard, body.hash) {
+            return Err(BodiesError::Full);
+        }
         match encoding::check(body).await {
             // What a peer sends and does not match is the peer's rot, not ours.
             Err(BodiesError::Corrupt(_)) => Err(BodiesError::Hash),
-            checked => self.volumes.put(checked?.stored).await,
+            checked => self.keep(checked?.stored).await,
         }
+    }
+
+    /// How much room the disk has.
+    pub fn disk(&self) -> &Arc<DiskWatch> {
+        &self.disk
     }
 
     /// The stored form of a body that is here, checked; `None` when it is not.

@@ -26,7 +26,7 @@ pub struct Members {
 
 impl Members {
     /// Whether these nodes are a majority of every set.
-    pub(super) fn majority(&self, have: &BTreeSet<NodeId>) -> bool {
+    pub fn majority(&self, have: &BTreeSet<NodeId>) -> bool {
         !self.voters.is_empty()
             && self
                 .voters
@@ -80,7 +80,7 @@ impl Bodies {
             let (bodies, stored, told, room) = (self.clone(), stored.clone(), told.clone(), room.clone());
             malle_rt::spawn(async move {
                 let result = if node == bodies.node {
-                    bodies.volumes.put(stored).await
+                    bodies.keep(stored).await
                 } else {
                     bodies
                         .transport

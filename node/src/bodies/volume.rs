@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use super::BodiesError;
+use super::disk_room::DiskWatch;
 use super::encoding::{self, Checked};
 use super::footer::{self, FooterEntry};
 use super::locator::{Counts, Key, Locator, Put};
@@ -179,6 +180,7 @@ impl Volumes {
             node: node.0,
             mode: Mode::Keep,
             pool: 0,
+            reserve: 0,
             batch_max_bytes: limits::JOURNAL_BATCH_MAX_BYTES,
             in_flight_max_bytes: limits::VOLUME_IN_FLIGHT_MAX_BYTES,
         };
@@ -408,6 +410,12 @@ impl Volumes {
     #[cfg(test)]
     pub fn records(&self) -> u64 {
         self.inner.journal.records()
+    }
+
+    /// Watches the disk of these volumes.
+    pub fn watch_disk(&self) -> Arc<DiskWatch> {
+        let inner = &self.inner;
+        DiskWatch::new(inner.disk.clone(), inner.dir.clone(), inner.volume_bytes)
     }
 
     pub fn journal(&self) -> &Journal {

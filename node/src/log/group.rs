@@ -62,6 +62,8 @@ pub(super) struct Contents {
     pub riding_from: u64,
     /// Bytes of all riders.
     pub riding_bytes: usize,
+    /// Entries up to this index are committed; `None` when raft has not said since the start.
+    pub committed: Option<u64>,
 }
 
 impl Contents {

@@ -72,6 +72,7 @@ impl Logs {
             node: node.0,
             mode: Mode::Recycle,
             pool: limits::JOURNAL_POOL_SEGMENTS,
+            reserve: limits::JOURNAL_RESERVE_SEGMENTS,
             batch_max_bytes: limits::JOURNAL_BATCH_MAX_BYTES,
             in_flight_max_bytes: limits::JOURNAL_IN_FLIGHT_MAX_BYTES,
         };

@@ -4,18 +4,26 @@
 //! entry is the majority that has the body, and nobody's log names a body that nobody has. A leader sends entry and bodies to its
 //! followers meanwhile. Entries are handed over in their order, so those behind wait too, and so do votes and truncations: the journal's
 //! order is the log's.
+//!
+//! A disk without room for a rider lets its entry wait, and tries again. When a majority commits the entry meanwhile it goes into the log
+//! without its body: this node's word was not needed, and it fetches the body as one that lags does.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use malle_journal::is_out_of_space;
 use malle_proto::v1::Rider;
 use tokio::sync::Notify;
 
 use super::group::GroupLog;
 use super::types::LogId;
+
+/// Between two tries to keep a body on a full disk.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
 
 /// Where the bodies that ride with entries are kept.
 #[async_trait]
@@ -23,7 +31,7 @@ pub trait KeepsRiders: Send + Sync + 'static {
     /// Returns once this body is durable on this node.
     ///
     /// # Errors
-    /// It never will be: the log of the group stops.
+    /// `StorageFull`: there is no room for it now. Any other: it never will be, and the log of the group stops.
     async fn keep(&self, rider: Rider) -> io::Result<()>;
 }
 
@@ -120,6 +128,26 @@ impl GroupLog {
     }
 }
 
+impl GroupLog {
+    /// Returns once the riders of entries up to `last` are durable here, or are not needed.
+    async fn keep_riders(&self, riders: Vec<Rider>, last: u64) -> io::Result<()> {
+        let mut said = false;
+        loop {
+            match self.shared.riders_first.keep_all(riders.clone()).await {
+                Err(error) if is_out_of_space(&error) => {}
+                kept => return kept,
+            }
+            if self.contents().committed >= Some(last) {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut said, true) {
+                tracing::error!(shard = %self.shared.shard, "the disk has no room for a body: its entry waits");
+            }
+            malle_rt::sleep(LOOK_FOR_ROOM).await;
+        }
+    }
+}
+
 async fn move_line(log: GroupLog) {
     let riders_first = &log.shared.riders_first;
     loop {
@@ -133,8 +161,10 @@ async fn move_line(log: GroupLog) {
             }
             std::mem::take(&mut line.waiting)
         };
+        let last = batches.iter().flat_map(|batch| &batch.entries).next_back();
+        let last = last.map_or(0, |(id, _)| id.index);
         let riders = batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.riders));
-        match riders_first.keep_all(riders.collect()).await {
+        match log.keep_riders(riders.collect(), last).await {
             Ok(()) => {
                 for batch in batches {
                     log.submit(batch).await;

@@ -104,6 +104,13 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         self.write_head(|head| head.vote = Some(vote)).await
     }
 
+    /// Kept in memory alone: it tells which entries need no word of this node any more.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let mut contents = self.contents();
+        contents.committed = contents.committed.max(committed.map(|id| id.index));
+        Ok(())
+    }
+
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,

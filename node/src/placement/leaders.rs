@@ -37,6 +37,10 @@ impl Leaders {
             self.since.remove(&row.id);
             return Ok(());
         }
+        if group.is_short_of_room(preferred) {
+            // It would give the lead back at once.
+            return Ok(());
+        }
         if malle_rt::now() - led_since >= LEAD_AT_LEAST {
             self.since.remove(&row.id);
             match group.transfer_leader(preferred).await {

@@ -25,6 +25,12 @@ pub enum GroupError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The disks of the replicas have no room for another body.
+    #[error("no room on the disks for another body")]
+    DiskFull {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The caller's time is over; what was proposed may or may not be done.
     #[error("deadline passed")]
     Deadline,

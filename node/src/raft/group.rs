@@ -15,10 +15,11 @@ use openraft::errors::RaftError;
 use openraft::impls::ProgressResponder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
+use super::committed::HeardCommitted;
 use super::read::ReadRounds;
 use super::riders::rider;
 use super::{Duty, GroupError};
-use crate::bodies::{GroupBodies, Members, StoredBody};
+use crate::bodies::{DiskRoom, GroupBodies, Members, StoredBody};
 use crate::env::Env;
 use crate::log::types::{LeaderId, Member, Proposal, Reply, TypeConfig};
 use crate::state::{GroupState, StateMachine};
@@ -44,6 +45,7 @@ pub struct Group {
     /// KiB of mail on the way in.
     intake: Arc<Semaphore>,
     rounds: ReadRounds,
+    committed: HeardCommitted,
 }
 
 impl Group {
@@ -68,6 +70,7 @@ impl Group {
             proposals,
             intake: Arc::new(Semaphore::new(limits::BODY_BYTES_PER_SHARD_MAX / 1024)),
             rounds: ReadRounds::default(),
+            committed: HeardCommitted::default(),
         }
     }
 
@@ -166,6 +169,37 @@ impl Group {
         taken.map_err(|_| GroupError::Busy {
             retry_after: BUSY_RETRY,
         })
+    }
+
+    /// Whether a body may be put into this group now. A majority of its voters must have room for it, so that what is let in is not stuck in
+    /// the log; and this node, because it is to give the lead away otherwise.
+    ///
+    /// # Errors
+    /// `DiskFull`, to come again soon when another may lead, later when nobody has room.
+    pub fn takes_bodies(&self) -> Result<(), GroupError> {
+        let disk = self.bodies.disk();
+        if disk.all_have_enough() {
+            return Ok(());
+        }
+        let retry_ms = if !disk.majority_has_enough(&self.members(), self.node) {
+            limits::DISK_FULL_RETRY_MS
+        } else if disk.room() != DiskRoom::Enough {
+            limits::DISK_SHORT_RETRY_MS
+        } else {
+            return Ok(());
+        };
+        Err(GroupError::DiskFull {
+            retry_after: Duration::from_millis(retry_ms),
+        })
+    }
+
+    /// Whether a replica is known to be short of room on its disk: it would give the lead back.
+    pub fn is_short_of_room(&self, node: NodeId) -> bool {
+        self.bodies.disk().room_of(node, self.node) != DiskRoom::Enough
+    }
+
+    pub(super) fn committed(&self) -> &HeardCommitted {
+        &self.committed
     }
 
     async fn propose(
@@ -332,15 +366,19 @@ impl Group {
     /// When the disk fails, or nothing was applied yet.
     pub async fn checkpoint(&self, kept: u64) -> Result<u64, GroupError> {
         let applied = self.state.applied_index();
+        let mut without_room = self.state.checkpoints_without_room();
         self.raft.trigger().snapshot().await?;
-        self.raft
-            .wait(Some(CHECKPOINT_WAIT))
-            .metrics(
-                |metrics| metrics.snapshot.is_some_and(|at| at.index >= applied),
-                "a checkpoint",
-            )
-            .await
-            .map_err(|error| GroupError::Unavailable(error.to_string()))?;
+        let wait = self.raft.wait(Some(CHECKPOINT_WAIT));
+        let made = wait.metrics(
+            |metrics| metrics.snapshot.is_some_and(|at| at.index >= applied),
+            "a checkpoint",
+        );
+        tokio::select! {
+            made = made => drop(made.map_err(|error| GroupError::Unavailable(error.to_string()))?),
+            _ = without_room.changed() => {
+                return Err(GroupError::Unavailable("the disk has no room for a checkpoint".into()));
+            }
+        }
         let index = self.state.checkpoint_index();
         if let Some(upto) = index.checked_sub(kept) {
             self.raft.trigger().purge_log(upto).await?;
@@ -361,6 +399,7 @@ impl Group {
             (Ok(()), ServerState::Shutdown) => "stopped",
         };
         let membership = metrics.membership_config.membership().clone();
+        let unwilling = self.duty.unwilling().or_else(|| self.bodies.disk().shortage());
         GroupStatus {
             shard: self.shard.0,
             role: role.to_owned(),
@@ -377,7 +416,7 @@ impl Group {
             rebuilds: self.state.rebuilds(),
             rows,
             accounts: 0,
-            unwilling: self.duty.unwilling().unwrap_or_default(),
+            unwilling: unwilling.unwrap_or_default(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! The groups that have a replica on this node: opening, watching over, and closing them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -84,6 +84,8 @@ pub struct Groups {
     open: RwLock<BTreeMap<ShardId, Arc<Group>>>,
     /// Why a group that belongs here is not open.
     failed: RwLock<BTreeMap<ShardId, String>>,
+    /// Groups whose view broke at the end of the disk: until it has room nobody else opens them, a leader's frame included.
+    waiting: RwLock<BTreeSet<ShardId>>,
     duty: Arc<Duty>,
     /// Views that were rebuilt since the start.
     rebuilds: AtomicU64,
@@ -100,6 +102,7 @@ impl Groups {
             settings,
             open: RwLock::default(),
             failed: RwLock::default(),
+            waiting: RwLock::default(),
             duty: Arc::default(),
             rebuilds: AtomicU64::default(),
             changing: tokio::sync::Mutex::new(false),
@@ -249,7 +252,7 @@ impl Groups {
             from: self.node().0,
             to: leader.0,
             payload_data: format::encode(command),
-            riders: Vec::new(),
+            ..RaftFrame::default()
         };
         let reply = self
             .settings
@@ -271,6 +274,9 @@ impl Groups {
         }
         if let Some(group) = self.get(shard) {
             return Ok(group);
+        }
+        if self.waiting().contains(&shard) {
+            return Err(GroupError::Stopped("the group waits for room on the disk".into()));
         }
         if self.all().len() >= limits::GROUPS_PER_NODE_MAX {
             return Err(GroupError::Stopped(format!(
@@ -345,6 +351,32 @@ impl Groups {
         })
     }
 
+    fn does_not_open(&self, shard: ShardId, reason: String) {
+        let mut failed = self.failed.write().unwrap_or_else(PoisonError::into_inner);
+        failed.insert(shard, reason);
+    }
+
+    fn waiting(&self) -> RwLockWriteGuard<'_, BTreeSet<ShardId>> {
+        self.waiting.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once a view can be opened, alone to open it; until then the group stands in [`Groups::failed`], and others may open theirs.
+    async fn wait_for_room<'a>(
+        &'a self,
+        shard: ShardId,
+        reason: &str,
+        changing: tokio::sync::MutexGuard<'a, bool>,
+    ) -> tokio::sync::MutexGuard<'a, bool> {
+        tracing::error!(%shard, "the disk has no room for rows: the group waits for some");
+        self.does_not_open(shard, format!("it waits for room on the disk: {reason}"));
+        self.waiting().insert(shard);
+        drop(changing);
+        self.bodies().disk().room_for_rows().await;
+        let changing = self.changing.lock().await;
+        self.waiting().remove(&shard);
+        changing
+    }
+
     async fn build(&self, shard: ShardId, log: GroupLog, throw_view_away: bool) -> Result<Arc<Group>, GroupError> {
         let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
         let settings = &self.settings;
@@ -374,6 +406,7 @@ impl Groups {
             addresses: settings.addresses.clone(),
             shard,
             node: settings.node,
+            disk: settings.bodies.disk().clone(),
         };
         let config = settings
             .timing
@@ -423,7 +456,7 @@ impl Groups {
 }
 
 /// Reopens a group whose view failed, with a view built anew from checkpoint and log.
-async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebuilt: u32) {
+async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, mut rebuilt: u32) {
     let shard = group.shard();
     let mut fault = group.state().fault();
     let reason = loop {
@@ -451,13 +484,13 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
                 }
                 if groups.get(shard).is_some_and(|open| Arc::ptr_eq(&open, &group)) {
                     tracing::error!(%shard, reason = ended, "the group stopped");
-                    groups.failed.write().unwrap_or_else(PoisonError::into_inner).insert(shard, ended);
+                    groups.does_not_open(shard, ended);
                 }
                 return;
             }
         }
     };
-    let closing = groups.changing.lock().await;
+    let mut closing = groups.changing.lock().await;
     if *closing {
         return;
     }
@@ -469,12 +502,16 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, rebui
     group.close(false).await;
     drop(group);
     if rebuilt >= REBUILDS_IN_PLACE_MAX || groups.journal_failure().is_some() {
-        groups
-            .failed
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(shard, reason);
+        groups.does_not_open(shard, reason);
         return;
+    }
+    if !groups.bodies().disk().has_room_for_rows().await {
+        closing = groups.wait_for_room(shard, &reason, closing).await;
+        if *closing {
+            return;
+        }
+        // The end of the disk broke the view, and says nothing of the next one.
+        rebuilt = 0;
     }
     // The result stands in `failed` or in `open`; there is nobody to hand it to.
     let _ = groups.clone().start(shard, log, rebuilt + 1).await;

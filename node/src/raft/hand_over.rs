@@ -126,7 +126,7 @@ impl Groups {
             from: self.node().0,
             to: to.0,
             payload_data: format::encode(&record),
-            riders: Vec::new(),
+            ..RaftFrame::default()
         };
         let asked = self
             .transport()

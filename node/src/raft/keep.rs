@@ -13,6 +13,9 @@ use crate::log::GroupLog;
 /// Pause between two looks at a group's log.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Before the next try after one that failed: a full disk stays full for minutes.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
 /// Makes a checkpoint whenever one is due, and when a quiet group holds up the whole journal.
 pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, kept_entries: u64, checkpoints: Arc<Semaphore>) {
     loop {
@@ -38,7 +41,11 @@ pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, kept_entri
             Ok(()) => {}
             // Raft has ended: whoever opens the group again looks after its log.
             Err(GroupError::Stopped(_)) => return,
-            Err(error) => tracing::warn!(shard = %group.shard(), %error, "no checkpoint was made; the log stays"),
+            Err(error) => {
+                tracing::warn!(shard = %group.shard(), %error, "no checkpoint was made; the log stays");
+                drop(group);
+                malle_rt::sleep(AFTER_FAILURE).await;
+            }
         }
     }
 }

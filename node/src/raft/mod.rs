@@ -10,6 +10,7 @@
 
 mod barrier;
 mod body_rows;
+mod committed;
 mod duty;
 mod error;
 mod group;

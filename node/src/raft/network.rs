@@ -23,6 +23,8 @@ use openraft::raft::{
 use openraft::{AnyError, EntryPayload, OptionalSend};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::riders::room_of_frame;
+use crate::bodies::DiskWatch;
 use crate::log::records::{
     AppendRecord, AppendedRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, TransferRecord,
     TransferredRecord, VoteRequestRecord, VotedRecord,
@@ -49,6 +51,8 @@ pub(super) struct Network {
     pub addresses: Arc<PeerAddresses>,
     pub shard: ShardId,
     pub node: NodeId,
+    /// Told how much room the peers have: each answer to a heartbeat says so.
+    pub disk: Arc<DiskWatch>,
 }
 
 /// Speaks with one peer about one group.
@@ -123,7 +127,7 @@ impl Peer {
             from: self.network.node.0,
             to: self.to.0,
             payload_data: payload,
-            riders: Vec::new(),
+            ..RaftFrame::default()
         }
     }
 
@@ -135,6 +139,7 @@ impl Peer {
         let deadline = malle_rt::now() + ttl;
         let reply = self.network.transport.call(self.to, call, frame, deadline).await;
         let reply = reply.map_err(|error| peer_error(&error))?;
+        self.network.disk.heard(self.to, room_of_frame(&reply));
         answer(&reply).map_err(|reason| unreachable(&reason))
     }
 

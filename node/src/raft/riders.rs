@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use malle_proto::v1::Rider;
+use malle_proto::v1::{self, Rider};
 use malle_proto::{BodyHash, ShardId};
 
-use crate::bodies::{Bodies, StoredBody};
+use crate::bodies::{Bodies, BodiesError, DiskRoom, StoredBody};
 use crate::log::KeepsRiders;
 
 /// A body as it travels with its entry.
@@ -41,6 +41,27 @@ pub(super) struct Keeper {
 impl KeepsRiders for Keeper {
     async fn keep(&self, rider: Rider) -> io::Result<()> {
         let body = stored_body(self.shard, rider).map_err(io::Error::other)?;
-        self.bodies.keep(body).await.map_err(io::Error::other)
+        match self.bodies.keep(body).await {
+            Err(BodiesError::Full) => Err(io::ErrorKind::StorageFull.into()),
+            kept => kept.map_err(io::Error::other),
+        }
+    }
+}
+
+/// How much room a node has, as it tells others.
+pub(super) fn room_in_frame(room: DiskRoom) -> v1::DiskRoom {
+    match room {
+        DiskRoom::Enough => v1::DiskRoom::Unspecified,
+        DiskRoom::Short => v1::DiskRoom::Short,
+        DiskRoom::None => v1::DiskRoom::None,
+    }
+}
+
+/// What another told.
+pub(super) fn room_of_frame(frame: &v1::RaftFrame) -> DiskRoom {
+    match frame.disk_room() {
+        v1::DiskRoom::Unspecified => DiskRoom::Enough,
+        v1::DiskRoom::Short => DiskRoom::Short,
+        v1::DiskRoom::None => DiskRoom::None,
     }
 }

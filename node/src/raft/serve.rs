@@ -22,7 +22,8 @@ use tokio::sync::mpsc;
 
 use super::group::Group;
 use super::groups::Groups;
-use super::riders::stored_body;
+use super::riders::{room_in_frame, stored_body};
+use crate::bodies::BodiesError;
 use crate::log::records::{
     AppendRecord, AppendedRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, TransferRecord,
     TransferredRecord, VoteRequestRecord, VotedRecord,
@@ -33,6 +34,10 @@ use crate::state::Checkpoint;
 
 /// A forwarded command may take this long: its sender repeats it.
 const FORWARDED: Duration = Duration::from_secs(5);
+
+/// A disk without room waits this long for entries to be committed without it; then the leader is told, and sends them again. Less than a
+/// leader takes for silence.
+const COMMITTED_WITHOUT_US: Duration = Duration::from_millis(limits::APPEND_SILENCE_MS / 2);
 
 /// Answers raft messages of the peers.
 #[derive(Clone)]
@@ -120,32 +125,59 @@ impl RaftServer {
             to: to.from,
             payload_data,
             riders: Vec::new(),
+            disk_room: room_in_frame(self.groups.bodies().disk().room()).into(),
         }
     }
 
     /// Stores the bodies that came with entries. Before the entries are taken: so an entry that is in a node's log has its small bodies on
-    /// that node's volumes, and a committed one has them on a majority.
-    async fn store_riders(&self, shard: ShardId, riders: Vec<Rider>) -> Result<(), String> {
-        let stored = riders.into_iter().map(|rider| async move {
-            let body = stored_body(shard, rider)?;
-            let stored = self.groups.bodies().receive(body).await;
-            stored.map_err(|error| format!("a body that came with its entry: {error}"))
-        });
-        futures::future::try_join_all(stored).await.map(drop)
+    /// that node's volumes, and a committed one has them on a majority. A disk without room waits until the majority has the entries without
+    /// this node; then they are taken without their bodies, which are missed and fetched when there is room.
+    async fn store_riders(
+        &self,
+        group: &Group,
+        riders: Vec<Rider>,
+        request: &AppendEntriesRequest<TypeConfig>,
+    ) -> Result<(), String> {
+        let bodies: Vec<_> = riders
+            .into_iter()
+            .map(|rider| stored_body(group.shard(), rider))
+            .collect::<Result<_, String>>()?;
+        let stored = bodies.into_iter().map(|body| self.groups.bodies().receive(body));
+        let Err(error) = futures::future::try_join_all(stored).await else {
+            return Ok(());
+        };
+        let last = request.entries.last().map(|entry| entry.log_id().index);
+        if error == BodiesError::Full
+            && let Some(last) = last
+            && group
+                .committed()
+                .reaches(&request.vote, last, COMMITTED_WITHOUT_US)
+                .await
+        {
+            return Ok(());
+        }
+        Err(format!("a body that came with its entry: {error}"))
     }
 
     /// The request in a frame of the pipeline, its riders stored.
     async fn append_request(
         &self,
-        shard: ShardId,
+        group: &Group,
         mut frame: RaftFrame,
     ) -> Result<AppendEntriesRequest<TypeConfig>, String> {
-        if frame.shard != shard.0 {
+        if frame.shard != group.shard().0 {
             return Err("a frame of another shard on this stream".to_owned());
         }
-        self.store_riders(shard, std::mem::take(&mut frame.riders)).await?;
+        let riders = std::mem::take(&mut frame.riders);
         let record = decode::<AppendRecord>(&frame)?;
-        AppendEntriesRequest::try_from(record).map_err(|error| error.to_string())
+        let request = AppendEntriesRequest::try_from(record).map_err(|error| error.to_string())?;
+        if let Some(committed) = &request.leader_commit {
+            group.committed().note(&request.vote, committed.index);
+        }
+        if !riders.is_empty() {
+            self.store_riders(group, riders, &request).await?;
+        }
+        Ok(request)
     }
 
     /// One message, one answer. `from` is whose certificate it came under.
@@ -162,7 +194,7 @@ impl RaftServer {
         let raft = group.raft();
         match call {
             RaftCall::Heartbeat => {
-                let request = self.append_request(group.shard(), frame.clone()).await?;
+                let request = self.append_request(&group, frame.clone()).await?;
                 let (before, last) = (request.prev_log_id, last_of(&request));
                 let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
                 Ok(encode_appended(match (answer, before) {
@@ -252,8 +284,7 @@ impl RaftServer {
         };
         let refused = Arc::new(std::sync::Mutex::new(None));
         let told = refused.clone();
-        let shard = group.shard();
-        let server = self.clone();
+        let (server, of) = (self.clone(), group.clone());
         let requests = futures::stream::unfold((Some(first), frames), |(first, mut frames)| async move {
             let frame = match first {
                 Some(frame) => frame,
@@ -262,8 +293,8 @@ impl RaftServer {
             Some((frame, (None, frames)))
         })
         .map(move |frame| {
-            let server = server.clone();
-            async move { server.append_request(shard, frame).await }
+            let (server, group) = (server.clone(), of.clone());
+            async move { server.append_request(&group, frame).await }
         })
         // In order; the riders of a frame are synced together with those of the frames around it.
         .buffered(limits::APPEND_WINDOW_REQUESTS)

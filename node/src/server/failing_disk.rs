@@ -14,7 +14,7 @@ const MAILS: u64 = 40;
 const TRIES: usize = 200;
 
 /// Waits until the load has done this much more.
-async fn goes_on(load: &Load) {
+pub(super) async fn goes_on(load: &Load) {
     let enough = load.acknowledged.load(Ordering::SeqCst) + MAILS;
     let until = soon();
     while load.acknowledged.load(Ordering::SeqCst) < enough {
@@ -23,7 +23,7 @@ async fn goes_on(load: &Load) {
     }
 }
 
-fn leading(world: &World) -> &Machine {
+pub(super) fn leading(world: &World) -> &Machine {
     let leads = |machine: &&Machine| machine.running().is_some_and(|running| running.group.is_leader());
     world.machines.iter().find(leads).expect("a leader")
 }

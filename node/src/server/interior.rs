@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use tower::util::BoxCloneSyncService;
 
 use super::PeerRooms;
+use super::full_disk;
 use super::leave::{Watched, give_groups_away, watch_journals};
 use super::observe::{Observatory, Rooms};
 use crate::api::{ClusterApi, DirectoryApi, MailApi, NodeFacts, Upkeep};
@@ -101,7 +102,10 @@ impl Interior {
             addresses: addresses.clone(),
         });
         let raft = RaftServer::new(groups.clone(), disk.clone(), config.data_dir.join("incoming"));
-        open_groups(&groups, &logs).await?;
+        let has_room = bodies.disk().has_room_for_rows().await;
+        if has_room {
+            open_groups(&groups, &logs).await?;
+        }
         let (stop, stopped) = watch::channel(false);
         malle_rt::spawn(watch_journals(
             Watched::new("log", logs.journal()),
@@ -123,11 +127,15 @@ impl Interior {
             env.clone(),
             facts,
         );
-        let placement = Placement::new(groups.clone(), addresses, env.clone());
+        let placement = Placement::new(groups.clone(), addresses, env.clone()).run(stopped.clone());
+        let opened =
+            full_disk::open_when_there_is_room(has_room, groups.clone(), logs.clone(), bodies.clone());
         let tasks = vec![
-            malle_rt::spawn(placement.run(stopped.clone())),
+            malle_rt::spawn(full_disk::first(opened, placement, stopped.clone())),
             malle_rt::spawn(upkeep.scrub.clone().run(stopped.clone())),
-            malle_rt::spawn(upkeep.collector.clone().run(stopped)),
+            malle_rt::spawn(upkeep.collector.clone().run(stopped.clone())),
+            malle_rt::spawn(bodies.disk().clone().run(stopped.clone())),
+            malle_rt::spawn(full_disk::give_way(groups.clone(), bodies.disk().clone(), stopped)),
         ];
         Ok(Interior {
             mail: MailApi::new(groups.clone(), bodies.clone(), env.clone()),
@@ -258,7 +266,7 @@ async fn open_journals(
 }
 
 /// Every node follows the directory; the others open as it says, and those that are known open before anybody is let in.
-async fn open_groups(groups: &Arc<Groups>, logs: &Logs) -> anyhow::Result<()> {
+pub(super) async fn open_groups(groups: &Arc<Groups>, logs: &Logs) -> anyhow::Result<()> {
     groups.open(ShardId::DIRECTORY).await.context("directory")?;
     groups.open_all(logs.found()).await;
     Ok(())

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::raft::{Duty, Groups};
 
 /// A planned stop waits this long for others to take the groups over: milliseconds and a few round trips each, all at the same time.
-const PLANNED: Duration = Duration::from_secs(2);
+pub(super) const PLANNED: Duration = Duration::from_secs(2);
 /// A node whose journal failed waits no longer than this: what it cannot give away the others take after their timeout.
 const CONDEMNED: Duration = Duration::from_secs(1);
 

@@ -12,7 +12,7 @@ use malle_proto::v1::GroupStatus;
 use tokio::sync::watch;
 
 use crate::api::{MailApi, Upkeep};
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, DiskRoom};
 use crate::log::Logs;
 use crate::raft::Groups;
 use crate::security::accept::listen;
@@ -91,6 +91,16 @@ impl Observed for Observatory {
         for (shard, reason) in rooms.groups.failed() {
             health.unready.push(format!("shard {shard} is not open: {reason}"));
         }
+        if let Some(shortage) = rooms.bodies.disk().shortage() {
+            health.unready.push(shortage);
+        }
+        for (kind, journal) in rooms.journals() {
+            if journal.is_full() {
+                health
+                    .notes
+                    .push(format!("the disk has no room for another segment of the {kind}"));
+            }
+        }
         match rooms.groups.get(ShardId::DIRECTORY) {
             None => health.unready.push("the directory is not open".into()),
             Some(directory) if directory.leader().is_none() => {
@@ -168,6 +178,11 @@ impl Rooms {
             "malle_journal_segments",
             "Segments that hold records",
             self.of_journals(|journal| journal.live_segments() as f64),
+        );
+        page.gauge(
+            "malle_journal_full",
+            "1 while the disk has no room for another segment: the log waits, volumes refuse",
+            self.of_journals(|journal| f64::from(u8::from(journal.is_full()))),
         );
         page.gauge(
             "malle_journal_failed",
@@ -310,6 +325,16 @@ impl Rooms {
 
 impl Rooms {
     fn space_figures(&self, page: &mut Page) {
+        let room = match self.bodies.disk().room() {
+            DiskRoom::Enough => "enough",
+            DiskRoom::Short => "short",
+            DiskRoom::None => "none",
+        };
+        page.gauge(
+            "malle_disk_room",
+            "1 for what the disk has room for: enough, short (no new mail), none (no bodies)",
+            [(vec![("room", room.to_owned())], 1.0)],
+        );
         let collect = self.upkeep.collector.report();
         page.gauge(
             "malle_volume_bytes",

@@ -296,6 +296,12 @@ fn remove_deltas(disk: &Arc<dyn Disk>, dir: &Path) {
     }
 }
 
+/// Removes what is left of a file that was not finished: on a full disk it would take what other files need. Blocks.
+pub(super) fn remove_unfinished(disk: &Arc<dyn Disk>, dir: &Path) {
+    // Most often there is none; one that stays is removed by the next checkpoint.
+    let _ = disk.remove(&dir.join(WRITING));
+}
+
 /// Writes the next file of a chain, or the first. Every method blocks.
 pub(super) struct CheckpointWriter {
     writer: Writer,

@@ -124,6 +124,8 @@ pub(super) struct Inner {
     pub changes: broadcast::Sender<Change>,
     pub applied: watch::Sender<u64>,
     pub fault: watch::Sender<Option<String>>,
+    /// Counts checkpoints that found no room on the disk.
+    pub no_room: watch::Sender<u64>,
     pub rebuilds: AtomicU64,
 }
 
@@ -197,6 +199,7 @@ impl GroupState {
             changes,
             applied: watch::channel(applied).0,
             fault: watch::channel(None).0,
+            no_room: watch::channel(0).0,
             rebuilds: AtomicU64::new(rebuilds),
         };
         let state = GroupState { inner: Arc::new(inner) };

@@ -2,15 +2,18 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use malle_journal::is_out_of_space;
 use malle_proto::limits;
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use super::checkpoint::Checkpoint;
-use super::open::GroupState;
+use super::open::{GroupState, Inner};
 use crate::log::types::{Entry, LogId, StoredMembership, TypeConfig};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
@@ -18,6 +21,8 @@ type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Checkpoint>;
 
 /// Entries applied as one step: their log is waited for once and they run on the blocking pool once.
 const APPLY_TOGETHER_MAX: usize = 128;
+/// Between two tries of a first checkpoint on a full disk.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// What raft drives.
 #[derive(Clone)]
@@ -78,17 +83,36 @@ impl StateMachine {
     }
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+/// Makes checkpoints for raft. It does not keep the state: raft does not wait for it when it ends.
+pub struct CheckpointBuilder(Weak<Inner>);
+
+impl RaftSnapshotBuilder<TypeConfig> for CheckpointBuilder {
     type SnapshotData = Checkpoint;
 
+    /// An error here ends raft, so a disk that is full must give none: the checkpoint that is there counts on, and without one this waits.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        snapshot_of(self.0.checkpoint().await?)
+        loop {
+            let Some(inner) = self.0.upgrade() else {
+                return Err(io::Error::other("the group is closed"));
+            };
+            let state = GroupState { inner };
+            match state.checkpoint().await {
+                Err(error) if is_out_of_space(&error) => {
+                    if let Some(current) = state.current_checkpoint() {
+                        return snapshot_of(current);
+                    }
+                }
+                made => return snapshot_of(made?),
+            }
+            drop(state);
+            malle_rt::sleep(LOOK_FOR_ROOM).await;
+        }
     }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = Checkpoint;
-    type SnapshotBuilder = Self;
+    type SnapshotBuilder = CheckpointBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let live = self.0.live();
@@ -102,8 +126,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.apply_all(entries, true).await
     }
 
-    async fn get_snapshot_builder(&mut self) -> Self {
-        self.clone()
+    async fn get_snapshot_builder(&mut self) -> CheckpointBuilder {
+        CheckpointBuilder(Arc::downgrade(&self.0.inner))
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: Checkpoint) -> Result<(), io::Error> {

@@ -14,6 +14,7 @@ use openraft::{EntryPayload, RaftLogReader};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use tempfile::TempDir;
 
+use super::storage::CheckpointBuilder;
 use super::{BodyNews, Checkpoint, GroupState, Settings, SledIndexes, StateMachine};
 use crate::env::Env;
 use crate::log::types::{Entry, LeaderId, LogId, Proposal, StoredMembership, TypeConfig, Vote};
@@ -53,7 +54,7 @@ struct Unlogged(StateMachine);
 
 impl RaftStateMachine<TypeConfig> for Unlogged {
     type SnapshotData = Checkpoint;
-    type SnapshotBuilder = StateMachine;
+    type SnapshotBuilder = CheckpointBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         self.0.applied_state().await
@@ -66,8 +67,8 @@ impl RaftStateMachine<TypeConfig> for Unlogged {
         self.0.apply_all(entries, false).await
     }
 
-    async fn get_snapshot_builder(&mut self) -> StateMachine {
-        self.0.clone()
+    async fn get_snapshot_builder(&mut self) -> CheckpointBuilder {
+        self.0.get_snapshot_builder().await
     }
 
     async fn install_snapshot(

@@ -4,13 +4,15 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use malle_journal::Disk;
+use malle_journal::{Disk, is_out_of_space};
 use malle_machine::digest::LOCAL_PREFIX;
 use malle_machine::view::{Fault, Flow};
 use malle_proto::ShardId;
+use tokio::sync::watch;
 
 use super::checkpoint::{
-    Changed, Checkpoint, CheckpointRecord, CheckpointWriter, Keys, Standing, Unnamed, Work, write_changed,
+    Changed, Checkpoint, CheckpointRecord, CheckpointWriter, Keys, Standing, Unnamed, Work, remove_unfinished,
+    write_changed,
 };
 use super::open::{Flushed, GroupState};
 use super::overlay::{Overlay, Rows};
@@ -71,9 +73,13 @@ impl GroupState {
             }
         };
         let written = self.write_checkpoint(source).await;
-        if written.is_err() {
-            let mut flushed = self.inner.flushed.lock().await;
-            flushed.tee = None;
+        if let Err(error) = &written {
+            self.inner.flushed.lock().await.tee = None;
+            let (disk, dir) = (self.inner.settings.disk.clone(), self.inner.settings.dir.clone());
+            malle_rt::blocking(move || remove_unfinished(&disk, &dir)).await;
+            if is_out_of_space(error) {
+                self.inner.no_room.send_modify(|times| *times += 1);
+            }
         }
         written
     }
@@ -136,6 +142,11 @@ impl GroupState {
         flushed.ledger.wait(self.inner.settings.env.now_ms(), self.chance());
         tracing::info!(%shard, index = applied, ?work, bytes, log_bytes, "checkpoint written");
         Ok(checkpoint)
+    }
+
+    /// Rises with every checkpoint that the disk had no room for.
+    pub fn checkpoints_without_room(&self) -> watch::Receiver<u64> {
+        self.inner.no_room.subscribe()
     }
 
     /// For the age of the next checkpoint.

@@ -15,9 +15,11 @@ use serde::Deserialize;
 use tokio::process::{Child, Command};
 
 use crate::binaries::binary;
+use crate::host::{is_gone, signal};
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
 use crate::monitoring::{self, Metrics};
+use crate::ports::free_ports;
 use crate::power::{self, LoopDisk};
 use crate::wait::{until, within};
 
@@ -152,7 +154,6 @@ impl Cluster {
         let path = directory.path().to_path_buf();
         let disks = disks(&path)?;
         let log = File::create(path.join("demo.log"))?;
-        let ports = free_ports(3)?;
         let mut command = Command::new(binary("malle")?);
         if let Some(library) = preload {
             command.env("LD_PRELOAD", library);
@@ -162,7 +163,6 @@ impl Cluster {
             .arg("--dir")
             .arg(&path)
             .args(["--accounts", &ACCOUNTS.to_string(), "--password", PASSWORD])
-            .args(["--lmtp", &ports[0], "--imap", &ports[1], "--imaps", &ports[2]])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -200,7 +200,7 @@ impl Cluster {
             child.kill().await?;
         }
         let pid = self.demo.id().context("the demo ended by itself")?;
-        signal(pid, "TERM").await?;
+        signal(pid, "TERM")?;
         let ended = within("the end of the demo after SIGTERM", STOP, async {
             Ok(self.demo.wait().await?)
         })
@@ -356,7 +356,7 @@ impl Cluster {
     async fn end(&self, node: NodeId, with: &str) -> anyhow::Result<()> {
         let known = self.file.nodes.iter().find(|known| known.id == node.0);
         let pid = known.context("no such node in demo.json")?.pid;
-        match signal(pid, with).await {
+        match signal(pid, with) {
             Err(error) if !is_gone(pid) => return Err(error),
             _ => {}
         }
@@ -397,6 +397,22 @@ impl Cluster {
             self.restart(*node).await?;
         }
         Ok(())
+    }
+
+    /// Fills the disk of a node until so many bytes are free.
+    ///
+    /// # Errors
+    /// When the node has no disk of its own, or less free than that.
+    pub fn fill_disk(&self, node: NodeId, leave_bytes: u64) -> anyhow::Result<()> {
+        self.disk(node)?.fill(leave_bytes)
+    }
+
+    /// Takes away again what fills it.
+    ///
+    /// # Errors
+    /// When it was not filled.
+    pub fn make_room(&self, node: NodeId) -> anyhow::Result<()> {
+        self.disk(node)?.make_room()
     }
 
     /// Views that the nodes threw away and rebuilt since the cluster began, as their logs say.
@@ -577,7 +593,7 @@ impl Cluster {
 }
 
 /// Why the replicas of these nodes do not agree; `None` when they do.
-fn disagreement(statuses: &[NodeStatus]) -> Option<String> {
+pub fn disagreement(statuses: &[NodeStatus]) -> Option<String> {
     let mut groups: BTreeMap<ShardId, Vec<(NodeId, &GroupStatus)>> = BTreeMap::new();
     for status in statuses {
         for group in &status.groups {
@@ -671,17 +687,6 @@ async fn run(command: &mut Command) -> anyhow::Result<()> {
     .await
 }
 
-/// Sends a signal, by the program: the call of the C library would be the only unsafe code here.
-async fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
-    let status = Command::new("kill")
-        .args(["-s", name, &pid.to_string()])
-        .status()
-        .await
-        .context("running kill")?;
-    ensure!(status.success(), "kill -s {name} {pid}: {status}");
-    Ok(())
-}
-
 /// Waits until no other cluster of tests runs on this machine; none begins while the file is held.
 ///
 /// # Errors
@@ -691,25 +696,6 @@ pub async fn alone() -> anyhow::Result<File> {
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?;
     waited.with_context(|| format!("locking {}", path.display()))
-}
-
-/// Ports that are free now, as `127.0.0.1:PORT`. All are held until all are known, so no two are the same.
-fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
-    let listeners = (0..count)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<Vec<_>, _>>()?;
-    listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.to_string()))
-        .collect()
-}
-
-/// A process that ended is gone, or is a zombie until its parent looks.
-fn is_gone(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')),
-        Err(_) => true,
-    }
 }
 
 #[cfg(test)]
@@ -748,6 +734,7 @@ mod tests {
             scrub: Default::default(),
             collect: Default::default(),
             telemetry_address: None,
+            short_of_room: None,
         }
     }
 
@@ -775,13 +762,5 @@ mod tests {
         let context = read_context(&path).unwrap();
         assert_eq!(context.ca, directory.path().join("ca/ca.pem"));
         assert_eq!(context.cert, Path::new("/x/o.pem"));
-    }
-
-    #[test]
-    fn free_ports_differ_and_a_process_that_never_was_is_gone() {
-        let ports = free_ports(3).unwrap();
-        assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
-        assert!(is_gone(u32::MAX));
-        assert!(!is_gone(std::process::id()));
     }
 }

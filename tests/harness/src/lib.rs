@@ -10,17 +10,21 @@
 
 mod binaries;
 mod cluster;
+pub mod host;
 mod imap;
 mod lmtp;
+pub mod made;
 pub mod mail;
 pub mod monitoring;
+mod ports;
 mod power;
 mod wait;
 
 pub use binaries::{binary, installed};
-pub use cluster::{Cluster, Identity, PASSWORD, account, alone};
+pub use cluster::{Cluster, Identity, PASSWORD, account, alone, disagreement};
 pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
 pub use monitoring::Metrics;
-pub use power::LoopDisk;
-pub use wait::{until, within};
+pub use ports::free_ports;
+pub use power::{LoopDisk, liar};
+pub use wait::{patiently, until, within};

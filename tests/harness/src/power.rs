@@ -4,13 +4,14 @@
 //! memory: the state that a power cut leaves. Killing the process alone would keep the page cache, and so prove nothing.
 //!
 //! It needs root, loop devices, `mkfs.ext4` and perl (for the one ioctl: called from here it would be unsafe code). [`LoopDisk::possible`]
-//! tries it all out. What is made is written down first, and what a run that was killed left behind is removed by the next one.
+//! tries it all out. What is made is written down first ([`Made`]), and what a run that was killed left behind is removed by the next one.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+
+use crate::host::{run, text};
+use crate::made::{self, Made, Thing};
 
 /// `EXT4_IOC_SHUTDOWN`, `_IOR('X', 125, __u32)`, with `EXT4_GOING_FLAGS_NOLOGFLUSH`.
 const SHUT_DOWN: &str =
@@ -19,11 +20,9 @@ const SHUT_DOWN: &str =
 /// A mounted file system whose power can be cut.
 #[derive(Debug)]
 pub struct LoopDisk {
-    image: PathBuf,
     mount: PathBuf,
     device: String,
-    /// What a later run removes if this one cannot.
-    record: PathBuf,
+    _made: Made,
 }
 
 impl LoopDisk {
@@ -33,25 +32,31 @@ impl LoopDisk {
     /// When a program fails; nothing of it stays then.
     pub fn create(image: &Path, mount: &Path, bytes: u64) -> anyhow::Result<LoopDisk> {
         std::fs::create_dir_all(mount)?;
-        std::fs::File::create(image)?.set_len(bytes)?;
-        run("mkfs.ext4", &["-q", "-F", text(image)?])?;
-        let record = write_down(image, mount)?;
-        let device = match run("losetup", &["--find", "--show", text(image)?]) {
-            Ok(device) => device.trim().to_owned(),
-            Err(error) => {
-                forget(&record);
-                return Err(error);
-            }
-        };
-        let disk = LoopDisk {
+        // Dropped on failure, and so all of it is undone.
+        let made = Made::note(Thing::Disk {
             image: image.to_owned(),
             mount: mount.to_owned(),
-            device,
-            record,
+        })?;
+        std::fs::File::create(image)?.set_len(bytes)?;
+        // Without room kept for root, which the nodes of a test are: full is full.
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", text(image)?])?;
+        let disk = LoopDisk {
+            mount: mount.to_owned(),
+            device: run("losetup", &["--find", "--show", text(image)?])?.trim().to_owned(),
+            _made: made,
         };
-        // Dropped on failure, and so detached.
         disk.mount()?;
         Ok(disk)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+
+    /// The block device, for example `/dev/loop3`.
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// Has the machine write everything down that was written so far, whatever the processes asked for.
@@ -60,6 +65,36 @@ impl LoopDisk {
     /// When the file system is not mounted.
     pub fn sync(&self) -> anyhow::Result<()> {
         run("sync", &["--file-system", text(&self.mount)?]).map(drop)
+    }
+
+    /// Fills the disk up with one file until so many bytes are free; 0 leaves none at all.
+    ///
+    /// # Errors
+    /// When there are fewer, or the file is there already.
+    pub fn fill(&self, leave_bytes: u64) -> anyhow::Result<()> {
+        let free = run("stat", &["--file-system", "--format", "%a %S", text(&self.mount)?])?;
+        let (blocks, block_bytes) = free.trim().split_once(' ').context("two numbers of stat")?;
+        let free = blocks.parse::<u64>()? * block_bytes.parse::<u64>()?;
+        let take = free.checked_sub(leave_bytes).context("there is less free than that")?;
+        ensure!(!self.filler().exists(), "it was filled before");
+        let taken = run("fallocate", &["--length", &take.to_string(), text(&self.filler())?]);
+        if leave_bytes == 0 {
+            // The blocks that map it leave too little for the last bytes: it has taken what there was.
+            return Ok(());
+        }
+        taken.map(drop)
+    }
+
+    /// Takes the file away that fills it up.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn make_room(&self) -> anyhow::Result<()> {
+        Ok(std::fs::remove_file(self.filler())?)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.mount.join("filler")
     }
 
     /// Cuts the power: from now on nothing reaches the device, and every write and sync fails.
@@ -88,7 +123,7 @@ impl LoopDisk {
     /// # Errors
     /// Why not, for the word SKIPPED.
     pub fn possible() -> anyhow::Result<()> {
-        clean_up();
+        made::clean();
         let dir = tempfile::tempdir()?;
         let disk = LoopDisk::create(&dir.path().join("image"), &dir.path().join("disk"), 16 << 20)?;
         let (kept, lost) = (disk.mount.join("kept"), disk.mount.join("lost"));
@@ -106,18 +141,11 @@ impl LoopDisk {
     }
 }
 
-impl Drop for LoopDisk {
-    fn drop(&mut self) {
-        remove(&self.mount, &self.image);
-        forget(&self.record);
-    }
-}
-
 /// A library that makes syncs do nothing in the program that loads it.
 ///
 /// # Errors
 /// Without a C compiler.
-pub(crate) fn liar() -> anyhow::Result<tempfile::TempPath> {
+pub fn liar() -> anyhow::Result<tempfile::TempPath> {
     let source = "int fsync(int f) { (void)f; return 0; }\nint fdatasync(int f) { (void)f; return 0; }\n";
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("liar.c");
@@ -125,70 +153,4 @@ pub(crate) fn liar() -> anyhow::Result<tempfile::TempPath> {
     let library = tempfile::Builder::new().suffix(".so").tempfile()?.into_temp_path();
     run("cc", &["-shared", "-fPIC", "-o", text(&library)?, text(&path)?])?;
     Ok(library)
-}
-
-/// Unmounts, detaches and removes, as far as each is there.
-fn remove(mount: &Path, image: &Path) {
-    // Each may be undone already: what is left of a killed run is anything from nothing to everything.
-    if let (Ok(mount), Ok(image)) = (text(mount), text(image)) {
-        let _ = run("umount", &["--lazy", mount]);
-        let devices = run("losetup", &["--noheadings", "--output", "NAME", "--associated", image]);
-        for device in devices.unwrap_or_default().split_whitespace() {
-            let _ = run("losetup", &["--detach", device]);
-        }
-    }
-    let _ = std::fs::remove_file(image);
-}
-
-/// Where runs write down what they make.
-fn records() -> PathBuf {
-    std::env::temp_dir().join("malle-loop-disks")
-}
-
-fn write_down(image: &Path, mount: &Path) -> anyhow::Result<PathBuf> {
-    static MADE: AtomicU32 = AtomicU32::new(0);
-    std::fs::create_dir_all(records())?;
-    let name = format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-    let record = records().join(name);
-    std::fs::write(&record, format!("{}\n{}\n", text(image)?, text(mount)?))?;
-    Ok(record)
-}
-
-fn forget(record: &Path) {
-    // It was removed by a later run that took this process for dead: nothing is left to forget.
-    let _ = std::fs::remove_file(record);
-}
-
-/// Removes what runs left that did not end well: only what they wrote down, and only when they are gone.
-fn clean_up() {
-    for entry in std::fs::read_dir(records()).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.split('-').next().unwrap_or_default();
-        if Path::new("/proc").join(process).exists() {
-            continue;
-        }
-        if let Ok(lines) = std::fs::read_to_string(entry.path())
-            && let Some((image, mount)) = lines.trim_end().split_once('\n')
-        {
-            remove(Path::new(mount), Path::new(image));
-        }
-        forget(&entry.path());
-    }
-}
-
-fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("{} is no text", path.display()))
-}
-
-/// Standard output of a program that must succeed.
-fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("running {program}"))?;
-    if !output.status.success() {
-        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

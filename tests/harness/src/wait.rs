@@ -35,6 +35,20 @@ where
     }
 }
 
+/// Looks again and again, in code that has no runtime; whether it came true before the deadline.
+pub fn patiently(deadline: Duration, mut look: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if look() {
+            return true;
+        }
+        if begun.elapsed() >= deadline {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// The future's result, or an error that says what took too long.
 ///
 /// # Errors

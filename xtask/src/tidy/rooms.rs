@@ -55,7 +55,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("malle-gateway", &["malle-client", "malle-proto"]),
     ("malle-tests", &["malle-client", "malle-proto"]),
     ("malle-bench", &["malle-client", "malle-tests"]),
-    ("malle-chaos", &["malle-client", "malle-proto", "malle-rt"]),
+    (
+        "malle-chaos",
+        &["malle-client", "malle-proto", "malle-rt", "malle-tests"],
+    ),
     (
         "malle-chaos-sim",
         &[

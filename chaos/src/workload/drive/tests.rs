@@ -309,7 +309,9 @@ fn run(forgetful: bool) -> History {
     let scenario = Arc::new(scenario());
     let mut accounts: Vec<Account> = vec![Account::default(), Account::default()];
     for account in &mut accounts {
-        fixed_mailboxes(3).iter().for_each(|name| drop(account.at(name)));
+        fixed_mailboxes(3).iter().for_each(|name| {
+            account.at(name);
+        });
     }
     let store = Arc::new(Store {
         accounts: Mutex::new(accounts),

@@ -403,6 +403,7 @@ mod tests {
             body_bytes: 0,
             scrub: Default::default(),
             telemetry_address: None,
+            short_of_room: None,
             collect: Default::default(),
         }
     }

@@ -14,14 +14,15 @@
 //!
 //! `--fresh` removes exactly these and nothing else that may lie in the directory.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 /// Trust domain of the demo's certificates.
@@ -30,6 +31,10 @@ pub const CLUSTER: &str = "malle.demo";
 pub const DOMAIN: &str = "example.org";
 /// Where the three first nodes stand.
 pub const REGIONS: [&str; 3] = ["nord", "centre", "sud"];
+/// Registered ports below the kernel's own range (`ip_local_port_range`, from 32768).
+const PORTS: Range<u16> = 15_000..32_000;
+/// Draws until enough are free.
+const PORT_TRIES: usize = 1_000;
 
 /// A directory that this process holds.
 #[derive(Debug)]
@@ -155,16 +160,18 @@ pub struct NodePlace {
     pub peer: SocketAddr,
 }
 
-/// Ports of this machine that are free now. All are held until all are known, so no two are the same.
+/// Ports of this machine that are free now, below those that the kernel gives to outgoing connections: a node that is down finds its port
+/// free when it comes back. All are held until all are known, so no two are the same.
 pub fn free_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
-    let held = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<Vec<_>, _>>()?;
-    let addresses = held
-        .iter()
-        .map(TcpListener::local_addr)
-        .collect::<Result<BTreeSet<_>, _>>()?;
-    Ok(addresses.into_iter().collect())
+    let mut random = rand::rng();
+    let mut held = Vec::new();
+    for _ in 0..PORT_TRIES {
+        held.extend(TcpListener::bind(("127.0.0.1", random.random_range(PORTS))));
+        if held.len() == count {
+            return Ok(held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?);
+        }
+    }
+    bail!("no {count} free ports among {PORTS:?}")
 }
 
 #[cfg(test)]
@@ -220,6 +227,6 @@ mod tests {
     #[test]
     fn free_addresses_are_all_different() {
         let addresses = free_addresses(9).unwrap();
-        assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), 9);
+        assert_eq!(addresses.iter().collect::<std::collections::BTreeSet<_>>().len(), 9);
     }
 }

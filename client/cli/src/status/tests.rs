@@ -62,6 +62,7 @@ fn status(node: u64, groups: Vec<GroupStatus>) -> (NodeId, Result<NodeStatus, St
         body_bytes: 99_000,
         scrub: Default::default(),
         telemetry_address: None,
+        short_of_room: None,
         collect: CollectStatus {
             volume_bytes: 5 << 20,
             garbage_bytes: 1 << 20,
@@ -189,6 +190,19 @@ fn a_node_that_takes_no_writes_is_named_with_its_reason() {
         report(&topology(), answers).problems,
         ["node 1 is failed: sync failed: disk full"]
     );
+}
+
+#[test]
+fn a_node_that_takes_no_new_mail_is_full_and_says_where_to_read_on() {
+    let mut answers = healthy();
+    answers[1].1.as_mut().unwrap().short_of_room = Some("its disk is nearly full".into());
+    let report = report(&topology(), answers);
+    assert_eq!(
+        report.problems,
+        ["node 2 is full: its disk is nearly full; see docs/operations/disk-full.md"]
+    );
+    assert!(report.summary.contains("3 of 3 nodes up"), "{}", report.summary);
+    assert!(!report.healthy && text(&report).contains(" full "));
 }
 
 #[test]

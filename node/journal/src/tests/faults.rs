@@ -250,27 +250,6 @@ async fn what_a_failed_sync_left_in_the_page_cache_is_durable_before_it_is_repla
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_acknowledging_and_loses_nothing() {
-    let disk = MemoryDisk::new();
-    let (journal, _) = open(&disk);
-    disk.set_free_bytes(Some(5000));
-    let mut acknowledged = Vec::new();
-    let error = loop {
-        match journal.append(record(1, &[9; 200])).await {
-            Ok(location) => acknowledged.push(location),
-            Err(error) => break error,
-        }
-        assert!(acknowledged.len() < 1000, "the disk never filled");
-    };
-    assert!(matches!(error, JournalError::Failed { .. }), "{error}");
-    journal.close().await;
-    disk.crash(3);
-    disk.set_free_bytes(None);
-    let (_journal, seen) = open(&disk);
-    assert_eq!(seen.iter().map(|one| one.location).collect::<Vec<_>>(), acknowledged);
-}
-
-#[tokio::test]
 async fn a_record_that_no_segment_holds_is_refused_and_the_next_goes_on() {
     let disk = MemoryDisk::new();
     let (journal, _) = open(&disk);

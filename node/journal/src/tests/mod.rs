@@ -2,6 +2,7 @@
 
 mod discarding;
 mod faults;
+mod full;
 mod model;
 mod real;
 mod recycling;
@@ -29,6 +30,7 @@ fn options() -> Options {
         node: 1,
         mode: Mode::Recycle,
         pool: 2,
+        reserve: 0,
         batch_max_bytes: 2048,
         in_flight_max_bytes: 8192,
     }

@@ -1,5 +1,6 @@
 //! The journal against a list: whatever happens, what was acknowledged is there, in order, and nothing else is.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -18,6 +19,25 @@ enum Step {
     Crash(u64),
     /// The power is cut, or the process killed, in the middle of this many syncs while these are being written.
     Cut(Vec<(u16, bool)>, u32, Option<u64>),
+    /// The disk has so many bytes left while these are being written. Then space comes back; or the process ends first, and starts on the
+    /// full disk.
+    Full(Vec<(u16, bool)>, u64, FullEnd),
+}
+
+/// What comes first on a full disk.
+#[derive(Debug, Clone)]
+enum FullEnd {
+    Space,
+    Kill,
+    Crash(u64),
+}
+
+fn full_end() -> impl Strategy<Value = FullEnd> {
+    prop_oneof![
+        3 => Just(FullEnd::Space),
+        1 => Just(FullEnd::Kill),
+        1 => any::<u64>().prop_map(FullEnd::Crash),
+    ]
 }
 
 fn records() -> impl Strategy<Value = Vec<(u16, bool)>> {
@@ -29,6 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (records(), any::<bool>()).prop_map(|(records, wait)| Step::Submit(records, wait)),
         3 => (records(), 0u32..3, prop::option::weighted(0.8, any::<u64>()))
             .prop_map(|(records, syncs, crash)| Step::Cut(records, syncs, crash)),
+        4 => (records(), prop_oneof![Just(0), 0u64..60_000], full_end())
+            .prop_map(|(records, left, end)| Step::Full(records, left, end)),
         3 => (0u8..3).prop_map(Step::Release),
         1 => Just(Step::Close),
         1 => Just(Step::Kill),
@@ -42,6 +64,8 @@ struct Submitted {
     group: u64,
     payload: Vec<u8>,
     location: Arc<Mutex<Option<Location>>>,
+    /// It was answered that there is no room for it.
+    refused: Arc<AtomicBool>,
 }
 
 struct World {
@@ -64,13 +88,18 @@ impl World {
             let mut payload = self.count.to_le_bytes().to_vec();
             payload.resize(8 + usize::from(bytes), self.count as u8);
             let location = Arc::new(Mutex::new(None));
+            let refused = Arc::new(AtomicBool::new(false));
             self.submitted.push(Submitted {
                 group,
                 payload: payload.clone(),
                 location: Arc::clone(&location),
+                refused: Arc::clone(&refused),
             });
             let durability = if sync { Durability::Sync } else { Durability::Ride };
-            let done = move |outcome: Result<Location, JournalError>| *location.lock().unwrap() = outcome.ok();
+            let done = move |outcome: Result<Location, JournalError>| {
+                refused.store(matches!(outcome, Err(JournalError::Full)), Ordering::SeqCst);
+                *location.lock().unwrap() = outcome.ok();
+            };
             journal.submit(record(group, &payload), durability, done).await;
         }
         if wait {
@@ -82,8 +111,63 @@ impl World {
                 group,
                 payload,
                 location,
+                refused: Arc::default(),
             });
         }
+    }
+
+    /// Submits as much as may be in flight, while the disk has this much left, and waits until all is answered or nothing moves any more.
+    async fn submit_until_full(&mut self, records: &[(u16, bool)], left: u64) -> Result<(), TestCaseError> {
+        let journal = self.journal.clone().unwrap();
+        self.disk.set_free_bytes(Some(left));
+        let answered = Arc::new(Mutex::new(0));
+        let mut taken = 0;
+        for &(bytes, _) in records {
+            self.count += 1;
+            let group = self.count % 3;
+            let mut payload = self.count.to_le_bytes().to_vec();
+            payload.resize(8 + usize::from(bytes), self.count as u8);
+            let one = Submitted {
+                group,
+                payload: payload.clone(),
+                location: Arc::default(),
+                refused: Arc::default(),
+            };
+            let (told, count) = (one.clone(), Arc::clone(&answered));
+            let done = move |outcome: Result<Location, JournalError>| {
+                told.refused
+                    .store(matches!(outcome, Err(JournalError::Full)), Ordering::SeqCst);
+                *told.location.lock().unwrap() = outcome.ok();
+                *count.lock().unwrap() += 1;
+            };
+            if journal
+                .try_submit(record(group, &payload), Durability::Sync, done)
+                .is_err()
+            {
+                break;
+            }
+            taken += 1;
+            self.submitted.push(one);
+        }
+        let waits = |journal: &Journal| self.options.mode == Mode::Recycle && journal.is_full();
+        let until = malle_rt::now() + std::time::Duration::from_secs(30);
+        while *answered.lock().unwrap() < taken && !waits(&journal) {
+            prop_assert!(malle_rt::now() < until, "neither answered nor full");
+            tokio::task::yield_now().await;
+        }
+        prop_assert!(journal.failed().borrow().is_none(), "a full disk is no failure");
+        Ok(())
+    }
+
+    /// There is room again: a log that waited answers everything, and nothing with a refusal.
+    async fn room_again(&mut self) -> Result<(), TestCaseError> {
+        self.disk.set_free_bytes(None);
+        self.submit(&[], true).await;
+        for one in &self.submitted {
+            let refused = one.refused.load(Ordering::SeqCst);
+            prop_assert!(!refused || self.options.mode == Mode::Keep, "a log refuses nothing");
+        }
+        Ok(())
     }
 
     fn release(&mut self, group: u8) {
@@ -129,6 +213,7 @@ impl World {
                 .is_some_and(|next| next.payload == one.payload && next.group == one.group)
             {
                 let next = replayed.next().expect("just peeked");
+                prop_assert!(!one.refused.load(Ordering::SeqCst), "refused, and yet there");
                 prop_assert!(location.is_none_or(|location| location == next.location));
                 *one.location.lock().unwrap() = Some(next.location);
                 kept.push(one);
@@ -177,7 +262,9 @@ async fn run(steps: Vec<Step>, mode: Mode) -> Result<(), TestCaseError> {
             Step::Release(group) => world.release(group),
             Step::Close => {
                 world.journal.as_ref().unwrap().close().await;
-                prop_assert!(world.submitted.iter().all(|one| one.location.lock().unwrap().is_some()));
+                let is_answered =
+                    |one: &Submitted| one.location.lock().unwrap().is_some() || one.refused.load(Ordering::SeqCst);
+                prop_assert!(world.submitted.iter().all(is_answered));
                 world.reopen()?;
             }
             Step::Kill => {
@@ -195,6 +282,21 @@ async fn run(steps: Vec<Step>, mode: Mode) -> Result<(), TestCaseError> {
                 }
                 world.submit(&records, false).await;
                 world.end().await?;
+            }
+            Step::Full(records, left, end) => {
+                world.submit_until_full(&records, left).await?;
+                match end {
+                    FullEnd::Space => {}
+                    FullEnd::Kill => {
+                        world.disk.kill();
+                        world.end().await?;
+                    }
+                    FullEnd::Crash(seed) => {
+                        world.disk.crash(seed);
+                        world.end().await?;
+                    }
+                }
+                world.room_again().await?;
             }
         }
     }

@@ -66,8 +66,8 @@ impl Collector {
         Some(Pressure {
             garbage_percent,
             pace: Pace::at(rate),
-            // One volume is prepared ahead, and what is carried may need another.
-            no_room: space.free_bytes < 2 * space.volume_bytes,
+            // What is carried fills less than one; the rest is for the log and checkpoints.
+            no_room: space.free_bytes < space.volume_bytes,
         })
     }
 

@@ -6,7 +6,7 @@ use malle_journal::{Disk, MemoryDisk};
 use malle_proto::{BodyHash, limits};
 
 use super::{Net, SHARD, cluster, damage, eventually, members, noise, soon};
-use crate::bodies::{Bodies, BodiesError};
+use crate::bodies::{Bodies, BodiesError, DiskRoom};
 
 /// Puts bodies of 3,000 bytes on node 1 alone: 40 fill a volume and more.
 async fn fill(net: &Net, seeds: std::ops::Range<u64>) -> BTreeMap<BodyHash, Bytes> {
@@ -136,19 +136,28 @@ async fn a_full_disk_acknowledges_nothing_and_keeps_what_was_there() {
     let (net, disks) = cluster(1);
     let bodies = fill(&net, 0..10).await;
     disks[&1].set_free_bytes(Some(0));
-    let mut refused = false;
+    let one = net.node(1);
+    let mut refused = Vec::new();
     for seed in 100..200 {
         let body = noise(seed, 3000);
-        let hash = Bodies::hash_of(&body);
-        refused |= net
-            .node(1)
-            .put(SHARD, &members(&[&[1]]), hash, body, soon())
-            .await
-            .is_err();
+        let stored = Bodies::stored_form(SHARD, body.clone()).await;
+        if let Err(error) = one.keep(stored).await {
+            assert_eq!(error, BodiesError::Full);
+            assert_eq!(one.disk().room(), DiskRoom::None);
+            refused.push(body);
+        }
     }
-    assert!(refused);
-    assert!(net.node(1).failed().borrow().is_some());
+    assert!(!refused.is_empty());
+    assert!(one.failed().borrow().is_none(), "a full disk is no failure");
     all_there(&net, &bodies).await;
+    let (hash, body) = (Bodies::hash_of(&refused[0]), refused.swap_remove(0));
+    let another = Bodies::stored_form(SHARD, body.clone()).await;
+    assert_eq!(one.receive(another).await, Err(BodiesError::Full));
+    disks[&1].set_free_bytes(None);
+    one.put(SHARD, &members(&[&[1]]), hash, body.clone(), soon())
+        .await
+        .unwrap();
+    assert_eq!(one.get(SHARD, hash, &[], soon()).await.unwrap(), body);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use malle_journal::MemoryDisk;
 use malle_proto::{NodeId, ShardId, limits};
@@ -16,12 +16,16 @@ struct Volumes {
     let_through: Semaphore,
     asked: AtomicUsize,
     broken: bool,
+    full: AtomicBool,
 }
 
 #[async_trait]
 impl KeepsRiders for Volumes {
     async fn keep(&self, _: Rider) -> io::Result<()> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let place = self.let_through.acquire().await.map_err(io::Error::other)?;
         place.forget();
         match self.broken {
@@ -39,6 +43,7 @@ fn log(broken: bool) -> (GroupLog, Arc<Volumes>) {
         let_through: Semaphore::new(0),
         asked: AtomicUsize::new(0),
         broken,
+        full: AtomicBool::new(false),
     });
     log.keep_riders_with(volumes.clone());
     (log, volumes)
@@ -126,6 +131,38 @@ async fn behind_a_body_that_cannot_be_kept_nothing_is_logged() {
     let behind = log.append_entries(vec![entry(2, &[])], |_| {}).await;
     assert!(behind.expect_err("a hole").to_string().contains("the disk is gone"));
     assert_eq!(log.shared.journal.records(), 0);
+}
+
+#[tokio::test]
+async fn an_entry_whose_body_finds_no_room_waits_until_there_is_some() {
+    let (log, volumes) = log(false);
+    volumes.full.store(true, Ordering::SeqCst);
+    let first = append(&log, entry(1, &[10])).await;
+    let second = append(&log, entry(2, &[])).await;
+    asked(&volumes, 3).await;
+    assert_eq!(
+        log.shared.journal.records(),
+        0,
+        "an entry without its body is in the log"
+    );
+    volumes.full.store(false, Ordering::SeqCst);
+    volumes.let_through.add_permits(1);
+    first.await.expect("told").expect("synced");
+    second.await.expect("told").expect("synced");
+}
+
+#[tokio::test]
+async fn an_entry_that_others_have_committed_does_not_wait_for_room() {
+    use openraft::storage::RaftLogStorage;
+    let (mut log, volumes) = log(false);
+    volumes.full.store(true, Ordering::SeqCst);
+    let told = append(&log, entry(1, &[10])).await;
+    let id = |index| entry(index, &[]).log_id;
+    log.save_committed(Some(id(0))).await.expect("kept in memory");
+    asked(&volumes, 3).await;
+    assert_eq!(log.shared.journal.records(), 0, "it is not committed yet");
+    log.save_committed(Some(id(1))).await.expect("kept in memory");
+    told.await.expect("told").expect("synced");
 }
 
 #[tokio::test]

@@ -139,7 +139,20 @@ impl Load {
         }
     }
 
-    async fn deliver(&self, account: usize, chance: &mut Chance) {
+    /// A mail was acknowledged under this UID.
+    pub fn promise(&self, account: usize, uid: u32, hash: BodyHash) {
+        let promised = Promised {
+            hash,
+            system_flags: 0,
+            leaving: false,
+            gone: false,
+        };
+        if let Some(before) = self.ledgers[account].messages().insert(uid, promised) {
+            self.report(format!("UID {uid} was given out twice, first to {before:?}"));
+        }
+    }
+
+    pub async fn deliver(&self, account: usize, chance: &mut Chance) {
         let (request, mail) = self.mail(account, chance);
         let uid = loop {
             let leader = self.world.leader().await;
@@ -154,15 +167,7 @@ impl Load {
         if lacking > 1 {
             self.report(format!("UID {uid} was acknowledged, and {lacking} nodes lack its body"));
         }
-        let promised = Promised {
-            hash,
-            system_flags: 0,
-            leaving: false,
-            gone: false,
-        };
-        if let Some(before) = self.ledgers[account].messages().insert(uid, promised) {
-            self.report(format!("UID {uid} was given out twice, first to {before:?}"));
-        }
+        self.promise(account, uid, hash);
     }
 
     async fn propose(&self, op: shard::Op) -> Outcome {
@@ -192,7 +197,7 @@ impl Load {
         }
     }
 
-    async fn store(&self, account: usize, uid: u32, system: u8, chance: &mut Chance) {
+    pub async fn store(&self, account: usize, uid: u32, system: u8, chance: &mut Chance) {
         let outcome = self.propose(self.store_op(account, uid, system, op_id(chance))).await;
         match (outcome, self.ledgers[account].messages().get_mut(&uid)) {
             (Outcome::FlagsStored(done), Some(promised)) if !done.stored.is_empty() => {
@@ -202,7 +207,7 @@ impl Load {
         }
     }
 
-    async fn expunge(&self, account: usize, uid: u32, chance: &mut Chance) {
+    pub async fn expunge(&self, account: usize, uid: u32, chance: &mut Chance) {
         if let Some(promised) = self.ledgers[account].messages().get_mut(&uid) {
             promised.leaving = true;
         }

@@ -16,6 +16,7 @@ use malle_rt::Instant;
 use tokio::sync::{mpsc, watch};
 
 use super::super::PeerRooms;
+use super::super::full_disk::give_way;
 use super::super::leave::{Watched, give_groups_away, watch_journals};
 use super::plug::Plug;
 use crate::api::MailApi;
@@ -29,7 +30,7 @@ use crate::state::MemoryIndexes;
 pub(in crate::server) const SHARD: ShardId = ShardId(3);
 /// Small segments: every run recycles some.
 const LOG_SEGMENT_BYTES: u64 = 1 << 20;
-const VOLUME_SEGMENT_BYTES: u64 = 512 << 10;
+pub(in crate::server) const VOLUME_SEGMENT_BYTES: u64 = 512 << 10;
 /// Collection in a hurry: what an expunge leaves is freed within the life of a node. The clock of these worlds stands still, so no step
 /// waits for another by time.
 const COLLECT: CollectTimes = CollectTimes {
@@ -363,7 +364,9 @@ impl World {
         let [log, volumes] = watched.map(|(kind, journal)| Watched::new(kind, journal));
         malle_rt::spawn(leave_when_condemned(groups.clone(), log, volumes, stopped.clone()));
         let collector = Collector::new(bodies.clone(), groups.clone(), self.env.clone(), COLLECT);
-        malle_rt::spawn(collector.clone().run(stopped));
+        malle_rt::spawn(collector.clone().run(stopped.clone()));
+        malle_rt::spawn(bodies.disk().clone().run(stopped.clone()));
+        malle_rt::spawn(give_way(groups.clone(), bodies.disk().clone(), stopped));
         let running = Running {
             collector,
             api: MailApi::new(groups.clone(), bodies.clone(), self.env.clone()),

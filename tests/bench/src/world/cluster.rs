@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use harness::until;
+use harness::{free_ports, until};
 use malle_client::{
     AccountId, Class, Client, Config, Error, GroupStatus, InitPlan, NewAccount, Node, NodeId, Recipient, ShardId,
     SpecialUse, fresh_op_id,
@@ -22,7 +22,6 @@ use super::PASSWORD;
 use super::binaries::Binaries;
 use super::counters::Counters;
 use super::files;
-use super::ports::free_ports;
 use super::process::Process;
 use crate::load::Watched;
 

@@ -11,13 +11,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use harness::until;
+use harness::{free_ports, until};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::PASSWORD;
 use super::cluster::{Shape, address};
-use super::ports::free_ports;
 use crate::load::Watched;
 use crate::usage::family;
 

@@ -8,7 +8,6 @@ mod cluster;
 mod counters;
 mod dovecot;
 mod files;
-mod ports;
 mod process;
 
 use std::path::Path;

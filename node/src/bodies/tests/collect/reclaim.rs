@@ -94,7 +94,7 @@ async fn a_volume_that_is_half_garbage_is_emptied_and_one_that_is_less_stays() {
     read_all(&node, &bodies).await;
 
     // Nearly full: a third is enough.
-    world.disks[&1].set_free_bytes(Some(10 << 20));
+    world.disks[&1].set_free_bytes(Some(70 << 10));
     collector.reclaim_now().await;
     assert_eq!(collector.report().volumes_freed, 2);
     read_all(&node, &bodies).await;
@@ -103,17 +103,14 @@ async fn a_volume_that_is_half_garbage_is_emptied_and_one_that_is_less_stays() {
 }
 
 #[tokio::test]
-async fn a_full_disk_gives_up_what_is_empty_and_carries_nothing() {
+async fn a_full_disk_gives_up_what_is_empty_and_carries_into_the_room_that_this_makes() {
     let (world, collector, bodies) =
         node_with(|number| number >= 42 || (21..42).contains(&number) && number % 3 == 0).await;
     world.disks[&1].set_free_bytes(Some(0));
     collector.reclaim_now().await;
     let report = collector.report();
-    assert_eq!((report.volumes_freed, report.carried_bytes), (1, 0));
-    // Somebody makes room: what is needed can be carried out of the next.
-    world.disks[&1].set_free_bytes(Some(200 * 1024));
-    collector.reclaim_now().await;
-    assert_eq!(collector.report().volumes_freed, 2);
+    assert_eq!(report.volumes_freed, 2, "{report:?}");
+    assert!(report.carried_bytes > 0);
     read_all(&world.net.node(1), &bodies).await;
     assert!(world.net.node(1).failed().borrow().is_none());
 }

@@ -28,3 +28,20 @@ pub fn free_ports(count: usize) -> anyhow::Result<Vec<String>> {
     }
     bail!("no {count} free ports among {PORTS:?}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn free_ports_differ_and_the_kernel_gives_them_to_nobody() {
+        let ports: BTreeSet<String> = free_ports(20).unwrap().into_iter().collect();
+        assert_eq!(ports.len(), 20);
+        for address in ports {
+            let (_, port) = address.rsplit_once(':').unwrap();
+            assert!(PORTS.contains(&port.parse().unwrap()), "{address}");
+        }
+    }
+}
