@@ -3,12 +3,14 @@
 //! Unknown keys are errors: a misspelt `sessions_max` must not silently mean the default. What is absent: secrets in the file (keys
 //! are paths) and anything that could switch TLS off between the gateway and malle.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use malle_proto::limits;
 use serde::Deserialize;
+
+use crate::imap::GateBounds;
 
 /// The whole file. See `deploy/gateway.example.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,6 +30,9 @@ pub struct Config {
     pub imap: Option<Imap>,
     /// IMAP inside TLS (RFC 8314).
     pub imaps: Option<Imaps>,
+    /// How many IMAP sessions anybody may have.
+    #[serde(default)]
+    pub sessions: Sessions,
     /// The log.
     #[serde(default)]
     pub log: Log,
@@ -103,6 +108,50 @@ pub enum PlaintextLogin {
     Never,
     /// From this machine to this machine only.
     Loopback,
+}
+
+/// Bounds of IMAP sessions, over all listeners of this gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sessions {
+    /// From one address, or from one /64 of IPv6.
+    pub per_address_max: usize,
+    /// Of one account.
+    pub per_account_max: usize,
+    /// Addresses behind which many people are, such as a webmail's: neither counted nor slowed down as one.
+    pub proxies: Vec<IpAddr>,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions {
+            per_address_max: limits::IMAP_SESSIONS_PER_ADDRESS_MAX,
+            per_account_max: limits::IMAP_SESSIONS_PER_ACCOUNT_MAX,
+            proxies: Vec::new(),
+        }
+    }
+}
+
+impl Sessions {
+    fn validate(&self) -> anyhow::Result<()> {
+        let bounds = [
+            ("per_address_max", self.per_address_max),
+            ("per_account_max", self.per_account_max),
+        ];
+        for (name, bound) in bounds {
+            ensure!(bound > 0, "sessions.{name} must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// As the gate takes them.
+    pub fn bounds(&self) -> GateBounds {
+        GateBounds {
+            sessions_per_address_max: self.per_address_max,
+            sessions_per_account_max: self.per_account_max,
+            proxies: self.proxies.iter().map(IpAddr::to_canonical).collect(),
+        }
+    }
 }
 
 /// The log, on standard error. The same keys as in malled's configuration.
@@ -246,6 +295,7 @@ impl Config {
                 limits::CONNECTIONS_MAX
             );
         }
+        self.sessions.validate()?;
         if let Some(lmtp) = &self.lmtp {
             let outside = lmtp.listen.iter().find(|address| !address.ip().is_loopback());
             if let (Some(address), false) = (outside, lmtp.trusted_network) {
@@ -296,6 +346,24 @@ mod tests {
     fn a_small_file_is_enough() {
         let config = parse("[lmtp]\nlisten = [\"127.0.0.1:24\"]").unwrap();
         assert_eq!(config.lmtp.unwrap().sessions_max, 500);
+    }
+
+    #[test]
+    fn sessions_are_bounded_unless_told_otherwise() {
+        let lmtp = "[lmtp]\nlisten = [\"127.0.0.1:24\"]\n";
+        let bounds = parse(lmtp).unwrap().sessions.bounds();
+        assert_eq!(
+            (bounds.sessions_per_address_max, bounds.sessions_per_account_max),
+            (1000, 100)
+        );
+        let told = format!("{lmtp}[sessions]\nper_account_max = 7\nproxies = [\"::ffff:10.0.0.9\"]");
+        let bounds = parse(&told).unwrap().sessions.bounds();
+        assert_eq!(
+            (bounds.sessions_per_address_max, bounds.sessions_per_account_max),
+            (1000, 7)
+        );
+        assert_eq!(bounds.proxies, ["10.0.0.9".parse::<IpAddr>().unwrap()]);
+        assert!(refusal(&format!("{lmtp}[sessions]\nper_account_max = 0")).contains("at least 1"));
     }
 
     #[test]

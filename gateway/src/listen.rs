@@ -74,10 +74,22 @@ impl Service {
         }
     }
 
+    /// Who counts its sessions.
+    fn gate(&self) -> Option<&Arc<imap::Gate>> {
+        match self {
+            Service::Lmtp(_) => None,
+            Service::Imap { context, .. } | Service::Imaps { context, .. } => Some(&context.gate),
+        }
+    }
+
     async fn serve(self, stream: TcpStream, peer: SocketAddr, session: u64) {
+        let place = self.gate().map(|gate| gate.enter_from(peer.ip())).transpose();
+        let Ok(_place) = place else {
+            return turn_away(&self, stream, peer, "too many sessions of this address").await;
+        };
         match self {
             Service::Lmtp(context) => {
-                lmtp::serve(stream, lmtp::Context { session, ..context }).await;
+                Box::pin(lmtp::serve(stream, lmtp::Context { session, ..context })).await;
             }
             Service::Imap {
                 mut context,
@@ -96,6 +108,7 @@ impl Service {
                     Box::new(stream),
                     imap::Context {
                         peer: peer.to_string(),
+                        address: peer.ip(),
                         ..context
                     },
                     tls,
@@ -104,12 +117,13 @@ impl Service {
             }
             Service::Imaps { mut context, tls } => {
                 context.settings = imap::SessionSettings { tls: true, ..PLAIN };
-                match tls.accept(stream).await {
+                match Box::pin(tls.accept(stream)).await {
                     Ok(stream) => {
                         serve_imap(
                             Box::new(stream),
                             imap::Context {
                                 peer: peer.to_string(),
+                                address: peer.ip(),
                                 ..context
                             },
                             None,
@@ -129,7 +143,7 @@ async fn serve_imap(io: imap::BoxedIo, mut context: imap::Context, tls: Option<A
         imap::Ended::StartTls(plain) => plain,
     };
     let Some(tls) = tls else { return };
-    match tls.accept(plain).await {
+    match Box::pin(tls.accept(plain)).await {
         Ok(stream) => {
             context.settings = context.settings.after_starttls();
             // A session inside TLS is offered no second STARTTLS: it only closes.
@@ -176,7 +190,9 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, peer)) if sessions.len() >= sessions_max => turn_away(&service, stream, peer).await,
+                Ok((stream, peer)) if sessions.len() >= sessions_max => {
+                    turn_away(&service, stream, peer, "too many sessions").await;
+                }
                 Ok((stream, peer)) => {
                     // Answers are small and awaited: Nagle's algorithm would only delay them. Failing here costs speed, nothing else.
                     let _ = stream.set_nodelay(true);
@@ -212,8 +228,8 @@ fn log_panic(service: &Service, ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn turn_away(service: &Service, mut stream: TcpStream, peer: SocketAddr) {
-    tracing::warn!(service = service.name(), %peer, "turned away: too many sessions");
+async fn turn_away(service: &Service, mut stream: TcpStream, peer: SocketAddr, why: &str) {
+    tracing::warn!(service = service.name(), %peer, why, "turned away");
     // A fresh socket takes one short line at once; whoever does not take it is closed all the same.
     let _ = timeout(ACCEPT_PAUSE, stream.write_all(service.no_place())).await;
 }

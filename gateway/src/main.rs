@@ -169,8 +169,10 @@ fn services(
         store: Arc::new(imap::ClientStore::new(client.clone())),
         settings: listen::PLAIN,
         memory: imap::BodyMemory::default(),
+        gate: Arc::new(imap::Gate::new(config.sessions.bounds())),
         shutdown: stop.clone(),
         peer: String::new(),
+        address: std::net::Ipv4Addr::UNSPECIFIED.into(),
     };
     if let Some(section) = &config.imap {
         let plaintext_login = section.plaintext_login;

@@ -346,6 +346,18 @@ pub const IMAP_LOGIN_PAUSE_FIRST_MS: u64 = 1_000;
 pub const IMAP_LOGIN_PAUSE_LARGEST_MS: u64 = 15_000;
 /// Failed logins of one session.
 pub const IMAP_LOGIN_FAILURES_MAX: u32 = 6;
+/// Failed logins of an address or a name that slow nobody down: typing errors, and people behind one NAT.
+pub const IMAP_LOGIN_FAILURES_FREE: u32 = 3;
+/// Half of the failed logins of an address or name is forgotten after this long: a phone with an old password asks every few minutes.
+pub const IMAP_LOGIN_FAILURES_HALVED_MS: u64 = 5 * 60 * 1000;
+/// A login waits this long for its turn behind failed ones; it is refused when that would not be enough: clients give up after a minute.
+pub const IMAP_LOGIN_WAIT_MAX_MS: u64 = 30 * 1000;
+/// Addresses and names with failed logins that a gateway remembers, and as many pairs that logged in: some 10 MiB.
+pub const IMAP_LOGINS_REMEMBERED_MAX: usize = 100_000;
+/// IMAP sessions from one address at the same time unless the configuration says otherwise: an office behind one NAT.
+pub const IMAP_SESSIONS_PER_ADDRESS_MAX: usize = 1_000;
+/// IMAP sessions of one account at the same time unless the configuration says otherwise: five for each of a person's programs, and some.
+pub const IMAP_SESSIONS_PER_ACCOUNT_MAX: usize = 100;
 /// Messages of which one FETCH reads at the same time while it wants only headers or short pieces.
 pub const IMAP_READS_AT_ONCE: usize = 8;
 /// Messages that one SORT or THREAD orders: their keys are in memory at the same time, some 100 MiB at most.

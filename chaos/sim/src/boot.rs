@@ -26,6 +26,8 @@ pub struct Booted {
     pub accounts: Vec<AccountHeader>,
     /// Ids of the accounts, by number.
     pub seats: Vec<Seat>,
+    /// What every account has, INBOX first: those of the load, then those that malle makes by itself.
+    pub mailboxes: Vec<String>,
 }
 
 /// Starts all machines and makes what the scenario wants.
@@ -51,6 +53,7 @@ pub async fn boot(world: &Arc<World>, scenario: &Scenario, seed: u64) -> anyhow:
     let mut ops = Chance::of(seed, "accounts", 0);
     let (mut accounts, mut seats) = (Vec::new(), Vec::new());
     let mailboxes = fixed_mailboxes(scenario.workload.mailboxes);
+    let mut there = mailboxes.clone();
     for number in 0..scenario.workload.accounts {
         let shard = ShardId(1 + number % scenario.topology.groups);
         let seat = make(
@@ -67,6 +70,11 @@ pub async fn boot(world: &Arc<World>, scenario: &Scenario, seed: u64) -> anyhow:
                 .await
                 .with_context(|| format!("mailbox {name} of account {number}"))?;
         }
+        for mailbox in account.mailboxes().await.context("the mailboxes of a new account")? {
+            if !there.contains(&mailbox.name) {
+                there.push(mailbox.name);
+            }
+        }
         accounts.push(AccountHeader {
             account: number,
             shard: shard.0,
@@ -78,6 +86,7 @@ pub async fn boot(world: &Arc<World>, scenario: &Scenario, seed: u64) -> anyhow:
         target: OverClient::new(front_ends, seats.clone(), mailboxes),
         accounts,
         seats,
+        mailboxes: there,
     })
 }
 

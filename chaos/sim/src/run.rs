@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use malle_chaos::history::{self, Header, PlaceHeader, Recorder};
 use malle_chaos::plan::{self, Step, Timeline};
 use malle_chaos::scenario::{Engine, Scenario};
-use malle_chaos::workload::{Drive, drive, fixed_mailboxes, hex};
+use malle_chaos::workload::{Drive, drive, hex};
 use malle_rt::sim::HostedRuntime;
 use serde::Serialize;
 
@@ -97,7 +97,7 @@ async fn play(arguments: &Arguments, scenario: &Arc<Scenario>, text: &str, steps
             })
             .collect(),
         accounts: booted.accounts.clone(),
-        mailboxes: fixed_mailboxes(scenario.workload.mailboxes),
+        mailboxes: booted.mailboxes.clone(),
         deadline_us: scenario.workload.deadline.us(),
     };
     let recorder = Recorder::create(&arguments.out.join(history::FILE), header)?;

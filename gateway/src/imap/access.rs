@@ -1,5 +1,6 @@
 //! What a session is given by its caller, and what it gives back.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use malle_proto::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::connection::BoxedIo;
+use super::gate::Gate;
 use super::store::Store;
 
 /// How one listener treats its sessions.
@@ -49,10 +51,14 @@ pub struct Context {
     pub settings: SessionSettings,
     /// Shared by all sessions of the process.
     pub memory: BodyMemory,
+    /// Shared by all sessions of the process.
+    pub gate: Arc<Gate>,
     /// Becomes true when the process stops: sessions say BYE.
     pub shutdown: watch::Receiver<bool>,
     /// Where the client comes from, for the log.
     pub peer: String,
+    /// The same for the gate.
+    pub address: IpAddr,
 }
 
 /// How a session ended.

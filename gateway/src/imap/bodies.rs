@@ -6,10 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use malle_client::{Error, MailboxId, Message, Uid, UidRange};
+use malle_client::{Error, MailboxId, Message, Summary, Uid, UidRange};
 
 use super::access::{BodyMemory, Share};
-use super::parse::{FetchItem, SectionText};
+use super::binary::Encoding;
+use super::parse::{FetchItem, Partial, Section, SectionText};
 use super::section::{cut, header_fields, span};
 use super::store::Account;
 
@@ -30,11 +31,70 @@ pub(super) struct Held {
     _share: Option<Share>,
 }
 
-/// The sections of one message that FETCH asked for, in its order; `None` where the message has no such part.
+/// What FETCH asked for of the bytes of one message, in its order; `None` where the message has no such part.
 #[derive(Default)]
 pub(super) struct Sections {
     pub(super) data: Vec<Option<Bytes>>,
+    /// A part is written in a way that nobody here can read: nothing of `data` may be told.
+    pub(super) undecodable: bool,
     _shares: Vec<Share>,
+}
+
+/// One thing that is asked for of a message's bytes.
+struct Wanted<'a> {
+    /// Where it lies; `None` when the message has no such part.
+    range: Option<Range<u64>>,
+    what: What<'a>,
+    partial: Option<Partial>,
+}
+
+/// What becomes of the bytes.
+enum What<'a> {
+    /// They are told, already cut.
+    Section,
+    /// Only these fields of the header.
+    Fields(bool, &'a [Vec<u8>]),
+    /// Without their transfer encoding.
+    Binary(Encoding),
+}
+
+impl<'a> Wanted<'a> {
+    /// `None` for an item that needs no bytes.
+    fn of(item: &'a FetchItem, message: &Message, summary: &Summary) -> Option<Wanted<'a>> {
+        let size = message.size_bytes;
+        let whole_part = |part: &Vec<u32>| {
+            let section = Section {
+                part: part.clone(),
+                text: SectionText::All,
+            };
+            span(summary, size, &section)
+        };
+        Some(match item {
+            FetchItem::Section { section, partial, .. } => match &section.text {
+                SectionText::HeaderFields { not, names } => Wanted {
+                    range: span(summary, size, section),
+                    what: What::Fields(*not, names),
+                    partial: *partial,
+                },
+                _ => Wanted {
+                    range: span(summary, size, section).map(|span| cut(span, *partial)),
+                    what: What::Section,
+                    partial: None,
+                },
+            },
+            FetchItem::Binary { part, partial, .. } => Wanted {
+                range: whole_part(part),
+                what: What::Binary(Encoding::of(summary, part)),
+                partial: *partial,
+            },
+            FetchItem::BinarySize(part) => Wanted {
+                range: whole_part(part),
+                what: What::Binary(Encoding::of(summary, part)),
+                partial: None,
+            },
+            _ => return None,
+        })
+    }
 }
 
 /// A message, and its sections or why they are not there.
@@ -111,25 +171,14 @@ impl Reader {
             return Ok(Sections::default());
         };
         let mut sections = Sections::default();
-        let mut wanted = Vec::new();
-        for item in items {
-            let FetchItem::Section { section, partial, .. } = item else {
-                continue;
-            };
-            let fields = match &section.text {
-                SectionText::HeaderFields { not, names } => Some((*not, names)),
-                _ => None,
-            };
-            let range =
-                span(summary, size, section).map(|span| if fields.is_some() { span } else { cut(span, *partial) });
-            wanted.push((range, fields, *partial));
-        }
+        let wanted = items.iter().filter_map(|item| Wanted::of(item, message, summary));
+        let wanted: Vec<Wanted> = wanted.collect();
         let held = held.filter(|bytes| bytes.len() as u64 == size);
         let mut read: Vec<(Range<u64>, Bytes)> = held.into_iter().map(|bytes| (0..size, bytes)).collect();
-        if read.is_empty() && wanted.iter().any(|(range, ..)| *range == Some(0..size)) {
+        if read.is_empty() && wanted.iter().any(|wanted| wanted.range == Some(0..size)) {
             self.read_into(message, 0..size, &mut read, &mut sections).await?;
         }
-        for (range, fields, partial) in wanted {
+        for Wanted { range, what, partial } in wanted {
             let Some(range) = range else {
                 sections.data.push(None);
                 continue;
@@ -138,13 +187,15 @@ impl Reader {
                 Some(bytes) => bytes,
                 None => self.read_into(message, range, &mut read, &mut sections).await?,
             };
-            sections.data.push(Some(match fields {
-                Some((not, names)) => {
-                    let picked = Bytes::from(header_fields(&bytes, names, not));
-                    let cut = cut(0..picked.len() as u64, partial);
-                    part_of(&picked, cut.start, cut.end)
-                }
-                None => bytes,
+            let told = match what {
+                What::Section => Some(bytes),
+                What::Fields(not, names) => Some(Bytes::from(header_fields(&bytes, names, not))),
+                What::Binary(encoding) => encoding.decoded(bytes).await,
+            };
+            sections.undecodable |= told.is_none();
+            sections.data.push(told.map(|bytes| {
+                let cut = cut(0..bytes.len() as u64, partial);
+                part_of(&bytes, cut.start, cut.end)
             }));
         }
         Ok(sections)
@@ -187,6 +238,8 @@ pub(super) fn are_short(items: &[FetchItem]) -> bool {
                     SectionText::Header | SectionText::HeaderFields { .. } | SectionText::Mime
                 )
         }
+        // A part is decoded from its beginning, however little of it is told.
+        FetchItem::Binary { .. } | FetchItem::BinarySize(_) => false,
         _ => true,
     })
 }

@@ -17,6 +17,9 @@ use super::access::{BodyMemory, Share};
 use super::deflate::Deflated;
 use super::respond::Output;
 
+/// The buffer of a session that waits for its next command: most of them fit.
+const WAITING_BYTES: usize = 256;
+
 /// A stream that carries IMAP: a socket, or TLS over one.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -69,7 +72,7 @@ pub(super) enum Piece {
 /// One complete command: text and literals by turns, text first and last.
 #[derive(Debug, Default)]
 pub(super) struct Frame {
-    /// The client said ENABLE UTF8=ACCEPT: names are UTF-8 (RFC 6855).
+    /// The client said ENABLE UTF8=ACCEPT or IMAP4rev2: names are UTF-8 (RFC 6855, RFC 9051 5.1).
     pub(super) utf8: bool,
     pub(super) pieces: Vec<Piece>,
     /// Held as long as the frame's large literal is.
@@ -171,6 +174,14 @@ impl Connection {
     /// Bytes that came but were not asked for yet.
     pub(super) fn has_input(&self) -> bool {
         !self.input.is_empty()
+    }
+
+    /// Waits until there is input that was not asked for yet. Dropping the future loses nothing.
+    pub(super) async fn wait(&mut self, deadline: Instant) -> Result<(), Gone> {
+        if self.input.is_empty() {
+            self.fill(deadline).await?;
+        }
+        Ok(())
     }
 
     /// One complete command, or an empty line as a frame with one empty text.
@@ -288,7 +299,12 @@ impl Connection {
 
     /// Waits for more input.
     async fn fill(&mut self, deadline: Instant) -> Result<(), Gone> {
-        self.input.reserve(8 * 1024);
+        if self.input.is_empty() {
+            // Most sessions wait nearly always: what they wait with is small.
+            self.input = BytesMut::with_capacity(WAITING_BYTES);
+        } else {
+            self.input.reserve(8 * 1024);
+        }
         match timeout_at(deadline, self.io.read_buf(&mut self.input)).await {
             Ok(Ok(0)) => Err(Gone::Closed),
             Ok(read) => read.map(|_| ()).map_err(Gone::from),

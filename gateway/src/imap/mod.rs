@@ -8,16 +8,17 @@
 //! read what (the shard does, by the login token), keep a mail longer than one command, answer OK before the store did, let one
 //! client's input cost another one's session, or log a credential or a mail's content.
 //!
-//! Absent: what needs more of the store than it has (MULTIAPPEND and REPLACE, which must be one step; ACL, METADATA, NOTIFY), BINARY, and
-//! so IMAP4rev2 (RFC 9051) as a whole; \Recent is never set (RECENT is always 0, as RFC 9051 drops it); login failures are slowed down
-//! per connection, not per address.
+//! Absent: what needs more of the store than it has (MULTIAPPEND and REPLACE, which must be one step; ACL, METADATA); \Recent is never set
+//! (RECENT is always 0, as RFC 9051 drops it).
 
 mod access;
+mod binary;
 mod bodies;
 mod command;
 mod connection;
 mod date;
 mod deflate;
+mod gate;
 mod name;
 mod order;
 mod parse;
@@ -37,5 +38,6 @@ mod tests;
 
 pub use access::{BodyMemory, Context, Ended, SessionSettings};
 pub use connection::BoxedIo;
+pub use gate::{Gate, GateBounds};
 pub use session::serve;
 pub use store::ClientStore;

@@ -22,7 +22,7 @@ const TEXT_MAX_CHARS: usize = 200;
 #[derive(Debug, Default)]
 pub(super) struct Output {
     bytes: Vec<u8>,
-    /// Mailbox names go out in UTF-8 (RFC 6855 3).
+    /// Mailbox names go out in UTF-8 (RFC 6855 3, RFC 9051 5.1).
     pub(super) utf8: bool,
 }
 

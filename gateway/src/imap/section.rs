@@ -28,7 +28,7 @@ pub(super) fn span(summary: &Summary, size_bytes: u64, section: &Section) -> Opt
 }
 
 fn part_span(root: &Part, section: &Section) -> Option<Range<u64>> {
-    let part = find(root, &section.part)?;
+    let part = part_with_number(root, &section.part)?;
     let inner = || {
         part.message
             .as_ref()
@@ -48,7 +48,7 @@ fn part_span(root: &Part, section: &Section) -> Option<Range<u64>> {
 }
 
 /// The part with this number. A message that is not multipart has one part, its body, with number 1.
-fn find<'a>(root: &'a Part, numbers: &[u32]) -> Option<&'a Part> {
+pub(super) fn part_with_number<'a>(root: &'a Part, numbers: &[u32]) -> Option<&'a Part> {
     let (&first, rest) = numbers.split_first()?;
     let index = usize::try_from(first).ok()?.checked_sub(1)?;
     let mut part = child_of_message(root, index)?;

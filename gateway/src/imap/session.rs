@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use malle_client::{Class, Error, MailboxId};
 use malle_proto::limits;
+use tokio::time::Instant;
 
 use super::access::{Context, Ended};
-use super::command;
+use super::command::{self, Listening, Notifying, Tell};
 use super::connection::{BoxedIo, Connection, FrameBounds, FrameError, Gone, Piece};
+use super::gate::Place;
 use super::parse::{self, Body, Command};
 use super::respond::{Answer, Failure, Status, store_failure};
 use super::state::{self, State};
@@ -20,6 +22,8 @@ pub(super) struct Session {
     pub(super) context: Context,
     /// Set from login on.
     pub(super) account: Option<Arc<dyn Account>>,
+    /// The account's place among its sessions.
+    pub(super) place: Option<Place>,
     pub(super) selected: Option<Selected>,
     /// The account as the present command changes it: its last change tells what is new in the selected mailbox.
     pub(super) writer: Option<Arc<dyn Account>>,
@@ -27,6 +31,14 @@ pub(super) struct Session {
     pub(super) condstore: bool,
     /// ENABLE QRESYNC was said: VANISHED stands for EXPUNGE (RFC 7162 3.2.3).
     pub(super) qresync: bool,
+    /// ENABLE UTF8=ACCEPT was said (RFC 6855 3).
+    pub(super) utf8_accept: bool,
+    /// ENABLE IMAP4rev2 was said: answers are those of RFC 9051 (its appendix A).
+    pub(super) rev2: bool,
+    /// NOTIFY was said.
+    pub(super) notify: Option<Box<Notifying>>,
+    /// While NOTIFY is in force.
+    pub(super) listening: Option<Listening>,
     pub(super) failed_logins: u32,
     /// COMPRESS was answered OK.
     pub(super) compressed: bool,
@@ -61,11 +73,16 @@ pub async fn serve(io: BoxedIo, context: Context) -> Ended {
         connection: Connection::new(io),
         context,
         account: None,
+        place: None,
         selected: None,
         writer: None,
         condstore: false,
         qresync: false,
+        utf8_accept: false,
+        rev2: false,
         compressed: false,
+        notify: None,
+        listening: None,
         failed_logins: 0,
         bad_commands: 0,
     };
@@ -105,6 +122,9 @@ impl Session {
     async fn run(&mut self) -> Result<Next, Failure> {
         loop {
             self.connection.flush().await?;
+            if self.notify.is_some() {
+                self.tell_until_input().await?;
+            }
             let mut shutdown = self.context.shutdown.clone();
             let bounds = self.bounds();
             let frame = tokio::select! {
@@ -148,6 +168,30 @@ impl Session {
         }
     }
 
+    /// Tells what NOTIFY asked for until the client says something.
+    async fn tell_until_input(&mut self) -> Result<(), Failure> {
+        let Some(account) = self.account.clone() else {
+            return Ok(());
+        };
+        let ends_at = Instant::now() + self.bounds().idle();
+        let mut shutdown = self.context.shutdown.clone();
+        let mut listening = self.listening.take().unwrap_or_else(Listening::new);
+        loop {
+            let wanted = self.notify.as_ref().is_some_and(|notify| notify.is_wanted());
+            let heard = tokio::select! {
+                biased;
+                () = stopped(&mut shutdown) => return Err(Failure::Bye("malle is shutting down")),
+                came = self.connection.wait(ends_at) => {
+                    self.listening = Some(listening);
+                    return Ok(came?);
+                }
+                heard = listening.next(&account, wanted) => heard,
+            };
+            command::tell_heard(self, &mut listening, heard).await?;
+            self.connection.flush().await?;
+        }
+    }
+
     /// Answers what could not be read as a command. An error ends the session.
     fn refuse_frame(&mut self, error: FrameError) -> Result<(), Failure> {
         let too_big =
@@ -185,7 +229,7 @@ impl Session {
     async fn execute(&mut self, command: Command) -> Result<Next, Failure> {
         let Command { tag, body } = command;
         let allowed = state::allowed(&body);
-        let tell_expunge = state::may_tell_expunge(&body);
+        let tell = self.tell_at_end(&body);
         let has_news = !matches!(body, Body::Select { .. });
         let expunges = matches!(body, Body::Expunge { .. });
         let result = if allowed.allows(self.state()) {
@@ -200,8 +244,8 @@ impl Session {
             Err(fatal) => return Err(fatal),
         };
         // A mailbox that was opened just now has been told as it is.
-        if next == Next::Read && has_news {
-            self.tell_changes(tell_expunge).await?;
+        if let Some(tell) = tell.filter(|_| next == Next::Read && has_news) {
+            self.tell_changes(tell).await?;
         }
         if expunges {
             self.tell_highest_modseq(&mut answer);
@@ -213,9 +257,21 @@ impl Session {
         Ok(next)
     }
 
+    /// What may be told of the selected mailbox at the end of a command; nothing to a client that asked not to hear of it.
+    fn tell_at_end(&self, body: &Body) -> Option<Tell> {
+        let wanted = match &self.notify {
+            Some(notify) if !state::tells_own_changes(body) => notify.at_command_end()?,
+            _ => Tell::ALL,
+        };
+        Some(Tell {
+            expunges: state::may_tell_expunge(body),
+            ..wanted
+        })
+    }
+
     /// Tells what others changed. When the store does not answer now, the client learns it at its next command.
-    async fn tell_changes(&mut self, tell_expunge: bool) -> Result<(), Failure> {
-        match command::tell_changes(self, tell_expunge).await {
+    async fn tell_changes(&mut self, tell: Tell) -> Result<(), Failure> {
+        match Box::pin(command::tell_changes(self, tell)).await {
             Err(Failure::Store(Error::NotFound(_))) => Err(Failure::Bye("the selected mailbox was deleted")),
             Err(Failure::Store(error)) => self.explain(&error).map(|_| ()),
             other => other,

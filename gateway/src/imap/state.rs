@@ -70,7 +70,8 @@ pub(super) fn allowed(body: &Body) -> Allowed {
         | Body::Compress
         | Body::GetQuota(_)
         | Body::GetQuotaRoot(_)
-        | Body::Idle => Allowed::LoggedIn,
+        | Body::Idle
+        | Body::Notify(_) => Allowed::LoggedIn,
         Body::Check
         | Body::Close
         | Body::Unselect
@@ -91,4 +92,13 @@ pub(super) fn may_tell_expunge(body: &Body) -> bool {
         Body::Fetch { target, .. } | Body::Store { target, .. } => target.by_uid,
         _ => true,
     }
+}
+
+/// Does this command itself change, or bring up to date, what the client knows of the selected mailbox? Its doings are told also to a client
+/// that asked not to hear of this mailbox (RFC 5465 3.1).
+pub(super) fn tells_own_changes(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::Expunge { .. } | Body::Store { .. } | Body::Copy { .. } | Body::Append(_) | Body::Notify(_)
+    )
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountStatus, Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq, NewMessage, Opened, Page,
-    SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
+    AccountId, AccountStatus, Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq, NewMessage,
+    Opened, Page, SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
 };
 
 /// Where accounts are.
@@ -20,6 +20,8 @@ pub trait Store: Send + Sync {
 /// One logged-in account. See `malle_client::Account` for what each call promises.
 #[async_trait]
 pub trait Account: Send + Sync {
+    /// Which account it is.
+    fn id(&self) -> AccountId;
     /// All mailboxes, sorted by name.
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error>;
     /// Makes a mailbox and its missing parents.
@@ -118,6 +120,10 @@ impl Watch for ClientWatch {
 
 #[async_trait]
 impl Account for ClientAccount {
+    fn id(&self) -> AccountId {
+        self.0.id()
+    }
+
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {
         self.0.mailboxes().await
     }

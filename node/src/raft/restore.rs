@@ -86,7 +86,7 @@ async fn ask(groups: &Groups, shard: ShardId, peer: NodeId) -> Result<(), String
         from: groups.node().0,
         to: peer.0,
         payload_data: Bytes::new(),
-        riders: Vec::new(),
+        ..RaftFrame::default()
     };
     let deadline = malle_rt::now() + SENT_WITHIN;
     let reply = groups
@@ -113,7 +113,7 @@ pub(super) async fn send(transport: &dyn Transport, group: &Group, to: NodeId) -
         from: group.node().0,
         to: to.0,
         payload_data: format::encode(&head),
-        riders: Vec::new(),
+        ..RaftFrame::default()
     };
     tracing::info!(shard = %group.shard(), %to, index = checkpoint.index(), "a member asked for a snapshot");
     let done = send_checkpoint(transport, to, frame, checkpoint).await?;

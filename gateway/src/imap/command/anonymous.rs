@@ -1,5 +1,6 @@
 //! Commands before login (RFC 3501 6.2). Nothing here says, or logs, which of name and password was wrong, or what they were.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -65,7 +66,7 @@ pub(super) async fn authenticate(
     };
     // Nobody may act for another one through this door.
     if !authorize_as.is_empty() && authorize_as != name {
-        return refused(session).await;
+        return refused(session, "").await;
     }
     log_in(session, name, password).await
 }
@@ -91,10 +92,19 @@ fn require_privacy(session: &Session) -> Result<(), Failure> {
 async fn log_in(session: &mut Session, name: &[u8], password: &[u8]) -> Result<Answer, Failure> {
     let bounded = name.len() <= limits::ADDRESS_MAX_BYTES && password.len() <= limits::PASSWORD_MAX_BYTES;
     let (Ok(name), Ok(password), true) = (std::str::from_utf8(name), std::str::from_utf8(password), bounded) else {
-        return refused(session).await;
+        return refused(session, "").await;
     };
+    let (gate, address) = (Arc::clone(&session.context.gate), session.context.address);
+    let Ok(wait) = gate.turn(address, name) else {
+        tracing::info!(peer = %session.context.peer, "a login was refused: too many failed ones before it");
+        return Err(Failure::no("LIMIT", "Too many failed logins, try again later"));
+    };
+    tokio::time::sleep(wait).await;
     match session.context.store.login(name, password).await {
         Ok(account) => {
+            gate.succeeded(address, name);
+            let place = gate.enter_as(account.id());
+            session.place = Some(place.map_err(|_| Failure::no("LIMIT", "The account has too many sessions"))?);
             session.account = Some(account);
             session.failed_logins = 0;
             let capabilities = any::capabilities(session);
@@ -102,15 +112,16 @@ async fn log_in(session: &mut Session, name: &[u8], password: &[u8]) -> Result<A
         }
         // A suspended account looks like any wrong login: the answer must not confirm a guess.
         Err(Error::BadCredentials | Error::Suspended | Error::NotFound(_) | Error::Invalid(_)) => {
-            refused(session).await
+            refused(session, name).await
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// The answer to every wrong login, after a pause that doubles with each.
-async fn refused(session: &mut Session) -> Result<Answer, Failure> {
+/// The answer to every wrong login, after a pause that doubles with each of this session.
+async fn refused(session: &mut Session, name: &str) -> Result<Answer, Failure> {
     session.failed_logins += 1;
+    session.context.gate.failed(session.context.address, name);
     tracing::info!(peer = %session.context.peer, failed = session.failed_logins, "a login failed");
     let doubled = limits::IMAP_LOGIN_PAUSE_FIRST_MS << (session.failed_logins - 1).min(16);
     tokio::time::sleep(Duration::from_millis(doubled.min(limits::IMAP_LOGIN_PAUSE_LARGEST_MS))).await;

@@ -3,35 +3,38 @@
 use malle_client::{Mailbox, ModSeq, NewMessage, SpecialUse, Stored, Uid};
 use malle_proto::limits;
 
-use super::super::parse::{Append, Resync, StatusItem};
+use super::super::parse::{Append, Named, Resync, StatusItem};
 use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
 use super::super::session::{Selected, Session};
 use super::super::view::View;
+use super::list::tell_name;
 use super::{account, because_of_name, find, quota, resync, writer};
+
+/// What ENABLE turns on, as ENABLED spells it.
+const ENABLED: [&str; 4] = ["CONDSTORE", "QRESYNC", "UTF8=ACCEPT", "IMAP4rev2"];
 
 /// RFC 5161. What is not known is passed over in silence, as it asks.
 pub(super) fn enable(session: &mut Session, names: &[String]) -> Answer {
-    let named = |wanted: &str| names.iter().any(|name| name == wanted);
+    let named = |wanted: &str| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
     // QRESYNC brings CONDSTORE with it (RFC 7162 3.2.3).
     session.qresync |= named("QRESYNC");
     session.condstore |= session.qresync || named("CONDSTORE");
+    session.utf8_accept |= named("UTF8=ACCEPT");
+    session.rev2 |= named("IMAP4rev2");
     let out = &mut session.connection.output;
-    out.utf8 |= named("UTF8=ACCEPT");
+    out.utf8 |= session.utf8_accept || session.rev2;
     out.raw(b"* ENABLED");
-    for name in ["CONDSTORE", "QRESYNC", "UTF8=ACCEPT"]
-        .into_iter()
-        .filter(|name| named(name))
-    {
+    for name in ENABLED.into_iter().filter(|name| named(name)) {
         out.put(format_args!(" {name}"));
     }
     out.raw(b"\r\n");
     Answer::ok("Enabled")
 }
 
-/// RFC 3501 6.3.1 and 6.3.2, RFC 7162 3.1.2 and 3.2.5, RFC 8474 4.1. The previous mailbox is closed whatever comes of it.
+/// RFC 3501 6.3.1 and 6.3.2, RFC 9051 6.3.2, RFC 7162 3.1.2 and 3.2.5, RFC 8474 4.1. The previous mailbox is closed whatever comes of it.
 pub(super) async fn select(
     session: &mut Session,
-    name: &str,
+    Named { name, spelled }: Named,
     read_only: bool,
     condstore: bool,
     resync: Option<Resync>,
@@ -47,7 +50,7 @@ pub(super) async fn select(
             .output
             .untagged(format_args!("OK [CLOSED] The previous mailbox is closed"));
     }
-    let opened = match account.open_named(name).await {
+    let opened = match account.open_named(&name).await {
         Ok(opened) => opened,
         Err(error) => return Err(because_of_name(error, "NONEXISTENT")),
     };
@@ -56,9 +59,13 @@ pub(super) async fn select(
     let out = &mut session.connection.output;
     tell_flags(out, &opened.keywords);
     out.untagged(format_args!("{} EXISTS", view.len()));
-    out.untagged(format_args!("0 RECENT"));
-    if let Some(number) = opened.first_unseen.and_then(|uid| view.number(uid)) {
-        out.untagged(format_args!("OK [UNSEEN {number}] First unseen"));
+    if session.rev2 {
+        tell_name(out, &name, spelled.as_deref());
+    } else {
+        out.untagged(format_args!("0 RECENT"));
+        if let Some(number) = opened.first_unseen.and_then(|uid| view.number(uid)) {
+            out.untagged(format_args!("OK [UNSEEN {number}] First unseen"));
+        }
     }
     out.untagged(format_args!(
         "OK [UIDVALIDITY {}] UIDs are valid",
@@ -122,7 +129,11 @@ fn known_flags(keywords: &[String]) -> impl Iterator<Item = &str> {
 }
 
 /// RFC 3501 6.3.3, RFC 6154 3, RFC 8474 4.2.
-pub(super) async fn create(session: &mut Session, name: &str, uses: &[Option<SpecialUse>]) -> Result<Answer, Failure> {
+pub(super) async fn create(
+    session: &mut Session,
+    Named { name, spelled }: Named,
+    uses: &[Option<SpecialUse>],
+) -> Result<Answer, Failure> {
     let special_use = match uses {
         [] => SpecialUse::None,
         [Some(special_use)] => *special_use,
@@ -133,8 +144,11 @@ pub(super) async fn create(session: &mut Session, name: &str, uses: &[Option<Spe
             ));
         }
     };
-    require_name(name)?;
-    let id = account(session)?.create_mailbox(name, special_use).await?;
+    require_name(&name)?;
+    let id = account(session)?.create_mailbox(&name, special_use).await?;
+    if session.rev2 && spelled.is_some() {
+        tell_name(&mut session.connection.output, &name, spelled.as_deref());
+    }
     Ok(Answer::ok("Created").with_code(format!("MAILBOXID ({id})")))
 }
 
@@ -160,9 +174,13 @@ pub(super) async fn delete(session: &mut Session, name: &str) -> Result<Answer, 
     Ok(Answer::ok("Deleted"))
 }
 
-pub(super) async fn rename(session: &mut Session, from: &str, to: &str) -> Result<Answer, Failure> {
-    require_name(to)?;
-    account(session)?.rename_mailbox(from, to).await?;
+/// RFC 3501 6.3.5; a client of IMAP4rev2 is told what became of the name (RFC 9051 6.3.9.7).
+pub(super) async fn rename(session: &mut Session, from: &str, Named { name, .. }: Named) -> Result<Answer, Failure> {
+    require_name(&name)?;
+    account(session)?.rename_mailbox(from, &name).await?;
+    if session.rev2 && from != "INBOX" {
+        tell_name(&mut session.connection.output, &name, Some(from));
+    }
     Ok(Answer::ok("Renamed"))
 }
 

@@ -23,15 +23,30 @@ struct News {
     through: ModSeq,
 }
 
+/// What may be told now, and what the client wants to know.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Tell {
+    /// What is gone and not told keeps its number.
+    pub(in super::super) expunges: bool,
+    pub(in super::super) flags: bool,
+}
+
+impl Tell {
+    pub(in super::super) const ALL: Tell = Tell {
+        expunges: true,
+        flags: true,
+    };
+}
+
 /// Brings the view up to the store and tells the difference: EXPUNGE where it may be told, EXISTS, FETCH with flags.
-pub(in super::super) async fn tell_changes(session: &mut Session, tell_expunge: bool) -> Result<(), Failure> {
+pub(in super::super) async fn tell_changes(session: &mut Session, tell: Tell) -> Result<(), Failure> {
     let told = session.writer.take().and_then(|writer| writer.take_news());
     let (Some(account), Some(selected)) = (session.account.clone(), session.selected.as_mut()) else {
         return Ok(());
     };
     let news = collect(&account, selected, told).await?;
     let out = &mut session.connection.output;
-    if tell_expunge {
+    if tell.expunges {
         let gone = selected.view.gone();
         let numbers = selected.view.expunge();
         if session.qresync && !gone.is_empty() {
@@ -67,7 +82,7 @@ pub(in super::super) async fn tell_changes(session: &mut Session, tell_expunge: 
         selected.keywords = news.keywords;
     }
     for message in news.changed.values().filter(|message| !is_new(&message.uid)) {
-        if selected.view.is_told(message.uid, message.modseq) {
+        if !tell.flags || selected.view.is_told(message.uid, message.modseq) {
             continue;
         }
         // A message that is not in the view went before it came here: its UID lies between others.

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use malle_client::{Error, Flags, Message, StoreMode, Uid, UidRange};
 use malle_proto::limits;
 
 use super::super::bodies::{Reader, SMALL_BYTES, Sections, Told, are_short};
+use super::super::connection::Connection;
 use super::super::date;
 use super::super::parse::{FetchItem, FetchQuery, Section, SectionText, Shape, Target};
 use super::super::respond::{Answer, Failure, Output};
@@ -39,6 +41,8 @@ struct Outcome {
     told: usize,
     /// The first message that could not be read; the others are told all the same.
     damage: Option<Error>,
+    /// A part that BINARY asked for could not be decoded.
+    undecodable: bool,
 }
 
 pub(super) async fn fetch(session: &mut Session, target: &Target, query: FetchQuery) -> Result<Answer, Failure> {
@@ -70,6 +74,12 @@ pub(super) async fn fetch(session: &mut Session, target: &Target, query: FetchQu
     if let Some(error) = outcome.damage {
         return session.explain(&error);
     }
+    if outcome.undecodable {
+        return Err(Failure::no(
+            "UNKNOWN-CTE",
+            "A part is encoded in a way that is not known here",
+        ));
+    }
     let gone = has_gone || (query.changed_since.is_none() && outcome.told < picked.count());
     Ok(if gone { some_are_gone() } else { Answer::ok("Fetched") })
 }
@@ -88,21 +98,23 @@ fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Pl
     also(FetchItem::Uid, target.by_uid);
     // From the moment a client knows MODSEQ every FETCH answer bears it (RFC 7162 3.2).
     also(FetchItem::ModSeq, condstore);
-    let is_section = |item: &FetchItem| matches!(item, FetchItem::Section { .. });
     let needs_summary = |item: &FetchItem| {
         matches!(
             item,
             FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure | FetchItem::Preview
-        ) || is_section(item)
+        ) || item.reads_bytes()
     };
     let sets_seen = !selected.read_only
-        && items
-            .iter()
-            .any(|item| matches!(item, FetchItem::Section { peek: false, .. }));
+        && items.iter().any(|item| {
+            matches!(
+                item,
+                FetchItem::Section { peek: false, .. } | FetchItem::Binary { peek: false, .. }
+            )
+        });
     Ok(Plan {
         with_summary: items.iter().any(needs_summary),
         short: are_short(&items),
-        has_sections: items.iter().any(is_section),
+        has_sections: items.iter().any(FetchItem::reads_bytes),
         items: items.into(),
         reader: Reader {
             account,
@@ -232,6 +244,11 @@ async fn tell_read(
         }
         Err(error) => return Err(error.into()),
     };
+    if sections.undecodable {
+        outcome.told += 1;
+        outcome.undecodable = true;
+        return Ok(());
+    }
     let tell_flags = newly_seen.binary_search(&message.uid).is_ok();
     tell_message(session, &plan.items, &message, sections, tell_flags).await?;
     outcome.told += 1;
@@ -288,27 +305,10 @@ async fn tell_message(
         if index > 0 {
             connection.output.raw(b" ");
         }
-        let FetchItem::Section {
-            section,
-            partial,
-            shape,
-            ..
-        } = item
-        else {
+        if item.reads_bytes() {
+            tell_bytes(connection, item, data.next().and_then(Option::as_ref)).await?;
+        } else {
             tell_item(&mut connection.output, item, message);
-            continue;
-        };
-        section_name(&mut connection.output, section, *shape);
-        if let Some(partial) = partial {
-            connection.output.put(format_args!("<{}>", partial.offset));
-        }
-        connection.output.raw(b" ");
-        match data.next().and_then(Option::as_ref) {
-            Some(bytes) => {
-                connection.output.literal_head(bytes.len());
-                connection.send_bytes(bytes).await?;
-            }
-            None => connection.output.raw(b"NIL"),
         }
     }
     if tell_flags && !asked_flags {
@@ -319,7 +319,52 @@ async fn tell_message(
     Ok(connection.flush_if_much().await?)
 }
 
-/// Everything but sections.
+/// An item that is made of the message's bytes; NIL where it has no such part.
+async fn tell_bytes(connection: &mut Connection, item: &FetchItem, bytes: Option<&Bytes>) -> Result<(), Failure> {
+    let out = &mut connection.output;
+    let partial = match item {
+        FetchItem::BinarySize(part) => {
+            let size = bytes.map_or(0, Bytes::len);
+            out.put(format_args!("BINARY.SIZE[{}] {size}", part_number(part)));
+            return Ok(());
+        }
+        FetchItem::Binary { part, partial, .. } => {
+            out.put(format_args!("BINARY[{}]", part_number(part)));
+            partial
+        }
+        FetchItem::Section {
+            section,
+            partial,
+            shape,
+            ..
+        } => {
+            section_name(out, section, *shape);
+            partial
+        }
+        _ => return Ok(()),
+    };
+    if let Some(partial) = partial {
+        out.put(format_args!("<{}>", partial.offset));
+    }
+    out.raw(b" ");
+    let Some(bytes) = bytes else {
+        out.raw(b"NIL");
+        return Ok(());
+    };
+    if matches!(item, FetchItem::Binary { .. }) && bytes.contains(&0) {
+        // `literal8`: only there may a NUL stand (RFC 9051 9).
+        out.raw(b"~");
+    }
+    out.literal_head(bytes.len());
+    Ok(connection.send_bytes(bytes).await?)
+}
+
+fn part_number(part: &[u32]) -> String {
+    let numbers: Vec<String> = part.iter().map(u32::to_string).collect();
+    numbers.join(".")
+}
+
+/// Everything that needs no bytes of the message.
 fn tell_item(out: &mut Output, item: &FetchItem, message: &Message) {
     let summary = message.summary.as_ref();
     match item {
@@ -359,7 +404,7 @@ fn tell_item(out: &mut Output, item: &FetchItem, message: &Message) {
             out.raw(b"PREVIEW ");
             out.nstring(summary.map(|summary| summary.preview.as_bytes()));
         }
-        FetchItem::Section { .. } => {}
+        FetchItem::Section { .. } | FetchItem::Binary { .. } | FetchItem::BinarySize(_) => {}
     }
 }
 
@@ -371,9 +416,8 @@ fn section_name(out: &mut Output, section: &Section, shape: Shape) {
         Shape::Rfc822Text => return out.raw(b"RFC822.TEXT"),
         Shape::Body => out.raw(b"BODY["),
     }
-    let part: Vec<String> = section.part.iter().map(u32::to_string).collect();
-    out.raw(part.join(".").as_bytes());
-    if !part.is_empty() && section.text != SectionText::All {
+    out.raw(part_number(&section.part).as_bytes());
+    if !section.part.is_empty() && section.text != SectionText::All {
         out.raw(b".");
     }
     match &section.text {

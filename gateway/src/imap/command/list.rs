@@ -117,6 +117,48 @@ fn tell_mailbox(out: &mut Output, mailbox: &Mailbox, query: &ListQuery, tree: &T
     out.raw(b"\r\n");
 }
 
+/// A LIST answer that nobody asked for: the name of a mailbox, and what it was called or how the client spelled it (RFC 9051 6.3.9.7).
+pub(super) fn tell_name(out: &mut Output, name: &str, old: Option<&str>) {
+    tell_attributes(out, &[], name, old);
+}
+
+/// A LIST answer about a mailbox that changed (RFC 5465 5.4 and 5.5); `old`: what it was called.
+pub(super) fn tell_changed(out: &mut Output, all: &[Mailbox], mailbox: &Mailbox, old: Option<&str>) {
+    let below = |other: &Mailbox| {
+        other
+            .name
+            .strip_prefix(&*mailbox.name)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    let mut attributes = vec![if all.iter().any(below) {
+        "\\HasChildren"
+    } else {
+        "\\HasNoChildren"
+    }];
+    attributes.extend(mailbox.no_select.then_some("\\Noselect"));
+    attributes.extend(mailbox.subscribed.then_some("\\Subscribed"));
+    attributes.extend(attribute(mailbox.special_use));
+    tell_attributes(out, &attributes, &mailbox.name, old);
+}
+
+/// A LIST answer about a mailbox that is there no more (RFC 5465 5.4).
+pub(super) fn tell_gone(out: &mut Output, name: &str) {
+    tell_attributes(out, &["\\NonExistent"], name, None);
+}
+
+fn tell_attributes(out: &mut Output, attributes: &[&str], name: &str, old: Option<&str>) {
+    out.raw(b"* LIST ");
+    out.words(attributes.iter().copied());
+    out.raw(b" \"/\" ");
+    out.mailbox(name);
+    if let Some(old) = old {
+        out.raw(b" (\"OLDNAME\" (");
+        out.mailbox(old);
+        out.raw(b"))");
+    }
+    out.raw(b"\r\n");
+}
+
 /// RFC 6154 2.
 fn attribute(special_use: SpecialUse) -> Option<&'static str> {
     match special_use {

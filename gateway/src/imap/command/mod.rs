@@ -9,6 +9,8 @@ mod changes;
 mod fetch;
 mod idle;
 mod list;
+mod listen;
+mod notify;
 mod quota;
 mod results;
 mod resync;
@@ -16,7 +18,9 @@ mod search;
 mod selected;
 
 pub(super) use any::capabilities;
-pub(super) use changes::tell_changes;
+pub(super) use changes::{Tell, tell_changes};
+pub(super) use listen::{Listening, tell_heard};
+pub(super) use notify::Notifying;
 
 use std::sync::Arc;
 
@@ -27,7 +31,8 @@ use super::respond::{Answer, Failure};
 use super::session::{Next, Selected, Session};
 use super::store::Account;
 
-/// Does one command, which the state table allows now.
+/// Does one command, which the state table allows now. What needs much memory while it runs has it in a box: most sessions are in IDLE,
+/// and shall not keep room for a SEARCH meanwhile.
 pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Result<(Answer, Next), Failure> {
     let answer = match body {
         Body::Capability => any::capability(session),
@@ -44,37 +49,38 @@ pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Res
             read_only,
             condstore,
             resync,
-        } => authenticated::select(session, &name, read_only, condstore, resync).await?,
-        Body::Create { name, uses } => authenticated::create(session, &name, &uses).await?,
+        } => Box::pin(authenticated::select(session, name, read_only, condstore, resync)).await?,
+        Body::Create { name, uses } => authenticated::create(session, name, &uses).await?,
         Body::Delete(name) => authenticated::delete(session, &name).await?,
-        Body::Rename { from, to } => authenticated::rename(session, &from, &to).await?,
+        Body::Rename { from, to } => authenticated::rename(session, &from, to).await?,
         Body::Subscribe { name, subscribed } => authenticated::subscribe(session, &name, subscribed).await?,
-        Body::List(query) => list::list(session, &query).await?,
+        Body::List(query) => Box::pin(list::list(session, &query)).await?,
         Body::Lsub { reference, pattern } => list::lsub(session, &reference, &pattern).await?,
         Body::Namespace => authenticated::namespace(session),
         Body::Status { name, items } => authenticated::status(session, &name, &items).await?,
-        Body::Append(append) => authenticated::append(session, append).await?,
+        Body::Append(append) => Box::pin(authenticated::append(session, append)).await?,
         Body::GetQuota(root) => quota::get_quota(session, &root).await?,
         Body::GetQuotaRoot(name) => quota::get_quota_root(session, &name).await?,
         Body::Idle => idle::idle(session).await?,
+        Body::Notify(set) => Box::pin(notify::notify(session, set)).await?,
         Body::Check => Answer::ok("Checked"),
         Body::Close => selected::close(session).await?,
         Body::Unselect => selected::unselect(session),
         Body::Expunge { uids } => selected::expunge(session, uids).await?,
-        Body::Search { by_uid, query } => search::search(session, tag, by_uid, query).await?,
-        Body::Sort { by_uid, order, query } => search::sort(session, tag, by_uid, &order, query).await?,
+        Body::Search { by_uid, query } => Box::pin(search::search(session, tag, by_uid, query)).await?,
+        Body::Sort { by_uid, order, query } => Box::pin(search::sort(session, tag, by_uid, &order, query)).await?,
         Body::Thread {
             by_uid,
             algorithm,
             query,
-        } => search::thread(session, tag, by_uid, algorithm, query).await?,
-        Body::Fetch { target, query } => fetch::fetch(session, &target, query).await?,
-        Body::Store { target, store } => selected::store(session, &target, store).await?,
+        } => Box::pin(search::thread(session, tag, by_uid, algorithm, query)).await?,
+        Body::Fetch { target, query } => Box::pin(fetch::fetch(session, &target, query)).await?,
+        Body::Store { target, store } => Box::pin(selected::store(session, &target, store)).await?,
         Body::Copy {
             target,
             mailbox,
             remove,
-        } => selected::copy(session, &target, &mailbox, remove).await?,
+        } => Box::pin(selected::copy(session, &target, &mailbox, remove)).await?,
     };
     Ok((answer, Next::Read))
 }

@@ -30,12 +30,14 @@ pub(super) async fn search(
     by_uid: bool,
     query: SearchQuery,
 ) -> Result<Answer, Failure> {
-    if query.charset.is_some() && session.connection.output.utf8 {
+    if query.charset.is_some() && session.utf8_accept {
         return Err(Failure::bad(
             "After ENABLE UTF8=ACCEPT a search is in UTF-8 (RFC 6855 3)",
         ));
     }
-    let returned = query.returned.clone();
+    // IMAP4rev2 knows no other answer than ESEARCH (RFC 9051 6.4.4).
+    let always = session.rev2.then(|| vec![SearchReturn::All]);
+    let returned = query.returned.clone().or(always);
     let found = find(session, tag, query).await;
     let found = forget_on_failure(session, returned.as_deref(), found)?;
     tell(session, tag, by_uid, "SEARCH", returned.as_deref(), &found);

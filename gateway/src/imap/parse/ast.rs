@@ -42,19 +42,19 @@ pub(in super::super) enum Body {
     },
     Enable(Vec<String>),
     Select {
-        name: String,
+        name: Named,
         read_only: bool,
         condstore: bool,
         resync: Option<Resync>,
     },
     Create {
-        name: String,
+        name: Named,
         uses: Vec<Option<SpecialUse>>,
     },
     Delete(String),
     Rename {
         from: String,
-        to: String,
+        to: Named,
     },
     Subscribe {
         name: String,
@@ -76,6 +76,8 @@ pub(in super::super) enum Body {
     /// RFC 9208 4.1.3: of this mailbox.
     GetQuotaRoot(String),
     Idle,
+    /// RFC 5465; without a group it is NOTIFY NONE.
+    Notify(NotifySet),
     Check,
     Close,
     Unselect,
@@ -111,6 +113,14 @@ pub(in super::super) enum Body {
         mailbox: String,
         remove: bool,
     },
+}
+
+/// A mailbox name as the store knows it, and as the client spelled it where that is something else: IMAP4rev2 tells the difference
+/// (RFC 9051 6.3.9.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Named {
+    pub(in super::super) name: String,
+    pub(in super::super) spelled: Option<String>,
 }
 
 /// What a client that comes back says of itself (RFC 7162 3.2.5). Its pairs of numbers and UIDs would only help a store that keeps no
@@ -175,6 +185,54 @@ pub(in super::super) enum ReturnOption {
     Status(Vec<StatusItem>),
 }
 
+/// What NOTIFY asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in super::super) struct NotifySet {
+    /// First of all the STATUS of the mailboxes whose messages are asked for.
+    pub(in super::super) status: bool,
+    pub(in super::super) groups: Vec<EventGroup>,
+}
+
+/// Some mailboxes, and what is told of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct EventGroup {
+    pub(in super::super) filter: MailboxFilter,
+    pub(in super::super) events: Events,
+}
+
+/// RFC 5465 6.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum MailboxFilter {
+    Selected,
+    SelectedDelayed,
+    Inboxes,
+    Personal,
+    Subscribed,
+    Subtree(Vec<String>),
+    Mailboxes(Vec<String>),
+}
+
+impl MailboxFilter {
+    pub(in super::super) fn is_selected(&self) -> bool {
+        matches!(self, MailboxFilter::Selected | MailboxFilter::SelectedDelayed)
+    }
+}
+
+/// RFC 5465 5.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in super::super) struct Events {
+    /// MessageNew and MessageExpunge, which come together.
+    pub(in super::super) messages: bool,
+    /// What is told of each new message.
+    pub(in super::super) fetch: Vec<FetchItem>,
+    pub(in super::super) flags: bool,
+    /// MailboxName.
+    pub(in super::super) names: bool,
+    pub(in super::super) subscriptions: bool,
+    /// An event that is not known here.
+    pub(in super::super) unknown: bool,
+}
+
 /// RFC 3501 6.3.10, RFC 7162, RFC 7889, RFC 8438, RFC 8474.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum StatusItem {
@@ -225,6 +283,24 @@ pub(in super::super) enum FetchItem {
         partial: Option<Partial>,
         shape: Shape,
     },
+    /// A part without its transfer encoding (RFC 9051 6.4.5, RFC 3516 4.2).
+    Binary {
+        part: Vec<u32>,
+        peek: bool,
+        partial: Option<Partial>,
+    },
+    /// How many bytes that would be.
+    BinarySize(Vec<u32>),
+}
+
+impl FetchItem {
+    /// Bytes of the message are read for it.
+    pub(in super::super) fn reads_bytes(&self) -> bool {
+        matches!(
+            self,
+            FetchItem::Section { .. } | FetchItem::Binary { .. } | FetchItem::BinarySize(_)
+        )
+    }
 }
 
 /// Under which name a section is asked for, and so answered.

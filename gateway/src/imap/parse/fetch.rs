@@ -39,6 +39,20 @@ pub(super) fn query(cursor: &mut Cursor) -> Result<FetchQuery, Refusal> {
     Ok(query)
 }
 
+/// The items of a list that has begun, to its end.
+pub(super) fn rest_of_items(cursor: &mut Cursor) -> Result<Vec<FetchItem>, Refusal> {
+    let mut items = Vec::new();
+    loop {
+        let name = cursor.item_name()?;
+        push(&mut items, item(cursor, &name)?);
+        cursor.bounded(items.len())?;
+        if cursor.eat(b')') {
+            return Ok(items);
+        }
+        cursor.space()?;
+    }
+}
+
 fn modifier(cursor: &mut Cursor, query: &mut FetchQuery) -> Result<(), Refusal> {
     match cursor.word()?.as_str() {
         "CHANGEDSINCE" => {
@@ -105,6 +119,9 @@ fn item(cursor: &mut Cursor, name: &str) -> Result<FetchItem, Refusal> {
         "BODY" if cursor.peek() != Some(b'[') => FetchItem::Body,
         "BODY" => section_item(cursor, false)?,
         "BODY.PEEK" => section_item(cursor, true)?,
+        "BINARY" => binary_item(cursor, false)?,
+        "BINARY.PEEK" => binary_item(cursor, true)?,
+        "BINARY.SIZE" => FetchItem::BinarySize(binary_part(cursor)?),
         _ => return Err(Refusal("unknown item of FETCH")),
     })
 }
@@ -113,23 +130,47 @@ fn section_item(cursor: &mut Cursor, peek: bool) -> Result<FetchItem, Refusal> {
     cursor.expect(b'[', "expected a section in brackets")?;
     let section = section(cursor)?;
     cursor.expect(b']', "expected a closing bracket")?;
-    let mut partial = None;
-    if cursor.eat(b'<') {
-        let offset = cursor.number()?;
-        cursor.expect(b'.', "expected a partial range such as <0.100>")?;
-        let length = cursor.nonzero()?;
-        cursor.expect(b'>', "expected a partial range such as <0.100>")?;
-        partial = Some(Partial { offset, length });
-    }
     Ok(FetchItem::Section {
         section,
         peek,
-        partial,
+        partial: partial(cursor)?,
         shape: Shape::Body,
     })
 }
 
-fn section(cursor: &mut Cursor) -> Result<Section, Refusal> {
+/// `["<" offset "." length ">"]`.
+fn partial(cursor: &mut Cursor) -> Result<Option<Partial>, Refusal> {
+    if !cursor.eat(b'<') {
+        return Ok(None);
+    }
+    let offset = cursor.number()?;
+    cursor.expect(b'.', "expected a partial range such as <0.100>")?;
+    let length = cursor.nonzero()?;
+    cursor.expect(b'>', "expected a partial range such as <0.100>")?;
+    Ok(Some(Partial { offset, length }))
+}
+
+fn binary_item(cursor: &mut Cursor, peek: bool) -> Result<FetchItem, Refusal> {
+    Ok(FetchItem::Binary {
+        part: binary_part(cursor)?,
+        peek,
+        partial: partial(cursor)?,
+    })
+}
+
+/// RFC 9051 `section-binary`: a part's number, or nothing for the whole message.
+fn binary_part(cursor: &mut Cursor) -> Result<Vec<u32>, Refusal> {
+    cursor.expect(b'[', "expected a part's number in brackets")?;
+    let (part, ends_with_dot) = part_number(cursor)?;
+    if ends_with_dot {
+        return Err(Refusal("expected a part's number"));
+    }
+    cursor.expect(b']', "expected a closing bracket")?;
+    Ok(part)
+}
+
+/// `1.2.3`, perhaps with a dot behind it.
+fn part_number(cursor: &mut Cursor) -> Result<(Vec<u32>, bool), Refusal> {
     let mut part = Vec::new();
     while cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) {
         part.push(cursor.nonzero()?);
@@ -137,13 +178,16 @@ fn section(cursor: &mut Cursor) -> Result<Section, Refusal> {
             return Err(Refusal("the part number is too deep"));
         }
         if !cursor.eat(b'.') {
-            return Ok(Section {
-                part,
-                text: SectionText::All,
-            });
+            return Ok((part, false));
         }
     }
-    if part.is_empty() && cursor.peek() == Some(b']') {
+    let ends_with_dot = !part.is_empty();
+    Ok((part, ends_with_dot))
+}
+
+fn section(cursor: &mut Cursor) -> Result<Section, Refusal> {
+    let (part, text_follows) = part_number(cursor)?;
+    if !text_follows && (!part.is_empty() || cursor.peek() == Some(b']')) {
         return Ok(Section {
             part,
             text: SectionText::All,

@@ -4,17 +4,24 @@ use malle_client::{Flags, ModSeq, SpecialUse};
 use malle_proto::limits;
 
 use super::super::{date, name};
-use super::ast::{Append, Body, ListQuery, Resync, ReturnOption, StatusItem};
+use super::ast::{Append, Body, ListQuery, Named, Resync, ReturnOption, StatusItem};
 use super::lex::{Cursor, Refusal};
 use super::{fetch, set};
 
 /// A mailbox name in its inner form.
 pub(super) fn mailbox_name(cursor: &mut Cursor) -> Result<String, Refusal> {
-    let name = decoded(cursor.utf8, &cursor.astring()?)?;
-    if name.len() > limits::MAILBOX_NAME_MAX_BYTES {
+    named(cursor).map(|named| named.name)
+}
+
+/// The same, with the client's own spelling.
+fn named(cursor: &mut Cursor) -> Result<Named, Refusal> {
+    let spelled = decoded(cursor.utf8, &cursor.astring()?)?;
+    if spelled.len() > limits::MAILBOX_NAME_MAX_BYTES {
         return Err(Refusal("the mailbox name is too long"));
     }
-    Ok(name::normalised(name))
+    let name = name::normalised(spelled.clone());
+    let spelled = (spelled != name).then_some(spelled);
+    Ok(Named { name, spelled })
 }
 
 /// `SP mailbox`.
@@ -26,7 +33,7 @@ pub(super) fn name_argument(cursor: &mut Cursor) -> Result<String, Refusal> {
 /// RFC 3501 6.3.1, RFC 7162 3.1.8 and 3.2.5.
 pub(super) fn select(cursor: &mut Cursor, read_only: bool) -> Result<Body, Refusal> {
     cursor.space()?;
-    let name = mailbox_name(cursor)?;
+    let name = named(cursor)?;
     let (mut condstore, mut resync) = (false, None);
     if !cursor.at_end() {
         cursor.space()?;
@@ -79,9 +86,11 @@ fn resync_parameter(cursor: &mut Cursor) -> Result<Resync, Refusal> {
 /// RFC 3501 6.3.3, RFC 6154 3. A trailing separator says that children will come; every mailbox can have them.
 pub(super) fn create(cursor: &mut Cursor) -> Result<Body, Refusal> {
     cursor.space()?;
-    let mut name = mailbox_name(cursor)?;
-    if name.len() > 1 && name.ends_with('/') {
-        name.pop();
+    let mut name = named(cursor)?;
+    if name.name.len() > 1 && name.name.ends_with('/') {
+        let spelled = name.name.clone();
+        name.name.pop();
+        name.spelled.get_or_insert(spelled);
     }
     let mut uses = Vec::new();
     if !cursor.at_end() {
@@ -122,7 +131,7 @@ pub(super) fn rename(cursor: &mut Cursor) -> Result<Body, Refusal> {
     cursor.space()?;
     Ok(Body::Rename {
         from,
-        to: mailbox_name(cursor)?,
+        to: named(cursor)?,
     })
 }
 

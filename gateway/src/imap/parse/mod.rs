@@ -10,14 +10,15 @@ mod ast;
 mod fetch;
 mod lex;
 mod mailbox;
+mod notify;
 mod search;
 mod set;
 mod sort;
 
 pub(super) use ast::{
-    Append, Body, Command, DayRange, FetchItem, FetchQuery, ListQuery, Partial, PartialRange, Password, Resync,
-    ReturnOption, SearchKey, SearchQuery, SearchReturn, Section, SectionText, SequenceSet, Shape, SortBy, SortKey,
-    StatusItem, StoreCommand, Target, ThreadAlgorithm,
+    Append, Body, Command, DayRange, EventGroup, Events, FetchItem, FetchQuery, ListQuery, MailboxFilter, Named,
+    NotifySet, Partial, PartialRange, Password, Resync, ReturnOption, SearchKey, SearchQuery, SearchReturn, Section,
+    SectionText, SequenceSet, Shape, SortBy, SortKey, StatusItem, StoreCommand, Target, ThreadAlgorithm,
 };
 pub(super) use lex::{is_astring_char, is_atom_char};
 
@@ -64,6 +65,7 @@ fn body(cursor: &mut Cursor) -> Result<Body, Refusal> {
         "CLOSE" => Body::Close,
         "UNSELECT" => Body::Unselect,
         "IDLE" => Body::Idle,
+        "NOTIFY" => notify::notify(cursor)?,
         "NAMESPACE" => Body::Namespace,
         "EXPUNGE" => Body::Expunge { uids: None },
         "ID" => id(cursor)?,

@@ -146,6 +146,13 @@ fn almost_a_command() -> impl Strategy<Value = Vec<u8>> {
         Just("PREVIEW"),
         Just("GETQUOTA"),
         Just("UTF8"),
+        Just("NOTIFY"),
+        Just("SET"),
+        Just("(SELECTED"),
+        Just("(SUBTREE"),
+        Just("(MessageNew"),
+        Just("BINARY[1.2]<0.3>"),
+        Just("BINARY.SIZE["),
     ];
     let separator = prop_oneof![4 => Just(" "), 1 => Just("")];
     proptest::collection::vec((word, separator), 0..20).prop_map(|words| {

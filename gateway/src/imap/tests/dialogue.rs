@@ -56,11 +56,9 @@ impl Client {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (shutdown, stopped) = watch::channel(false);
         let context = Context {
-            store: Arc::clone(&store) as Arc<dyn super::super::store::Store>,
             settings,
-            memory: BodyMemory::default(),
             shutdown: stopped,
-            peer: "test".into(),
+            ..context_of(Arc::clone(&store))
         };
         let session = tokio::spawn(async move {
             let mut context = context;
@@ -163,6 +161,19 @@ impl Client {
         } else {
             self.store.event(event, mail);
         }
+    }
+}
+
+/// What a session of this store lives on.
+pub(super) fn context_of(store: Arc<MemoryStore>) -> Context {
+    Context {
+        store: store as Arc<dyn super::super::store::Store>,
+        settings: trusted(),
+        memory: BodyMemory::default(),
+        gate: Arc::default(),
+        shutdown: watch::channel(false).1,
+        peer: "test".into(),
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
     }
 }
 
@@ -319,6 +330,7 @@ dialogues! {
     append_tells_the_uid,
     authenticate_plain,
     authenticate_with_an_initial_response,
+    binary_parts_come_decoded,
     close_expunges_in_silence_unselect_not_at_all,
     commands_have_their_states,
     copy_tells_the_new_uids,
@@ -351,13 +363,18 @@ dialogues! {
     mailboxes_are_made_renamed_deleted,
     move_tells_uids_then_expunges,
     moving_into_the_same_mailbox_is_refused,
+    names_are_told_as_they_are_kept,
     names_travel_in_modified_utf7,
     names_travel_in_utf8,
     news_of_others_is_told,
     nonsense_is_answered_then_ended,
     nonsynchronising_literals_are_taken,
+    notify_delays_expunges_on_demand,
+    notify_refuses_what_it_does_not_know,
+    notify_tells_of_all_mailboxes,
     plaintext_login_by_configuration,
     quota_tells_what_is_used,
+    rev2_answers_as_its_rfc_says,
     search_answers_what_is_asked_for,
     search_by_flags_numbers_and_dates,
     search_by_text,

@@ -1,9 +1,12 @@
 //! What no well-meaning client does, and what a busy one does.
 
+use std::sync::Arc;
+
 use proptest::prelude::{any, prop_assert, proptest};
 
-use super::super::SessionSettings;
-use super::dialogue::{Client, trusted};
+use super::super::{SessionSettings, serve};
+use super::dialogue::{Client, context_of, trusted};
+use super::memory::MemoryStore;
 
 async fn logged_in() -> Client {
     let mut client = Client::connect(trusted());
@@ -100,6 +103,28 @@ async fn small_messages_are_read_together_and_large_ones_alone_in_the_order_of_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_nul_travels_in_a_literal8_and_nowhere_else() {
+    let mut client = logged_in().await;
+    let message =
+        b"Subject: x\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\nAAEC\r\n";
+    client
+        .send(format!("b APPEND INBOX ~{{{}+}}\r\n", message.len()).as_bytes())
+        .await;
+    client.send(message).await;
+    client.send(b"\r\n").await;
+    assert!(client.until("b").await[0].starts_with("b OK [APPENDUID"));
+    client.command("c SELECT INBOX").await;
+    client.send(b"d FETCH 4 BINARY.PEEK[1]\r\n").await;
+    assert_eq!(client.line().await.unwrap().unwrap(), "* 4 FETCH (BINARY[1] ~{3}");
+    assert_eq!(client.bytes(3).await, [0, 1, 2]);
+    assert_eq!(client.until("d").await, [")", "d OK Fetched"]);
+    client.send(b"e FETCH 4 BINARY[1]<1.2>\r\n").await;
+    assert_eq!(client.line().await.unwrap().unwrap(), "* 4 FETCH (BINARY[1]<1> {2}");
+    assert_eq!(client.bytes(2).await, [1, 2]);
+    assert_eq!(client.until("e").await, [" FLAGS (\\Seen))", "e OK Fetched"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_in_the_middle_of_an_append_leaves_nothing() {
     let mut client = logged_in().await;
     client.send(b"b APPEND INBOX {1000+}\r\nSubject: half").await;
@@ -116,6 +141,14 @@ async fn a_client_that_leaves_in_the_middle_of_an_append_leaves_nothing() {
             .messages,
         3
     );
+}
+
+#[tokio::test]
+async fn a_session_that_waits_keeps_no_room_for_what_others_do() {
+    let (near, _far) = tokio::io::duplex(64);
+    let session = serve(Box::new(near), context_of(Arc::new(MemoryStore::new())));
+    let bytes = size_of_val(&session);
+    assert!(bytes <= 8 * 1024, "{bytes}");
 }
 
 proptest! {

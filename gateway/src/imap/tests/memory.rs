@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountStatus, Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message, MessageFlags,
-    ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange, UidValidity, WatchEvent,
+    AccountId, AccountStatus, Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message,
+    MessageFlags, ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange,
+    UidValidity, WatchEvent,
 };
 use tokio::sync::watch;
 
@@ -319,6 +320,14 @@ impl MemoryStore {
                 mailbox.tombstones.clear();
                 mailbox.tombstones_from = modseq;
             }
+            ["create", name] => {
+                world.make(name, SpecialUse::None);
+            }
+            ["rename", from, to] => {
+                let mailbox = world.mailboxes.remove(*from).unwrap();
+                world.mailboxes.insert((*to).to_owned(), mailbox);
+            }
+            ["subscribe", name] => world.mailboxes.get_mut(*name).unwrap().subscribed = true,
             ["drop", mailbox] => {
                 world.mailboxes.remove(*mailbox).unwrap();
             }
@@ -378,9 +387,10 @@ impl Watch for MemoryWatch {
         let modseq = ModSeq(*self.changed.borrow_and_update());
         Ok(WatchEvent {
             modseq,
-            mailboxes: vec![mailbox_id(1)],
-            overflow: false,
-            tree_changed: false,
+            // It does not say where: whoever hears it looks everywhere.
+            mailboxes: Vec::new(),
+            overflow: true,
+            tree_changed: true,
         })
     }
 }
@@ -446,6 +456,10 @@ impl MemoryAccount {
 
 #[async_trait]
 impl Account for MemoryAccount {
+    fn id(&self) -> AccountId {
+        AccountId([1; 16])
+    }
+
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {
         let world = self.world()?;
         Ok(world

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::super::BodyMemory;
 use super::super::connection::{Connection, FrameBounds};
-use super::super::parse::{BadCommand, Command, parse};
+use super::super::parse::{BadCommand, Body, Command, parse};
 use super::dialogue::folder;
 
 /// Through the frame reader and the parser.
@@ -163,6 +163,10 @@ fn fetch() -> BoxedStrategy<String> {
             "RFC822.HEADER",
             "RFC822.TEXT",
             "MODSEQ",
+            "BINARY[]",
+            "BINARY[1.2]<5.10>",
+            "binary.peek[3]",
+            "BINARY.SIZE[2.1]",
             "flags"
         ]),
         section(),
@@ -207,8 +211,10 @@ fn store() -> BoxedStrategy<String> {
 fn append() -> BoxedStrategy<String> {
     let flags = word(&["", "(\\Seen) ", "(\\Draft $Label1) ", "() "]);
     let date = word(&["", "\"17-Jul-1996 02:44:25 -0700\" ", "\" 1-Jan-2000 00:00:00 +0000\" "]);
-    (mailbox(), flags, date, "[ -~]{1,40}")
-        .prop_map(|(mailbox, flags, date, text)| format!("APPEND {mailbox} {flags}{date}{{{}}}\r\n{text}", text.len()))
+    (mailbox(), flags, date, word(&["", "~"]), "[ -~]{1,40}")
+        .prop_map(|(mailbox, flags, date, tilde, text)| {
+            format!("APPEND {mailbox} {flags}{date}{tilde}{{{}}}\r\n{text}", text.len())
+        })
         .boxed()
 }
 
@@ -255,6 +261,7 @@ fn command() -> BoxedStrategy<String> {
             "NAMESPACE",
             "noop",
             "ENABLE CONDSTORE",
+            "ENABLE CONDSTORE IMAP4rev2",
             "ID NIL",
             "ID (\"name\" \"x\")",
             "COMPRESS DEFLATE",
@@ -295,11 +302,21 @@ proptest! {
             let rewritten = CommandCodec::default().encode(&decoded).dump();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let (first, second) = runtime.block_on(async { (ours(&wire).await, ours(&rewritten).await) });
+            let (first, second) = (first.map(as_kept), second.map(as_kept));
             let shown = String::from_utf8_lossy(&rewritten).into_owned();
             prop_assert_eq!(first.clone().map_err(|bad| bad.reason), second.map_err(|bad| bad.reason), "{}", shown);
             prop_assert_eq!(first.map(|command| command.tag), Ok("a1".to_owned()), "{}", shown);
         }
     }
+}
+
+/// The oracle writes INBOX in capitals, so the spelling of a name does not survive it.
+fn as_kept(mut command: Command) -> Command {
+    match &mut command.body {
+        Body::Select { name, .. } | Body::Create { name, .. } | Body::Rename { to: name, .. } => name.spelled = None,
+        _ => {}
+    }
+    command
 }
 
 #[test]
@@ -326,7 +343,8 @@ fn the_oracle_reads_most_of_the_corpus() {
 }
 
 /// Extensions that imap-codec does not know (design, dependencies 5).
-const UNKNOWN_TO_THE_ORACLE: [&str; 9] = [
+const UNKNOWN_TO_THE_ORACLE: [&str; 10] = [
+    "OLDNAME",
     "PREVIEW",
     "DELETED-STORAGE",
     "ESEARCH",
@@ -349,7 +367,17 @@ fn the_oracle_reads_every_answer_of_the_dialogues() {
         }
         let script = std::fs::read_to_string(&path).unwrap();
         let sent = script.lines().filter_map(|line| line.strip_prefix("S: "));
-        let stream: String = sent.map(|line| line.replace("<any>", "IMAP4rev1") + "\r\n").collect();
+        // Its grammar has no offset behind BINARY[..]; the text of RFC 9051 7.5.2 has.
+        let binary = |line: String| match line.split_once("BINARY[").map(|(_, rest)| rest.split_once("]<")) {
+            Some(Some((part, rest))) => {
+                let offset = rest.split('>').next().unwrap_or_default();
+                line.replace(&format!("BINARY[{part}]<{offset}>"), &format!("BINARY[{part}]"))
+            }
+            _ => line,
+        };
+        let stream: String = sent
+            .map(|line| binary(line.replace("<any>", "IMAP4rev1")) + "\r\n")
+            .collect();
         let mut rest = stream.as_bytes();
         while !rest.is_empty() {
             let line =
