@@ -116,7 +116,8 @@ enum Verb {
     /// Runs scenarios over many seeds; what was run before is not run again
     Sweep {
         /// Scenarios; all of the catalogue that the engine has when absent
-        scenarios: Vec<String>,
+        #[arg(value_name = "SCENARIO")]
+        named: Vec<String>,
         /// First and last seed
         #[arg(long, default_value = "1..20", value_parser = seeds)]
         seeds: (u64, u64),
@@ -208,12 +209,12 @@ pub fn run() -> anyhow::Result<Ending> {
             place,
         } => one::run(&place, &scenario, seed, plan.as_deref(), control, trace),
         Verb::Sweep {
-            scenarios,
+            named,
             seeds,
             jobs,
             budget,
             place,
-        } => sweep::run(&place, &scenarios, seeds, jobs, budget),
+        } => sweep::run(&place, &named, seeds, jobs, budget),
         Verb::Replay { run, times, place } => one::replay(&place, &run, times),
         Verb::Shrink { run, runs, place } => one::shrink(&place, &run, runs),
         Verb::Report { runs, judge } => sweep::report(&runs, judge),

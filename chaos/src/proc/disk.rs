@@ -361,7 +361,7 @@ mod tests {
         let volumes = disk.path().join("volumes");
         std::fs::create_dir(&volumes).unwrap();
         let mut segment = vec![1; SEGMENT_HEADER_BYTES];
-        for kind in [BODY, 2, BODY, BODY, BODY] {
+        for kind in [BODY, 2, BODY, BODY, BODY, BODY] {
             let mut record = vec![0; RECORD_HEADER_BYTES];
             record[..4].copy_from_slice(&[9; 4]);
             record[4..8].copy_from_slice(&10_000_u32.to_le_bytes());
@@ -372,7 +372,10 @@ mod tests {
         segment.extend([0; 4096]);
         let file = volumes.join("0.seg");
         std::fs::write(&file, &segment).unwrap();
-        assert!(disk.rot(disk.path(), 4, |_| 0).is_err(), "the last body is not cold");
+        assert!(
+            disk.rot(disk.path(), 4, |_| 0).is_err(),
+            "the last two bodies share the block where the last begins"
+        );
         let flips = disk.rot(disk.path(), 3, |_| 0).unwrap();
         let now = std::fs::read(&file).unwrap();
         let differ: Vec<u64> = (0..segment.len() as u64)

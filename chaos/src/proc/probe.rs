@@ -187,7 +187,7 @@ fn shim() -> anyhow::Result<()> {
     let mut command = Command::new("date");
     command
         .arg("+%Y")
-        .env("LD_PRELOAD", shim.library())
+        .env("LD_PRELOAD", shim.object())
         .env("CHAOS_SHIM", page.path());
     let year: u32 = String::from_utf8(command.output()?.stdout)?.trim().parse()?;
     let now: u32 = run("date", &["+%Y"])?.trim().parse()?;

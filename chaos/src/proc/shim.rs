@@ -46,7 +46,7 @@ impl Shim {
     }
 
     /// Where it is, for `LD_PRELOAD`.
-    pub fn library(&self) -> &Path {
+    pub fn object(&self) -> &Path {
         &self.0
     }
 }
@@ -129,7 +129,7 @@ mod tests {
         let mut command = Command::new("date");
         let output = command
             .arg("+%s")
-            .env("LD_PRELOAD", shim.library())
+            .env("LD_PRELOAD", shim.object())
             .env("CHAOS_SHIM", page.path())
             .output();
         String::from_utf8(output.unwrap().stdout)
@@ -163,7 +163,7 @@ mod tests {
             let of = format!("of={}", file.display());
             let mut command = Command::new("dd");
             command.args(["if=/dev/zero", &of, "bs=1", "count=1", "conv=fsync"]);
-            command.env("LD_PRELOAD", shim.library()).env("CHAOS_SHIM", page.path());
+            command.env("LD_PRELOAD", shim.object()).env("CHAOS_SHIM", page.path());
             command.output().unwrap().status.success()
         };
         page.sync_fails(1).unwrap();

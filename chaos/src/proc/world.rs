@@ -335,7 +335,7 @@ impl World {
         let log = self.dir.join(format!("logs/node-{place}.log"));
         let mut environment: Vec<(&str, &OsStr)> = Vec::new();
         if let (Some(shim), Some(page)) = (&self.shim, &machine.page) {
-            environment.push(("LD_PRELOAD", shim.library().as_os_str()));
+            environment.push(("LD_PRELOAD", shim.object().as_os_str()));
             environment.push(("CHAOS_SHIM", page.path().as_os_str()));
         }
         let process = Process::start("malled", &config, &self.net.door(place), &environment, &log)?;

@@ -1,5 +1,7 @@
 //! Beginning a fault.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context;
 use malle_client::ShardId;
 
@@ -50,16 +52,12 @@ impl Attack<'_> {
                 }
             }
             Fault::Partition { shape, clients } => {
-                let all = self.world.places();
-                begun.cut = links(shape, &places, &all);
+                begun.cut = links(shape, &places, &self.world.places());
                 if clients {
-                    begun
-                        .cut
-                        .extend(places.iter().flat_map(|place| [(*place, HOST), (HOST, *place)]));
+                    let others = places.iter().flat_map(|place| [(*place, HOST), (HOST, *place)]);
+                    begun.cut.extend(others);
                 }
-                for (from, to) in &begun.cut {
-                    self.world.net.cut(*from, *to)?;
-                }
+                self.cut(&begun.cut)?;
             }
             Fault::Net { .. } => self.worsen(begun)?,
             Fault::Disk { what, delay_us, count } => {
@@ -89,6 +87,11 @@ impl Attack<'_> {
             }
         }
         Ok(Ok(()))
+    }
+
+    fn cut(&self, links: &BTreeSet<(u32, u32)>) -> anyhow::Result<()> {
+        let mut links = links.iter();
+        links.try_for_each(|&(from, to)| self.world.net.cut(from, to))
     }
 
     pub(super) fn hold(&mut self, places: &[u32]) {
