@@ -89,7 +89,7 @@ impl Attack<'_> {
         Ok(Ok(()))
     }
 
-    fn cut(&self, links: &BTreeSet<(u32, u32)>) -> anyhow::Result<()> {
+    fn cut(&mut self, links: &BTreeSet<(u32, u32)>) -> anyhow::Result<()> {
         let mut links = links.iter();
         links.try_for_each(|&(from, to)| self.world.net.cut(from, to))
     }
