@@ -14,8 +14,11 @@ const SEED: u64 = 1;
 /// A run of a short scenario and its directory; `None` when this machine cannot.
 fn ran(name: &str, control: Option<&str>) -> Option<(tempfile::TempDir, RunResult)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/short/{name}.toml"));
-    let directory = tempfile::Builder::new().prefix("malle-chaos-").tempdir().unwrap();
-    let mut job = Job::read(&path, Engine::Proc, SEED, directory.path().to_owned()).unwrap();
+    let directory = tempfile::Builder::new()
+        .prefix("malle-chaos-")
+        .tempdir()
+        .expect("a directory");
+    let mut job = Job::read(&path, Engine::Proc, SEED, directory.path().to_owned()).expect("a scenario of the tests");
     job.control = control.map(str::to_owned);
     match job.run() {
         Ok(result) if result.verdict == Verdict::Skipped => {

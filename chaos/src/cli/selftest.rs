@@ -1,6 +1,6 @@
 //! The attacks are attacked: every build that breaks a promise on purpose must be found out, and the same seed must be the same run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use malle_chaos::check::Verdict;
 use malle_chaos::engine::{Job, RunResult};
@@ -49,7 +49,7 @@ pub fn run(place: &Where, seeds: u64, only: Option<&str>) -> anyhow::Result<Endi
     })
 }
 
-fn job(place: &Where, path: &PathBuf, seed: u64, directory: &str) -> anyhow::Result<Job> {
+fn job(place: &Where, path: &Path, seed: u64, directory: &str) -> anyhow::Result<Job> {
     let mut job = Job::read(path, place.engine.into(), seed, PathBuf::new())?;
     job.sim.clone_from(&place.sim);
     job.out = place.out.join(directory).join(job.name());

@@ -41,9 +41,15 @@ pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     run("kill", &["-s", name, &pid.to_string()]).map(drop)
 }
 
-/// A process that ended is gone, or is a zombie until its parent looks.
+/// A process that ended is gone, or is a zombie until its parent looks. It is one already while some of its threads still end; until the
+/// last of them has, its parent is not told.
 pub fn is_gone(pid: u32) -> bool {
-    fields(pid).is_none_or(|fields| fields.first().is_some_and(|state| state == "Z"))
+    // The 20th field is the number of threads.
+    let is_zombie = |fields: Vec<String>| {
+        fields.first().is_some_and(|state| state == "Z")
+            && fields.get(17).is_some_and(|threads| threads == "0" || threads == "1")
+    };
+    fields(pid).is_none_or(is_zombie)
 }
 
 /// When a process began, in ticks since the machine did: with its id it names one process for ever, an id alone is used again.
