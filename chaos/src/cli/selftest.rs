@@ -59,7 +59,7 @@ fn job(place: &Where, path: &Path, seed: u64, directory: &str) -> anyhow::Result
 /// Red is not enough: one of the invariants that the control breaks must be the one that is red.
 fn found_out(
     place: &Where,
-    path: &PathBuf,
+    path: &Path,
     control: &str,
     invariants: &[String],
     seeds: u64,
@@ -106,7 +106,7 @@ fn red(result: &RunResult) -> Vec<String> {
     red.map(|finding| finding.invariant.clone()).collect()
 }
 
-fn twice(place: &Where, path: &PathBuf) -> anyhow::Result<(Ending, String)> {
+fn twice(place: &Where, path: &Path) -> anyhow::Result<(Ending, String)> {
     let traces = [
         job(place, path, 1, "twice-a")?.run()?.trace,
         job(place, path, 1, "twice-b")?.run()?.trace,
