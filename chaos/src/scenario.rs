@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use fault::{DiskFault, Fault, FaultTable, Guard, Shape, When};
+pub use fault::{DiskFault, Fault, FaultTable, Guard, Quality, Shape, When};
 pub use select::{Select, Selector};
 pub use span::Span;
 

@@ -1,13 +1,25 @@
 //! Programs that others wrote, where they are installed, and two of ours at once.
 
 use anyhow::Context;
-use harness::{Cluster, PASSWORD, account, installed, mail};
+use harness::{Cluster, Imap, PASSWORD, account, installed, mail};
 use malle_client::NodeId;
 use tokio::process::Command;
 
 const SENDER: &str = "paul@example.net";
 /// Two for each time that the leader moves.
 const MESSAGES: usize = 20;
+
+/// Two sessions set a flag each on the same message, at the same time.
+async fn store_at_once(one: &mut Imap, two: &mut Imap, uid: u32) -> anyhow::Result<()> {
+    let (seen, work) = (
+        format!("UID STORE {uid} +FLAGS.SILENT (\\Seen)"),
+        format!("UID STORE {uid} +FLAGS.SILENT ($Work)"),
+    );
+    let (first, second) = tokio::join!(one.command(&seen), two.command(&work));
+    first?.ok()?;
+    second?.ok()?;
+    Ok(())
+}
 
 #[tokio::test]
 async fn flags_of_two_clients_both_survive() -> anyhow::Result<()> {
@@ -23,13 +35,7 @@ async fn flags_of_two_clients_both_survive() -> anyhow::Result<()> {
     let uids = one.uids().await?;
     assert_eq!(uids.len(), 10);
     for uid in &uids {
-        let (seen, work) = (
-            format!("UID STORE {uid} +FLAGS.SILENT (\\Seen)"),
-            format!("UID STORE {uid} +FLAGS.SILENT ($Work)"),
-        );
-        let (first, second) = tokio::join!(one.command(&seen), two.command(&work));
-        first?.ok()?;
-        second?.ok()?;
+        store_at_once(&mut one, &mut two, *uid).await?;
     }
     let mut third = cluster.imap(1).await?;
     third.select("INBOX").await?;
@@ -61,13 +67,7 @@ async fn flags_of_two_clients_survive_while_the_leader_moves() -> anyhow::Result
         };
         let storing = async {
             for uid in pair {
-                let (seen, work) = (
-                    format!("UID STORE {uid} +FLAGS.SILENT (\\Seen)"),
-                    format!("UID STORE {uid} +FLAGS.SILENT ($Work)"),
-                );
-                let (first, second) = tokio::join!(one.command(&seen), two.command(&work));
-                first?.ok()?;
-                second?.ok()?;
+                store_at_once(&mut one, &mut two, *uid).await?;
             }
             anyhow::Ok(())
         };

@@ -11,7 +11,7 @@ use malle_client::{NodeId, ShardId};
 use malle_journal::Pace;
 
 use crate::machine::{End, HONEST, Machine};
-use crate::net::{CLIENTS, Weather};
+use crate::net::CLIENTS;
 use crate::observe::watch_over;
 use crate::world::{World, broken};
 
@@ -138,7 +138,7 @@ impl Attack {
                 }
                 self.world.net.cut(self.step.id, cut);
             }
-            Fault::Net { .. } => self.worsen(),
+            Fault::Net(quality) => self.world.net.worsen(self.step.id, self.targets.clone(), *quality),
             Fault::Disk { what, delay_us, count } => self.damage(*what, *delay_us, *count)?,
             Fault::Clock {
                 step_ms,
@@ -157,28 +157,6 @@ impl Attack {
             Fault::Squeeze { .. } => return Err(Skipped::Impossible("a simulated machine has no processor".into())),
         }
         Ok(())
-    }
-
-    fn worsen(&self) {
-        if let Fault::Net {
-            delay_us,
-            jitter_us,
-            loss_per_mille,
-            duplicate_per_mille,
-            reorder_per_mille,
-            rate_kbit,
-        } = self.step.fault
-        {
-            let weather = Weather {
-                delay_us,
-                jitter_us,
-                loss_per_mille,
-                duplicate_per_mille,
-                reorder_per_mille,
-                rate_kbit,
-            };
-            self.world.net.weather(self.step.id, self.targets.clone(), weather);
-        }
     }
 
     fn damage(&self, what: DiskFault, delay_us: u64, count: u64) -> Result<(), Skipped> {

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use malle_chaos::scenario::Quality;
 use malle_chaos::seed::Chance;
 use malle_proto::NodeId;
 use malle_proto::channel::Services;
@@ -30,23 +31,6 @@ pub const CLIENTS: u32 = 0;
 const RESEND: Duration = Duration::from_millis(200);
 /// More losses in a row than this are no loss but a cut.
 const RESENDS_MAX: u32 = 6;
-
-/// What is wrong with the network of a place.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Weather {
-    /// Added to each message.
-    pub delay_us: u64,
-    /// Up to this much more.
-    pub jitter_us: u64,
-    /// Packets lost, of 1000.
-    pub loss_per_mille: u64,
-    /// Unary calls that arrive twice, of 1000.
-    pub duplicate_per_mille: u64,
-    /// Messages that come much later than those after them on other streams, of 1000.
-    pub reorder_per_mille: u64,
-    /// Bandwidth; 0 is unbounded.
-    pub rate_kbit: u64,
-}
 
 /// What answers at an address.
 #[derive(Clone)]
@@ -74,7 +58,7 @@ struct State {
     /// Places without power: nothing there says even that nobody answers.
     dark: BTreeSet<u32>,
     cuts: BTreeMap<u32, BTreeSet<(u32, u32)>>,
-    weather: BTreeMap<u32, (Vec<u32>, Weather)>,
+    worse: BTreeMap<u32, (Vec<u32>, Quality)>,
     /// Region of each place, and the round trips between regions: mean and jitter in microseconds.
     regions: BTreeMap<u32, String>,
     rtt_us: BTreeMap<(String, String), (u64, u64)>,
@@ -100,7 +84,7 @@ impl Net {
             doors: BTreeMap::new(),
             dark: BTreeSet::new(),
             cuts: BTreeMap::new(),
-            weather: BTreeMap::new(),
+            worse: BTreeMap::new(),
             regions,
             rtt_us,
             busy: BTreeMap::new(),
@@ -146,16 +130,16 @@ impl Net {
         self.touch();
     }
 
-    /// The weather at these places, until the fault of this number ends.
-    pub fn weather(&self, fault: u32, places: Vec<u32>, weather: Weather) {
-        self.state().weather.insert(fault, (places, weather));
+    /// Lines of these places are so much worse, until the fault of this number ends.
+    pub fn worsen(&self, fault: u32, places: Vec<u32>, quality: Quality) {
+        self.state().worse.insert(fault, (places, quality));
     }
 
     /// The fault of this number ends.
     pub fn heal(&self, fault: u32) {
         let mut state = self.state();
         state.cuts.remove(&fault);
-        state.weather.remove(&fault);
+        state.worse.remove(&fault);
         drop(state);
         self.touch();
     }
@@ -214,7 +198,7 @@ impl Net {
     /// Whether a unary call arrives twice.
     fn doubles(&self, from: u32, to: u32) -> bool {
         let mut state = self.state();
-        let most = state.at(from, to).map(|weather| weather.duplicate_per_mille).max();
+        let most = state.at(from, to).map(|line| line.duplicate_per_mille).max();
         most.is_some_and(|most| state.chance.below(1000) < most)
     }
 
@@ -232,12 +216,12 @@ impl Net {
 }
 
 impl State {
-    fn at(&self, from: u32, to: u32) -> impl Iterator<Item = Weather> + use<> {
-        let here: Vec<Weather> = self
-            .weather
+    fn at(&self, from: u32, to: u32) -> impl Iterator<Item = Quality> + use<> {
+        let here: Vec<Quality> = self
+            .worse
             .values()
             .filter(|(places, _)| places.contains(&from) || places.contains(&to))
-            .map(|(_, weather)| *weather)
+            .map(|(_, quality)| *quality)
             .collect();
         here.into_iter()
     }
@@ -257,21 +241,21 @@ impl State {
     fn travel(&mut self, from: u32, to: u32, bytes: usize, now: Instant) -> Duration {
         let (mean, jitter) = self.round_trip(from, to);
         let mut us = mean / 2 + self.chance.below(jitter / 2 + 1);
-        for weather in self.at(from, to) {
-            us += weather.delay_us + self.chance.below(weather.jitter_us + 1);
+        for line in self.at(from, to) {
+            us += line.delay_us + self.chance.below(line.jitter_us + 1);
             let mut resend = RESEND.as_micros() as u64;
             for _ in 0..RESENDS_MAX {
-                if self.chance.below(1000) >= weather.loss_per_mille {
+                if self.chance.below(1000) >= line.loss_per_mille {
                     break;
                 }
                 us += resend;
                 resend *= 2;
             }
-            if weather.reorder_per_mille > 0 && self.chance.below(1000) < weather.reorder_per_mille {
-                us += mean + weather.delay_us * 4;
+            if line.reorder_per_mille > 0 && self.chance.below(1000) < line.reorder_per_mille {
+                us += mean + line.delay_us * 4;
             }
-            if weather.rate_kbit > 0 {
-                let takes = Duration::from_micros(bytes as u64 * 8_000 / weather.rate_kbit);
+            if line.rate_kbit > 0 {
+                let takes = Duration::from_micros(bytes as u64 * 8_000 / line.rate_kbit);
                 let free = self.busy.get(&from).copied().unwrap_or(now).max(now) + takes;
                 self.busy.insert(from, free);
                 us += (free - now).as_micros() as u64;

@@ -15,7 +15,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use malle_chaos::proc::wire::{Order, Quality};
+use malle_chaos::proc::wire::Order;
+use malle_chaos::scenario::Quality;
 
 /// A packet of a TUN device with the usual MTU, and room for larger ones.
 const PACKET_MAX_BYTES: usize = 64 * 1024;

@@ -108,7 +108,7 @@ impl Step {
             }
             Fault::Disk { what, .. } => !matches!(what, DiskFault::Slow | DiskFault::Bitflip | DiskFault::LyingSync),
             Fault::Partition { .. }
-            | Fault::Net { .. }
+            | Fault::Net(_)
             | Fault::Clock { .. }
             | Fault::Transfer { .. }
             | Fault::Squeeze { .. } => false,

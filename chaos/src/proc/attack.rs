@@ -15,10 +15,10 @@ use anyhow::Context;
 use super::disk::Flip;
 use super::net::address;
 use super::observe::Observer;
-use super::wire::Quality;
 use super::world::World;
 use crate::history::{Broken, FaultEvent, FaultState, Record, Recorder};
 use crate::plan::{Present, Step};
+use crate::scenario::Quality;
 
 /// Between two looks whether a node has ended.
 const LOOK: Duration = Duration::from_millis(200);

@@ -15,7 +15,8 @@ use anyhow::{Context, ensure};
 use harness::host::run;
 use harness::made::{Made, Thing};
 
-use super::wire::{Quality, WireEnd};
+use super::wire::WireEnd;
+use crate::scenario::Quality;
 
 /// Machines of a network, without the host.
 pub const MACHINES_MAX: u32 = 32;

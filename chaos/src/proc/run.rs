@@ -16,12 +16,11 @@ use super::disk::Flip;
 use super::observe::Observer;
 use super::probe;
 use super::via::Doors;
-use super::wire::Quality;
 use super::world::{PASSWORD, Seat, Wishes, World};
 use super::{finals, scrub};
 use crate::history::{AccountHeader, Broken, FILE, Header, PlaceHeader, Record, Recorder, SCHEMA};
 use crate::plan::{self, Step, Timeline};
-use crate::scenario::{DiskFault, Engine, Fault, Scenario};
+use crate::scenario::{DiskFault, Engine, Fault, Quality, Scenario};
 use crate::workload::{self, Drive, OverClient, fixed_mailboxes};
 
 /// The promise that a run can break on purpose: syncs are answered and not made, on every node and from the beginning of the load.
@@ -66,7 +65,7 @@ pub fn needs(scenario: &Scenario, steps: &[Step], control: Option<&str>) -> Vec<
         needs.extend(match &step.fault {
             Fault::Powerloss => &["power-cut"][..],
             Fault::Pause => &["freezer"],
-            Fault::Net { .. } => &["tun"],
+            Fault::Net(_) => &["tun"],
             Fault::Clock { .. } => &["shim"],
             Fault::Squeeze { .. } => &["cpu", "memory"],
             Fault::Disk { what, .. } => match what {
@@ -209,7 +208,7 @@ fn wishes(job: &Job) -> Wishes {
         timing: if topology.rtt_ms.is_empty() { "local" } else { "wan" },
         disks_in_memory: uses(eio),
         shim: uses(lies) || job.control.as_deref() == Some(LYING_SYNC),
-        wires: !topology.rtt_ms.is_empty() || uses(|fault| matches!(fault, Fault::Net { .. })),
+        wires: !topology.rtt_ms.is_empty() || uses(|fault| matches!(fault, Fault::Net(_))),
         seed: job.seed,
     }
 }

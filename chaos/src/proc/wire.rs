@@ -19,29 +19,13 @@ use harness::patiently;
 use serde::{Deserialize, Serialize};
 
 use super::net::{HOST, Net};
+use crate::scenario::Quality;
 
 /// `TUNSETIFF`, with `IFF_TUN | IFF_NO_PI`; the device becomes standard input of the program that follows.
 const ATTACH: &str = r#"open(STDIN, "+<", "/dev/net/tun") or die "$!"; my $what = pack("a16 s x22", shift(@ARGV), 0x1001);
 ioctl(STDIN, 0x400454ca, $what) or die "$!"; exec @ARGV or die "$!";"#;
 /// A wire end is there within this.
 const OPEN: Duration = Duration::from_secs(20);
-
-/// What happens to packets on their way in one direction. Chances are of 1000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Quality {
-    /// Every packet is this much later.
-    pub delay_us: u64,
-    /// And up to this much more, so that packets overtake each other.
-    pub jitter_us: u64,
-    /// Lost.
-    pub loss_per_mille: u64,
-    /// Sent twice.
-    pub duplicate_per_mille: u64,
-    /// Held back for twice the delay and jitter, at least 10 ms.
-    pub reorder_per_mille: u64,
-    /// Kilobits a second; 0 is unbounded.
-    pub rate_kbit: u64,
-}
 
 /// A word from the engine to a wire end: what it sends there has this quality now.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -32,7 +32,7 @@ pub(super) fn colour(fault: &Fault) -> &'static str {
         Fault::Stop | Fault::Membership { .. } | Fault::Transfer { .. } => "#495057",
         Fault::Pause => "#862e9c",
         Fault::Partition { .. } => "#e8590c",
-        Fault::Net { .. } => "#0b7285",
+        Fault::Net(_) => "#0b7285",
         Fault::Disk { .. } => "#c2255c",
         Fault::Clock { .. } => "#5f3dc4",
         Fault::Squeeze { .. } => "#5c940d",

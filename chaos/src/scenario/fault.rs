@@ -29,20 +29,7 @@ pub enum Fault {
         clients: bool,
     },
     /// The network of the selected machines gets worse.
-    Net {
-        /// Added to each message.
-        delay_us: u64,
-        /// Up to this much more.
-        jitter_us: u64,
-        /// Messages lost, of 1000.
-        loss_per_mille: u64,
-        /// Messages that come twice, of 1000.
-        duplicate_per_mille: u64,
-        /// Messages that come late, of 1000.
-        reorder_per_mille: u64,
-        /// Bandwidth; 0 is unbounded.
-        rate_kbit: u64,
-    },
+    Net(Quality),
     /// The disk fails.
     Disk {
         /// How.
@@ -100,7 +87,7 @@ impl Fault {
             Fault::Stop => "planned stop",
             Fault::Pause => "pause",
             Fault::Partition { shape, .. } => return format!("partition {}", word(shape)),
-            Fault::Net { .. } => "bad network",
+            Fault::Net(_) => "bad network",
             Fault::Disk { what, .. } => return format!("disk {}", word(what)),
             Fault::Clock { .. } => "clock",
             Fault::Wipe => "wiped disk",
@@ -117,6 +104,40 @@ fn word(of: &impl Serialize) -> String {
     match serde_json::to_value(of) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
+    }
+}
+
+/// What happens to what goes from one machine to another: to messages in the simulated net, to packets on a wire. A line without faults is the
+/// default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Quality {
+    /// Each is this much later.
+    pub delay_us: u64,
+    /// And up to this much more, so that they overtake each other.
+    pub jitter_us: u64,
+    /// Lost, of 1000.
+    pub loss_per_mille: u64,
+    /// Come twice, of 1000.
+    pub duplicate_per_mille: u64,
+    /// Come much later than those behind them, of 1000.
+    pub reorder_per_mille: u64,
+    /// Bandwidth in kilobits a second; 0 is unbounded.
+    pub rate_kbit: u64,
+}
+
+impl Quality {
+    /// This line with all that is wrong with another as well.
+    pub fn and(self, other: Quality) -> Quality {
+        let both = |one: u64, other: u64| (one + other).min(1000);
+        let rates = [self.rate_kbit, other.rate_kbit];
+        Quality {
+            delay_us: self.delay_us + other.delay_us,
+            jitter_us: self.jitter_us + other.jitter_us,
+            loss_per_mille: both(self.loss_per_mille, other.loss_per_mille),
+            duplicate_per_mille: both(self.duplicate_per_mille, other.duplicate_per_mille),
+            reorder_per_mille: both(self.reorder_per_mille, other.reorder_per_mille),
+            rate_kbit: rates.into_iter().filter(|rate| *rate > 0).min().unwrap_or(0),
+        }
     }
 }
 
@@ -315,14 +336,14 @@ impl FaultTable {
                 shape: self.shape.ok_or_else(|| needed("shape"))?,
                 clients: self.clients.unwrap_or(false),
             },
-            "net" => Fault::Net {
+            "net" => Fault::Net(Quality {
                 delay_us: self.delay_ms.unwrap_or(0) * 1_000,
                 jitter_us: self.jitter_ms.unwrap_or(0) * 1_000,
                 loss_per_mille: per_mille(self.loss_pct)?,
                 duplicate_per_mille: per_mille(self.duplicate_pct)?,
                 reorder_per_mille: per_mille(self.reorder_pct)?,
                 rate_kbit: self.rate_kbit.unwrap_or(0),
-            },
+            }),
             "disk" => self.disk(self.what.ok_or_else(|| needed("what"))?)?,
             "clock" => Fault::Clock {
                 step_ms: self.step_ms.unwrap_or(0),

@@ -99,3 +99,22 @@ fn a_fault_takes_what_its_kind_takes() {
         assert!(error.contains(what) && error.contains("s.toml:27:"), "{error}");
     }
 }
+
+#[test]
+fn a_line_has_all_that_is_wrong_with_it() {
+    let slow = Quality {
+        delay_us: 5,
+        loss_per_mille: 600,
+        rate_kbit: 80,
+        ..Quality::default()
+    };
+    let worse = slow.and(Quality {
+        jitter_us: 7,
+        loss_per_mille: 600,
+        rate_kbit: 8,
+        ..Quality::default()
+    });
+    assert_eq!((worse.delay_us, worse.jitter_us), (5, 7));
+    assert_eq!((worse.loss_per_mille, worse.rate_kbit), (1000, 8));
+    assert_eq!(slow.and(Quality::default()), slow);
+}

@@ -9,8 +9,7 @@ use super::{Attack, Begun};
 use crate::plan::{Present, Skipped, links};
 use crate::proc::net::HOST;
 use crate::proc::shim::Page;
-use crate::proc::wire::Quality;
-use crate::scenario::{DiskFault, Fault};
+use crate::scenario::{DiskFault, Fault, Quality};
 use crate::seed::Chance;
 
 /// A process that stands still for less than this is frozen, which no signal handler sees; for longer it gets SIGSTOP, as people do it.
@@ -59,7 +58,7 @@ impl Attack<'_> {
                 }
                 self.cut(&begun.cut)?;
             }
-            Fault::Net { .. } => self.worsen(begun)?,
+            Fault::Net(_) => self.worsen(begun)?,
             Fault::Disk { what, delay_us, count } => {
                 return self.hit_disks(begun, what, delay_us, count, present);
             }
@@ -140,29 +139,11 @@ impl Attack<'_> {
             .iter()
             .filter(|begun| begun.cut.contains(&link))
             .map(|begun| &begun.step.fault);
-        let mut quality = self.lines.get(&link).copied().unwrap_or_default();
-        for fault in others.chain(more) {
-            if let Fault::Net {
-                delay_us,
-                jitter_us,
-                loss_per_mille,
-                duplicate_per_mille,
-                reorder_per_mille,
-                rate_kbit,
-            } = fault
-            {
-                quality.delay_us += delay_us;
-                quality.jitter_us += jitter_us;
-                quality.loss_per_mille = (quality.loss_per_mille + loss_per_mille).min(1000);
-                quality.duplicate_per_mille = (quality.duplicate_per_mille + duplicate_per_mille).min(1000);
-                quality.reorder_per_mille = (quality.reorder_per_mille + reorder_per_mille).min(1000);
-                quality.rate_kbit = [quality.rate_kbit, *rate_kbit]
-                    .into_iter()
-                    .filter(|rate| *rate > 0)
-                    .min()
-                    .unwrap_or(0);
-            }
-        }
+        let line = self.lines.get(&link).copied().unwrap_or_default();
+        let quality = others.chain(more).fold(line, |line, fault| match fault {
+            Fault::Net(worse) => line.and(*worse),
+            _ => line,
+        });
         (quality != Quality::default()).then_some(quality)
     }
 

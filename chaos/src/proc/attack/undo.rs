@@ -31,7 +31,7 @@ impl Attack<'_> {
                     self.observer.up(place, new);
                 }
                 Fault::Pause => self.pause(place, begun.step.lasts_us, false)?,
-                Fault::Partition { .. } | Fault::Net { .. } | Fault::Transfer { .. } | Fault::Membership { .. } => {}
+                Fault::Partition { .. } | Fault::Net(_) | Fault::Transfer { .. } | Fault::Membership { .. } => {}
                 Fault::Disk { what, .. } => self.undo_disk(place, *what).await?,
                 Fault::Clock { .. } => self.page(place)?.clock(0, 1000)?,
                 Fault::Squeeze { files, .. } => {
@@ -44,7 +44,7 @@ impl Attack<'_> {
         }
         for (from, to) in &begun.cut {
             match &begun.step.fault {
-                Fault::Net { .. } => {
+                Fault::Net(_) => {
                     let quality = self.quality((*from, *to), None);
                     self.world.net.quality(*from, *to, quality)?;
                 }
