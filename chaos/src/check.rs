@@ -114,7 +114,7 @@ pub fn claim(invariant: u8) -> &'static str {
         11 => "replicas are equal at the same applied index",
         12 => "a replica that restarted is what the others are",
         13 => "every body that is read is the one that was stored",
-        14 => "one leader a term; terms and commits never go back",
+        14 => "leaders come in their order, by term and node; terms and commits never go back",
         15 => "after the faults every group serves and all replicas agree",
         16 => "every call ends by its deadline, with a documented code",
         _ => "no such invariant",

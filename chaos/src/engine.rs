@@ -287,7 +287,7 @@ impl Job {
             seed: self.seed,
             engine: self.engine,
             control: self.control.clone(),
-            commit: "unknown".to_owned(),
+            commit: history::UNKNOWN.to_owned(),
             scenario_hash: self.scenario_hash(),
             verdict: Verdict::Skipped,
             reason: Some(reason),

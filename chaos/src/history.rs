@@ -25,6 +25,24 @@ pub const SCHEMA: u32 = 1;
 /// The file's name in the directory of a run.
 pub const FILE: &str = "history.jsonl";
 
+/// The commit of a tree that nobody can name.
+pub const UNKNOWN: &str = "unknown";
+
+/// The commit of the working tree that this is run in, with `-dirty` behind it when the tree has changed since; [`UNKNOWN`] where there is none.
+/// `MALLE_COMMIT` says it for binaries that are run elsewhere.
+pub fn commit() -> String {
+    if let Ok(commit) = std::env::var("MALLE_COMMIT") {
+        return commit;
+    }
+    let said = harness::host::run("git", &["describe", "--always", "--dirty", "--abbrev=12"]);
+    said.map_or_else(|_| UNKNOWN.to_owned(), |commit| commit.trim().to_owned())
+}
+
+/// Whether this commit is just one tree: what was run on it once need not be run again.
+pub fn is_one_tree(commit: &str) -> bool {
+    commit != UNKNOWN && !commit.ends_with("-dirty")
+}
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "kebab-case")]

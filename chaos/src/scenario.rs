@@ -124,6 +124,14 @@ pub struct Topology {
     pub config: BTreeMap<String, Setting>,
 }
 
+impl Topology {
+    /// Whether regions are so far from each other that their nodes run with `timing = "wan"`: a heartbeat of `local` is over before its answer
+    /// has crossed the sea.
+    pub fn is_wide(&self) -> bool {
+        !self.rtt_ms.is_empty()
+    }
+}
+
 /// A value or a choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -61,3 +61,8 @@ fn flags_that_are_not_taken_away_are_noticed() {
 fn a_delivery_without_a_receipt_is_noticed() {
     finds("lose-receipt", "I2");
 }
+
+#[test]
+fn an_expunge_without_a_tombstone_is_noticed() {
+    finds("lose-tombstone", "I5");
+}

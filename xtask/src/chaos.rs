@@ -67,7 +67,6 @@ pub fn run(root: &Path, length: Length, flags: &[OsString]) -> anyhow::Result<Ex
     for arguments in runs {
         let status = Command::new(target.join("debug").join("chaos"))
             .current_dir(root)
-            .env("MALLE_COMMIT", commit(root)?)
             .args(*arguments)
             .args(flags)
             .status()
@@ -77,19 +76,4 @@ pub fn run(root: &Path, length: Length, flags: &[OsString]) -> anyhow::Result<Ex
         }
     }
     Ok(ending)
-}
-
-/// What is built, for whoever reads the results: the commit, and whether the tree has changed since.
-fn commit(root: &Path) -> anyhow::Result<String> {
-    let git = |arguments: &[&str]| -> anyhow::Result<String> {
-        let output = Command::new("git")
-            .current_dir(root)
-            .args(arguments)
-            .output()
-            .context("starting git")?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changed = !git(&["status", "--porcelain"])?.is_empty();
-    Ok(format!("{commit}{}", if changed { "+" } else { "" }))
 }

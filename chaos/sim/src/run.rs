@@ -85,7 +85,7 @@ async fn play(arguments: &Arguments, scenario: &Arc<Scenario>, text: &str, steps
         scenario_hash: hex(blake3::hash(text.as_bytes()).as_bytes())[..16].to_owned(),
         seed,
         engine: Engine::Sim,
-        commit: std::env::var("MALLE_COMMIT").unwrap_or_else(|_| "unknown".to_owned()),
+        commit: history::commit(),
         control: arguments.control.clone(),
         timeline,
         places: places

@@ -182,7 +182,10 @@ const KEPT: LogKept = LogKept {
 };
 
 fn settings(scenario: &Scenario, seed: u64) -> anyhow::Result<(Timing, LogKept)> {
-    let (mut timing, mut log) = (Timing::LOCAL, KEPT);
+    let (mut timing, mut log) = match scenario.topology.is_wide() {
+        true => (Timing::WAN, KEPT),
+        false => (Timing::LOCAL, KEPT),
+    };
     for (name, value) in malle_chaos::plan::settings(scenario, seed) {
         match name.as_str() {
             "heartbeat_ms" => timing.heartbeat_ms = value,

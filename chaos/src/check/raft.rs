@@ -1,5 +1,8 @@
-//! I14: what every node says of its groups agrees with Raft. One leader a term; a node's term, and what it knows to be committed while it
-//! runs, never fall; nothing is applied that nobody ever knows to be committed.
+//! I14: what every node says of its groups agrees with Raft. A node's term, and what it knows to be committed while it runs, never fall;
+//! nothing is applied that nobody ever knows to be committed; leaders come in their order.
+//!
+//! openraft's leaders are ordered by term and node: a term may see several, each with a higher node id than the one before, because the
+//! majority that granted (3, 5) takes (3, 3) for an old one. So one that is not above a leader that was seen before it stood must not lead.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +17,7 @@ const SPEAKS: [&str; 4] = ["leader", "follower", "learner", "candidate"];
 /// I14.
 pub(super) fn safe(ledger: &Ledger<'_>) -> Judge {
     let mut judge = Judge::default();
-    let mut leaders: BTreeMap<(u32, u64), &NodeEvent> = BTreeMap::new();
+    let mut leaders: Leaders<'_> = BTreeMap::new();
     let mut before: BTreeMap<(u64, u32), &NodeEvent> = BTreeMap::new();
     let mut committed: BTreeMap<u32, u64> = BTreeMap::new();
     for event in &ledger.history.nodes {
@@ -27,14 +30,21 @@ pub(super) fn safe(ledger: &Ledger<'_>) -> Judge {
             continue;
         }
         if event.role == "leader" {
-            let first = *leaders.entry((event.group, event.term)).or_insert(event);
-            judge.holds(first.node == event.node, || {
+            let seen = leaders.entry((event.group, event.term)).or_default();
+            let above = before
+                .get(&(event.node, event.group))
+                .and_then(|earlier| outranked(seen, earlier, event));
+            judge.holds(above.is_none(), || {
                 let what = format!(
-                    "nodes {} and {} both lead group {} in term {}",
-                    first.place, event.place, event.group, event.term
+                    "node {} came to lead group {} in term {}, which node {} led before",
+                    event.place,
+                    event.group,
+                    event.term,
+                    above.map_or(0, |above| above.place)
                 );
                 Evidence::of(what, &[], event.at_us)
             });
+            seen.entry(event.node).or_insert(event);
         }
         // A node reads the two numbers one after the other, so they are compared over the whole run.
         let most = committed.get(&event.group).copied().unwrap_or(0);
@@ -58,6 +68,18 @@ pub(super) fn safe(ledger: &Ledger<'_>) -> Judge {
         }
     }
     judge
+}
+
+/// Who led each term of each group, as first seen.
+type Leaders<'a> = BTreeMap<(u32, u64), BTreeMap<u64, &'a NodeEvent>>;
+
+/// The leader of `event`'s term that is above its node and was seen before the node last said that it did not lead this term.
+fn outranked<'a>(seen: &BTreeMap<u64, &'a NodeEvent>, earlier: &NodeEvent, event: &NodeEvent) -> Option<&'a NodeEvent> {
+    if earlier.role == "leader" && earlier.term == event.term {
+        return None;
+    }
+    let mut above = seen.range(event.node + 1..).map(|(_, leader)| *leader);
+    above.find(|leader| leader.at_us < earlier.at_us)
 }
 
 /// A node that starts learns again what is committed. It starts after a fault that hit it, and whenever it likes after its disk failed.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use malle_chaos::check::Verdict;
 use malle_chaos::engine::{Job, RunResult, read_result};
+use malle_chaos::history;
 use malle_chaos::report::{Scoreboard, collect};
 use malle_chaos::scenario::{Engine, Span};
 
@@ -78,9 +79,8 @@ pub fn run(
 
 fn made_before(job: &Job) -> Option<RunResult> {
     let result = read_result(&job.out).ok()?;
-    let commit = std::env::var("MALLE_COMMIT").unwrap_or_else(|_| "unknown".to_owned());
-    let same = result.scenario_hash == job.scenario_hash() && result.commit == commit;
-    (same && result.verdict != Verdict::Skipped).then_some(result)
+    let same_tree = result.commit == history::commit() && history::is_one_tree(&result.commit);
+    (same_tree && result.scenario_hash == job.scenario_hash() && result.verdict != Verdict::Skipped).then_some(result)
 }
 
 fn made(job: &Job) -> anyhow::Result<RunResult> {

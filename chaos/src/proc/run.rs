@@ -18,7 +18,7 @@ use super::probe;
 use super::via::Doors;
 use super::world::{PASSWORD, Seat, Wishes, World};
 use super::{finals, scrub};
-use crate::history::{AccountHeader, Broken, FILE, Header, PlaceHeader, Record, Recorder, SCHEMA};
+use crate::history::{self, AccountHeader, Broken, FILE, Header, PlaceHeader, Record, Recorder, SCHEMA};
 use crate::plan::{self, Step, Timeline};
 use crate::scenario::{DiskFault, Engine, Fault, Quality, Scenario};
 use crate::workload::{self, Drive, OverClient, fixed_mailboxes};
@@ -205,7 +205,7 @@ fn wishes(job: &Job) -> Wishes {
         accounts: job.scenario.workload.accounts,
         quota_bytes: job.scenario.workload.quota_bytes,
         settings: plan::settings(&job.scenario, job.seed),
-        timing: if topology.rtt_ms.is_empty() { "local" } else { "wan" },
+        timing: if topology.is_wide() { "wan" } else { "local" },
         disks_in_memory: uses(eio),
         shim: uses(lies) || job.control.as_deref() == Some(LYING_SYNC),
         wires: !topology.rtt_ms.is_empty() || uses(|fault| matches!(fault, Fault::Net(_))),
@@ -266,15 +266,6 @@ async fn target(world: &World, seats: &[Seat], scenario: &Scenario) -> anyhow::R
     Ok(Doors::new(over_client, world.lmtp(), world.imap(), logins))
 }
 
-/// The commit that was built, as `cargo xtask chaos` says it, or that of the working tree that this is run in.
-fn commit() -> String {
-    if let Ok(commit) = std::env::var("MALLE_COMMIT") {
-        return commit;
-    }
-    let said = harness::host::run("git", &["describe", "--always", "--dirty"]);
-    said.map_or_else(|_| "unknown".to_owned(), |commit| commit.trim().to_owned())
-}
-
 fn header(job: &Job, timeline: Timeline, seats: &[Seat]) -> Header {
     let places = job.scenario.places().into_iter().map(|(place, region)| PlaceHeader {
         place,
@@ -292,7 +283,7 @@ fn header(job: &Job, timeline: Timeline, seats: &[Seat]) -> Header {
         scenario_hash: job.scenario_hash.clone(),
         seed: job.seed,
         engine: Engine::Proc,
-        commit: commit(),
+        commit: history::commit(),
         control: job.control.clone(),
         timeline,
         places: places.collect(),
