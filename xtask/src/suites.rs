@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cargo::{self, Ended};
+use crate::programs;
 
 /// How much is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub fn run(root: &Path, length: Length) -> anyhow::Result<ExitCode> {
         if cargo::step(name, cargo::cargo(root).args(arguments))? == Ended::Failed {
             return Ok(ExitCode::FAILURE);
         }
+    }
+    if length != Length::Fast {
+        programs::install_missing();
     }
     let mut command = cargo::cargo(root);
     if length == Length::Long {
