@@ -1,13 +1,16 @@
 //! Do the shipped binaries work through the shipped doors? Each test has a cluster of its own; a name is a claim.
 //!
 //! [`delivery`]: what a `250` promises. [`failover`]: what is left when nodes die. [`power`]: what is left when their disks lose what was
-//! not synced, [`filling`]: and when they are full. [`access`]: who may not read. [`clients`]: programs that others wrote. [`operation`]: what operators see and do.
+//! not synced, [`filling`]: and when they are full. [`access`]: who may not read. [`clients`]: libraries and sessions of clients.
+//! [`programs`]: mail programs that people use. [`dialogues`]: word for word, and what Dovecot says. [`operation`]: what operators see and do.
 
 mod access;
 mod clients;
 mod damage;
 mod delivery;
+mod dialogues;
 mod failover;
 mod filling;
 mod operation;
 mod power;
+mod programs;

@@ -2,7 +2,8 @@
 //!
 //! * `check` reads and never writes: format, clippy, the tidy rules, licences.
 //! * `fix` writes what a machine can write: format, golden scripts, the hash of the wire contract.
-//! * `test` builds the binaries once and runs everything that must pass; the test runner's closing lines come last.
+//! * `test` builds the binaries once, installs the programs that others wrote where it can, and runs everything that must pass; the test
+//!   runner's closing lines come last.
 //! * `demo` builds the three binaries for release and hands its flags to `malle demo`.
 //! * `chaos` builds both engines of attacks and runs them: `selftest`, `smoke` or `long`.
 //! * `bench` builds them for release and hands its flags to `malle-bench`: the one way in which speed is claimed.
@@ -16,6 +17,7 @@ mod chaos;
 mod check;
 mod fix;
 mod licences;
+mod programs;
 mod suites;
 mod tidy;
 mod tree;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cargo::{self, Ended};
+use crate::programs;
 
 /// The simulator has features of its own, so it is built apart: in one call with the rest they would be given to the rest as well.
 pub const SIMULATOR: [&str; 8] = [
@@ -59,6 +60,9 @@ pub fn run(root: &Path, length: Length) -> anyhow::Result<ExitCode> {
         if cargo::step(name, cargo::cargo(root).args(arguments))? == Ended::Failed {
             return Ok(ExitCode::FAILURE);
         }
+    }
+    if length != Length::Fast {
+        programs::install_missing();
     }
     let mut command = cargo::cargo(root);
     if length == Length::Long {
