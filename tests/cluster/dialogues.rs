@@ -23,13 +23,177 @@ const PLAYED: &str = "u1@example.org";
 /// What is expected comes within this time; what is said beyond it comes at once.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Another server may answer differently, or wait for something else.
-const OTHER_ANSWER: Duration = Duration::from_secs(2);
+const OTHER_ANSWER: Duration = Duration::from_secs(1);
 
 /// Dialogues that need the store in memory.
-const NOT_OF_A_REAL_STORE: &[(&str, &str)] = &[];
+const NOT_OF_A_REAL_STORE: &[(&str, &str)] = &[
+    (
+        "fetch_knows_the_macros",
+        "the sample mail names u1, and the player looks for the account's own name",
+    ),
+    ("fetch_sets_seen", "the same"),
+    (
+        "fetch_tells_a_part_of_the_messages",
+        "the script names a MODSEQ of the store in memory",
+    ),
+    (
+        "fetch_tells_the_preview",
+        "the node previews several lines, the store in memory one",
+    ),
+    (
+        "fetch_tells_the_structure",
+        "the node counts an unfinished last line and spells the charset that is meant; the store in memory does neither",
+    ),
+    (
+        "fetch_tells_what_changed_since",
+        "the script names a MODSEQ of the store in memory",
+    ),
+    (
+        "idle_tells_at_once",
+        "here another session sets \\Deleted before it expunges, and that is told too",
+    ),
+    (
+        "list_is_extended",
+        "an account begins with six subscribed mailboxes, the store in memory with three",
+    ),
+    ("lsub_stands_in_for_parents", "the same"),
+    (
+        "mailboxes_are_made_for_a_use",
+        "the store gives each use to one mailbox only, and Archive has it",
+    ),
+    (
+        "mailboxes_are_made_renamed_deleted",
+        "the reason is in the store's own words",
+    ),
+    (
+        "metadata_is_set_and_told",
+        "the store keeps 100 entries of a mailbox, that in memory five",
+    ),
+    ("quota_tells_what_is_used", "the quota is another"),
+    (
+        "replace_puts_one_for_the_other",
+        "the reason is in the store's own words",
+    ),
+    (
+        "search_answers_what_is_asked_for",
+        "the script names a MODSEQ of the store in memory",
+    ),
+    (
+        "search_by_flags_numbers_and_dates",
+        "the mails are saved today, those in memory in May 2024",
+    ),
+    (
+        "search_tells_the_modseq",
+        "the script names a MODSEQ of the store in memory",
+    ),
+    (
+        "store_spares_what_changed",
+        "the script names a MODSEQ of the store in memory",
+    ),
+];
 
 /// Where Dovecot 2.3 says something else, and why.
-const DOVECOT_DIFFERS: &[(&str, &str)] = &[];
+const DOVECOT_DIFFERS: &[(&str, &str)] = &[
+    ("append_tells_the_uid", "an INTERNALDATE loses its zone"),
+    ("binary_parts_come_decoded", "a literal8 also where there is no NUL"),
+    (
+        "close_expunges_in_silence_unselect_not_at_all",
+        "no STATUS=DELETED, which IMAP4rev2 asks for",
+    ),
+    (
+        "commands_have_their_states",
+        "it hangs up after three commands in the wrong state",
+    ),
+    ("copy_tells_the_new_uids", "no OBJECTID"),
+    ("examine_is_read_only", "STORE is answered OK and does nothing"),
+    (
+        "expunges_are_told_as_vanished",
+        "the other session's \\Deleted is told, and the message still read",
+    ),
+    (
+        "expunges_of_others_wait_for_their_moment",
+        "it still has the message for this session, malle has not",
+    ),
+    (
+        "fetch_cuts_partial_ranges",
+        "a length of 0 is answered with nothing; the grammar has a number above 0",
+    ),
+    (
+        "fetch_cuts_sections",
+        "the line end before an outer boundary counts as content; RFC 2046 5.1.1 gives it to the boundary",
+    ),
+    ("fetch_knows_the_macros", "an INTERNALDATE loses its zone"),
+    ("fetch_sets_seen", "FLAGS stand before the section"),
+    ("fetch_tells_a_part_of_the_messages", "no PARTIAL"),
+    (
+        "fetch_tells_the_preview",
+        "it previews several lines, the store in memory one",
+    ),
+    (
+        "fetch_tells_the_structure",
+        "words keep their letter case, and the line end before an outer boundary counts",
+    ),
+    (
+        "fetch_tells_what_changed_since",
+        "the script names a MODSEQ of the store in memory",
+    ),
+    ("id_namespace_enable", "it has another name"),
+    ("idle_tells_at_once", "it looks for changes now and then"),
+    (
+        "list_is_extended",
+        "its INBOX is not subscribed to, and \\HasNoChildren is told on demand only",
+    ),
+    (
+        "list_matches_patterns",
+        "a parent that was not made is \\Noselect; malle makes it",
+    ),
+    ("list_tells_the_status", "the same: it cannot be deleted"),
+    (
+        "lsub_stands_in_for_parents",
+        "uses are told, and INBOX is not subscribed to",
+    ),
+    ("mailboxes_are_made_for_a_use", "uses that are not known are taken"),
+    (
+        "mailboxes_are_made_renamed_deleted",
+        "the same as with patterns: the parent can still be made",
+    ),
+    ("metadata_is_set_and_told", "METADATA is off unless it is configured"),
+    ("move_tells_uids_then_expunges", "`1:*` of an empty mailbox is an error"),
+    ("moving_into_the_same_mailbox_is_refused", "it is done"),
+    ("names_are_told_as_they_are_kept", "no IMAP4rev2"),
+    (
+        "names_travel_in_modified_utf7",
+        "bytes beyond ASCII are a name that is not there",
+    ),
+    ("names_travel_in_utf8", "the same"),
+    ("notify_delays_expunges_on_demand", "it looks for changes now and then"),
+    (
+        "notify_refuses_what_it_does_not_know",
+        "BADEVENT names what is not known; RFC 5465 5 wants what is",
+    ),
+    ("quota_tells_what_is_used", "QUOTA is off unless it is configured"),
+    ("replace_puts_one_for_the_other", "no REPLACE"),
+    (
+        "rev2_answers_as_its_rfc_says",
+        "ENABLE works in the selected state, and there is no IMAP4rev2",
+    ),
+    ("search_answers_what_is_asked_for", "another order within ESEARCH"),
+    ("search_by_flags_numbers_and_dates", "the mails are saved today"),
+    ("search_keeps_what_it_found", "another order within FETCH"),
+    ("search_refuses_other_charsets", "it knows more charsets"),
+    (
+        "search_tells_the_modseq",
+        "the script names a MODSEQ of the store in memory",
+    ),
+    ("sort_orders_as_people_do", "accents count in its order"),
+    ("status_tells_all_items", "it has \\Recent"),
+    (
+        "store_spares_what_changed",
+        "the script names a MODSEQ of the store in memory",
+    ),
+    ("thread_tells_who_answered_whom", "accents make another subject"),
+    ("uids_name_messages", "another order within FETCH"),
+];
 
 #[tokio::test]
 async fn the_shipped_gateway_says_what_its_dialogues_say() -> anyhow::Result<()> {

@@ -14,37 +14,6 @@ const SENDER: &str = "paul@example.net";
 const FOLDERS: [&str; 6] = ["Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash"];
 
 #[tokio::test]
-async fn swaks_delivers_to_several_recipients_with_pipelining() -> anyhow::Result<()> {
-    if !installed("swaks", "--version") {
-        return Ok(());
-    }
-    let cluster = Cluster::start().await?;
-    let home = home(&cluster)?;
-    let (host, port) = host_and_port(cluster.lmtp_address())?;
-    let to = format!("{},{}", account(1), account(2));
-    let arguments = [
-        "--protocol",
-        "LMTP",
-        "--server",
-        host,
-        "--port",
-        port,
-        "--pipeline",
-        "--from",
-        SENDER,
-    ];
-    let message = ["--to", &to, "--header", "Subject: by swaks", "--body", "hello"];
-    run("swaks", &home, &[&arguments[..], &message].concat()).await?;
-    for number in [1, 2] {
-        let mut imap = cluster.imap(number).await?;
-        imap.select("INBOX").await?;
-        let found = imap.command("SEARCH SUBJECT \"by swaks\" BODY hello").await?.ok()?;
-        assert_eq!(found.lines(), ["* SEARCH 1"], "account {number}");
-    }
-    cluster.finish().await
-}
-
-#[tokio::test]
 async fn mbsync_carries_mail_and_flags_both_ways_and_then_has_nothing_to_do() -> anyhow::Result<()> {
     if !installed("mbsync", "--version") {
         return Ok(());
@@ -133,58 +102,92 @@ async fn offlineimap_carries_mail_and_flags_both_ways() -> anyhow::Result<()> {
     cluster.finish().await
 }
 
+/// One cluster for both: the mails that one brings are those that the other takes.
 #[tokio::test]
-async fn fetchmail_takes_every_mail_once() -> anyhow::Result<()> {
-    if !installed("fetchmail", "--version") {
+async fn swaks_delivers_to_several_recipients_and_fetchmail_takes_every_mail_once() -> anyhow::Result<()> {
+    let (swaks, fetchmail) = (installed("swaks", "--version"), installed("fetchmail", "--version"));
+    if !swaks && !fetchmail {
         return Ok(());
     }
     let cluster = Cluster::start().await?;
     let home = home(&cluster)?;
+    if swaks {
+        let (host, port) = host_and_port(cluster.lmtp_address())?;
+        let to = format!("{},{}", account(1), account(2));
+        let server = ["--protocol", "LMTP", "--server", host, "--port", port, "--pipeline"];
+        let message = [
+            "--from",
+            SENDER,
+            "--to",
+            &to,
+            "--header",
+            "Subject: by swaks",
+            "--body",
+            "hello",
+        ];
+        run("swaks", &home, &[&server[..], &message].concat()).await?;
+        for number in [1, 2] {
+            let mut imap = cluster.imap(number).await?;
+            imap.select("INBOX").await?;
+            let found = imap.command("SEARCH SUBJECT \"by swaks\" BODY hello").await?.ok()?;
+            assert_eq!(found.lines(), ["* SEARCH 1"], "account {number}");
+        }
+    }
+    if fetchmail {
+        fetchmail_takes_every_mail_once(&cluster, &home).await?;
+    }
+    cluster.finish().await
+}
+
+async fn fetchmail_takes_every_mail_once(cluster: &Cluster, home: &Path) -> anyhow::Result<()> {
     let mails: Vec<Vec<u8>> = (1..=3)
         .map(|number| mail::plain(&format!("fetched-{number}")))
         .collect();
     for mail in &mails {
-        assert!(cluster.lmtp().await?.deliver(SENDER, &[&account(1)], mail).await?[0].is_done());
+        assert!(cluster.lmtp().await?.deliver(SENDER, &[&account(3)], mail).await?[0].is_done());
     }
     let (host, port) = host_and_port(cluster.imap_address())?;
     let (config, taken) = (home.join("fetchmailrc"), home.join("taken"));
     let said = format!(
         "poll {host} protocol IMAP port {port} auth password user \"{}\" password \"{PASSWORD}\" sslproto \"\" fetchall mda \"cat >> {}\"\n",
-        account(1),
+        account(3),
         taken.display()
     );
     private(&config, &said)?;
     let pid = home.join("fetchmail.pid");
     let arguments = ["-f", text(&config)?, "--nodetach", "--pidfile", text(&pid)?];
-    run("fetchmail", &home, &arguments).await?;
+    run("fetchmail", home, &arguments).await?;
     let taken = fs::read_to_string(taken)?;
     for number in 1..=3 {
         assert_eq!(taken.matches(&format!("<fetched-{number}@harness.example>")).count(), 1);
     }
-    let mut imap = cluster.imap(1).await?;
+    let mut imap = cluster.imap(3).await?;
     imap.select("INBOX").await?;
     assert_eq!(imap.uids().await?, [0; 0], "what is taken is expunged");
-    cluster.finish().await
+    Ok(())
 }
 
+/// One cluster for both, an account each.
 #[tokio::test]
-async fn mutt_flags_the_mail_that_a_person_looks_at() -> anyhow::Result<()> {
-    a_terminal_program_flags_a_mail("mutt", "-v").await
-}
-
-#[tokio::test]
-async fn neomutt_flags_the_mail_that_a_person_looks_at() -> anyhow::Result<()> {
-    a_terminal_program_flags_a_mail("neomutt", "-v").await
-}
-
-/// Opens INBOX in a terminal, flags the newest mail, deletes the one before, and leaves.
-async fn a_terminal_program_flags_a_mail(program: &str, version: &str) -> anyhow::Result<()> {
-    if !installed(program, version) || !installed("script", "--version") {
+async fn mutt_and_neomutt_flag_and_delete_what_a_person_looks_at() -> anyhow::Result<()> {
+    let programs: Vec<&str> = ["mutt", "neomutt"]
+        .into_iter()
+        .filter(|program| installed(program, "-v"))
+        .collect();
+    if programs.is_empty() || !installed("script", "--version") {
         return Ok(());
     }
     let cluster = Cluster::start().await?;
-    let home = home(&cluster)?;
-    let mut imap = cluster.imap(1).await?;
+    for (number, program) in (1..).zip(programs) {
+        a_terminal_program_flags_a_mail(&cluster, program, number).await?;
+    }
+    cluster.finish().await
+}
+
+/// Opens INBOX in a terminal, flags the newest mail, deletes the one before, and leaves.
+async fn a_terminal_program_flags_a_mail(cluster: &Cluster, program: &str, number: usize) -> anyhow::Result<()> {
+    let home = home(cluster)?;
+    let mut imap = cluster.imap(number).await?;
     for id in ["kept", "dropped", "flagged"] {
         imap.append("INBOX", "", &mail::plain(id)).await?.ok()?;
     }
@@ -194,7 +197,7 @@ async fn a_terminal_program_flags_a_mail(program: &str, version: &str) -> anyhow
         "set imap_user=\"{}\" imap_pass=\"{PASSWORD}\" ssl_starttls=no ssl_force_tls=no\nset folder=\"{inbox}\" spoolfile=\"{inbox}INBOX\"\n\
          set sort=mailbox-order quit=yes delete=yes wait_key=no confirmappend=no\n\
          push \"<last-entry><flag-message><last-entry><previous-entry><delete-message><sync-mailbox><quit>\"\n",
-        account(1)
+        account(number)
     );
     private(&config, &settings)?;
     let command = format!("env TERM=xterm {program} -n -F {}", config.display());
@@ -202,7 +205,7 @@ async fn a_terminal_program_flags_a_mail(program: &str, version: &str) -> anyhow
     imap.select("INBOX").await?;
     assert_eq!(imap.uids().await?, [1, 3], "the deleted mail is gone");
     assert!(imap.flags(3).await?.contains(&"\\Flagged".to_owned()));
-    cluster.finish().await
+    Ok(())
 }
 
 /// A directory for the program's files.
