@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use malle_proto::v1::directory_client::DirectoryClient;
-use malle_proto::v1::{LoginRequest, ResolveRequest, resolve_request};
+use malle_proto::v1::{LoginPurpose, LoginReply, LoginRequest, ResolveRequest, resolve_request};
 use malle_proto::{ShardId, limits};
 use malle_rt::Instant;
 
@@ -242,14 +242,48 @@ impl Client {
         let message = LoginRequest {
             login: login.to_owned(),
             password: password.to_owned(),
+            ..LoginRequest::default()
         };
-        let asked = self.core.ask(
-            ShardId::DIRECTORY,
-            self.until(),
-            message,
-            |channel, request| async move { DirectoryClient::new(channel).login(request).await },
-        );
-        Account::open_session(self.clone(), asked.await?)
+        Account::open_session(self.clone(), self.ask_login(message).await?)
+    }
+
+    /// Opens an account with an access token (JWT) of the identity provider that the nodes believe. With a `login` the token must be for
+    /// that account.
+    ///
+    /// # Errors
+    /// [`Error::BadCredentials`] for every token that is not taken; [`Error::Suspended`].
+    pub async fn login_with_token(&self, login: &str, token: &str) -> Result<Account, Error> {
+        let message = LoginRequest {
+            login: login.to_owned(),
+            bearer_token: token.to_owned(),
+            ..LoginRequest::default()
+        };
+        Account::open_session(self.clone(), self.ask_login(message).await?)
+    }
+
+    /// Checks that somebody may send mail as this account, and gives its primary address. Nothing is opened.
+    ///
+    /// # Errors
+    /// As [`Client::login`].
+    pub async fn may_submit(&self, login: &str, password: &str) -> Result<String, Error> {
+        let message = LoginRequest {
+            login: login.to_owned(),
+            password: password.to_owned(),
+            purpose: LoginPurpose::Submission.into(),
+            ..LoginRequest::default()
+        };
+        Ok(self.ask_login(message).await?.primary_address)
+    }
+
+    async fn ask_login(&self, message: LoginRequest) -> Result<LoginReply, Error> {
+        self.core
+            .ask(
+                ShardId::DIRECTORY,
+                self.until(),
+                message,
+                |channel, request| async move { DirectoryClient::new(channel).login(request).await },
+            )
+            .await
     }
 
     /// The directory: accounts, addresses, placement.

@@ -64,8 +64,8 @@ pub(crate) struct MailCall {
     pub(crate) call: Call,
     /// To be answered besides, with a change.
     pub(crate) news_of: Option<NewsOf>,
-    /// The body of the call when it is too large to ride along.
-    pub(crate) upload: Option<Arc<Upload>>,
+    /// Bodies of the call that are too large to ride along, each with the number of the message that it is the body of.
+    pub(crate) uploads: Vec<(usize, Arc<Upload>)>,
 }
 
 /// A body that is sent ahead of its command, to each node at most once.
@@ -106,7 +106,7 @@ impl Core {
     /// Sends a mail request until it has an answer.
     pub(crate) async fn mail(&self, deadline: Instant, call: MailCall) -> Result<MailReply, Error> {
         let call = Arc::new(call);
-        let patient = call.upload.is_some();
+        let patient = !call.uploads.is_empty();
         self.repeat(call.place, call.prefer, patient, deadline, |at, shard, left| {
             try_mail(call.clone(), at, shard, left)
         })
@@ -425,16 +425,14 @@ async fn try_mail(
         news_of: call.news_of.clone(),
         call: Some(call.call.clone()),
     };
-    if let Some(upload) = &call.upload {
+    for (message, upload) in &call.uploads {
         let ticket = upload.ticket(&at, shard, &call.token).await?;
-        set_body(&mut request, body::Source::Ticket(ticket));
+        set_body(&mut request, *message, body::Source::Ticket(ticket));
     }
     let reply = at.call(request).await?;
     match reply.result {
         Some(Answer::Error(error)) => {
-            if let Some(upload) = &call.upload {
-                upload.forget();
-            }
+            call.uploads.iter().for_each(|(_, upload)| upload.forget());
             Err(Failure::from_wire(error))
         }
         Some(_) => Ok(reply),
@@ -444,11 +442,16 @@ async fn try_mail(
     }
 }
 
-fn set_body(request: &mut MailRequest, source: body::Source) {
+fn set_body(request: &mut MailRequest, message: usize, source: body::Source) {
     let body = Some(Body { source: Some(source) });
     match &mut request.call {
         Some(Call::Deliver(deliver)) => deliver.body = body,
         Some(Call::Append(append)) => append.body = body,
+        Some(Call::AppendAll(append)) => {
+            if let Some(arriving) = append.messages.get_mut(message) {
+                arriving.body = body;
+            }
+        }
         // No other call has a body.
         _ => {}
     }

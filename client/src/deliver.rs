@@ -161,7 +161,7 @@ impl Delivery<'_> {
                 body: inline,
             }),
             news_of: None,
-            upload: group.source.clone(),
+            uploads: group.source.iter().map(|upload| (0, upload.clone())).collect(),
         };
         let all = |error: Error| {
             group

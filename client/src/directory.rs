@@ -35,6 +35,19 @@ pub struct AccountChange {
     pub quota_bytes: Option<u64>,
 }
 
+/// A password for one program, beside the account's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppPassword {
+    /// What its owner calls it.
+    pub name: String,
+    /// Good for reading mail.
+    pub mail: bool,
+    /// Good for sending mail.
+    pub submission: bool,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+}
+
 /// Names an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
@@ -254,6 +267,58 @@ impl Directory {
         convert::account_record(changed?)
     }
 
+    /// Makes an application password. Its secret is drawn by the caller, once, and at least [`limits::APP_PASSWORD_MIN_BYTES`] long; nobody
+    /// can be told it again.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] for a name that there is, [`Error::Limit`], [`Error::Invalid`].
+    pub async fn app_password_add(
+        &self,
+        account: AccountId,
+        password: AppPassword,
+        secret: &str,
+        op_id: OpId,
+    ) -> Result<Vec<AppPassword>, Error> {
+        let message = v1::AppPasswordAddRequest {
+            op_id: convert::op_id(op_id),
+            account: bytes(account),
+            name: password.name,
+            secret: secret.to_owned(),
+            mail: password.mail,
+            submission: password.submission,
+        };
+        Ok(app_passwords(ask!(self, app_password_add, message).await?))
+    }
+
+    /// Takes an application password back: it logs nobody in from now on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn app_password_remove(
+        &self,
+        account: AccountId,
+        name: &str,
+        op_id: OpId,
+    ) -> Result<Vec<AppPassword>, Error> {
+        let message = v1::AppPasswordRemoveRequest {
+            op_id: convert::op_id(op_id),
+            account: bytes(account),
+            name: name.to_owned(),
+        };
+        Ok(app_passwords(ask!(self, app_password_remove, message).await?))
+    }
+
+    /// The application passwords of an account, by name.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn app_passwords(&self, account: AccountId) -> Result<Vec<AppPassword>, Error> {
+        let message = v1::AppPasswordListRequest {
+            account: bytes(account),
+        };
+        Ok(app_passwords(ask!(self, app_password_list, message).await?))
+    }
+
     /// Nodes and shards as the directory has them now. The client's own routes learn from it too.
     ///
     /// # Errors
@@ -263,4 +328,14 @@ impl Directory {
         self.client.core.routes.learn(&topology);
         Ok(topology)
     }
+}
+
+fn app_passwords(wire: v1::AppPasswords) -> Vec<AppPassword> {
+    let one = |password: v1::AppPassword| AppPassword {
+        name: password.name,
+        mail: password.mail,
+        submission: password.submission,
+        created_ms: password.created_ms,
+    };
+    wire.passwords.into_iter().map(one).collect()
 }

@@ -45,7 +45,8 @@ mod watch;
 pub use client::{Client, ClientTls, Config};
 pub use cluster::{Cluster, CollectStatus, GroupStatus, InitPlan, NodeStatus, ScrubStatus};
 pub use directory::{
-    AccountChange, AccountRecord, AddressEvent, AddressRecord, Directory, NewAccount, Node, Shard, Topology, Who,
+    AccountChange, AccountRecord, AddressEvent, AddressRecord, AppPassword, Directory, NewAccount, Node, Shard,
+    Topology, Who,
 };
 pub use error::{Class, Error};
 pub use mail::Account;
@@ -56,8 +57,8 @@ pub use malle_proto::{
 pub use op_id::fresh_op_id;
 pub use reach::{Reach, ReachError, Reached};
 pub use types::{
-    AccountStatus, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, InnerMessage, MailAddress, Mailbox,
-    Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved, SpecialUse, StoreMode,
-    Stored, Summary, UidRange, WatchEvent,
+    AccountStatus, Annotation, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, InnerMessage, MailAddress,
+    Mailbox, Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved, SpecialUse,
+    StoreMode, Stored, Summary, UidRange, WatchEvent,
 };
 pub use watch::Watch;

@@ -1,7 +1,8 @@
 //! One logged-in account: everything that a mail session asks of its shard.
 //!
 //! Each method is one request on the mail stream, or a few. Large sets are split by the bounds of a command; the pieces carry
-//! `op_id.piece(n)`, so that a repeated call finds each piece's first answer. `bodies` reads the bytes of messages. What is absent:
+//! `op_id.piece(n)`, so that a repeated call finds each piece's first answer. `append` brings messages, `bodies` reads their bytes,
+//! `annotations` is METADATA. What is absent:
 //! sequence numbers, and any call without the login token.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use malle_proto::v1::mail_reply::Result as Answer;
 use malle_proto::v1::mail_request::Call;
-use malle_proto::v1::{self, LoginReply, body, mailbox_change};
+use malle_proto::v1::{self, LoginReply, mailbox_change};
 use malle_proto::{AccountId, MailboxId, ModSeq, OpId, ShardId, Uid, UidValidity, limits};
 
 use crate::client::Client;
@@ -19,8 +20,8 @@ use crate::error::Error;
 use crate::pieces::Pieces;
 use crate::session::Session;
 use crate::types::{
-    AccountStatus, Changes, Consistency, Copied, Flags, FlagsStored, Mailbox, NewMessage, Opened, Page, SpecialUse,
-    StoreMode, Stored, UidRange,
+    AccountStatus, Changes, Consistency, Copied, Flags, FlagsStored, Mailbox, Opened, Page, SpecialUse, StoreMode,
+    UidRange,
 };
 use crate::watch::Watch;
 
@@ -34,7 +35,12 @@ macro_rules! answer {
     };
 }
 
+mod annotations;
+mod append;
 mod bodies;
+
+/// Bodies that go ahead of their command, with the numbers of their messages.
+type Uploads = Vec<(usize, Arc<Upload>)>;
 
 fn bytes(id: &[u8; 16]) -> Bytes {
     Bytes::copy_from_slice(id)
@@ -241,58 +247,6 @@ impl Account {
         convert::changes(answer!(self.read(Call::Changes(call)).await?, Changes)?)
     }
 
-    /// Appends a message.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::OverQuota`], [`Error::TooLarge`].
-    pub async fn append(&self, mailbox: MailboxId, message: NewMessage, op_id: OpId) -> Result<Stored, Error> {
-        self.append_which(bytes(mailbox.as_bytes()), String::new(), message, op_id)
-            .await
-    }
-
-    /// As [`Account::append`], to the mailbox that has this full name when the message is stored.
-    ///
-    /// # Errors
-    /// As [`Account::append`]; [`Error::Invalid`] for a name that only holds other mailboxes.
-    pub async fn append_to(&self, name: &str, message: NewMessage, op_id: OpId) -> Result<Stored, Error> {
-        self.append_which(Bytes::new(), name.to_owned(), message, op_id).await
-    }
-
-    async fn append_which(
-        &self,
-        mailbox: Bytes,
-        mailbox_name: String,
-        message: NewMessage,
-        op_id: OpId,
-    ) -> Result<Stored, Error> {
-        if message.body.len() > limits::MESSAGE_MAX_BYTES {
-            return Err(Error::TooLarge {
-                limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
-            });
-        }
-        let large = message.body.len() > limits::INLINE_BODY_MAX_BYTES;
-        let upload = large.then(|| Upload::new(message.body.clone()));
-        let inline = (!large).then_some(v1::Body {
-            source: Some(body::Source::Inline(message.body)),
-        });
-        let (internal_date_ms, zone) = message.internal_date.unwrap_or((0, 0));
-        let call = v1::Append {
-            account: self.account(),
-            op_id: convert::op_id(op_id),
-            mailbox,
-            mailbox_name,
-            flags: convert::flags(message.flags),
-            internal_date_ms,
-            internal_date_zone_minutes: i32::from(zone),
-            body: inline,
-        };
-        let reply = answer!(self.write(Call::Append(call), upload).await?, Append)?;
-        let appended = reply
-            .appended
-            .ok_or_else(|| Error::Internal("a node sent an empty answer".to_owned()))?;
-        convert::stored(&appended)
-    }
-
     /// Adds, removes or replaces flags. A large set is split into several commands, each atomic: after an error the first of them may
     /// be done; repeating the call with the same op id completes it.
     ///
@@ -319,7 +273,7 @@ impl Account {
                 flags: convert::flags(flags.clone()),
                 unchanged_since: unchanged_since.map(|modseq| modseq.0),
             };
-            let reply = answer!(self.write(Call::Store(call), None).await?, Store)?;
+            let reply = answer!(self.write(Call::Store(call), Vec::new()).await?, Store)?;
             done.stored.extend(convert::message_flags(reply.stored));
             done.modified.extend(convert::ranges_back(&reply.modified));
             pieces.resume(reply.resume_from)?;
@@ -367,7 +321,7 @@ impl Account {
                 mailbox: bytes(mailbox.as_bytes()),
                 uids: convert::ranges(&uids),
             };
-            let reply = answer!(self.write(Call::Expunge(call), None).await?, Expunge)?;
+            let reply = answer!(self.write(Call::Expunge(call), Vec::new()).await?, Expunge)?;
             vanished.extend(convert::ranges_back(&reply.vanished));
             pieces.resume(reply.resume_from)?;
         }
@@ -436,10 +390,10 @@ impl Account {
             Consistency::Linearizable => Prefer::Leader,
             Consistency::AtLeast(_) | Consistency::Stale(_) => Prefer::Any,
         };
-        Ok(self.ask(call, prefer, None, None).await?.0)
+        Ok(self.ask(call, prefer, Vec::new(), None).await?.0)
     }
 
-    async fn write(&self, call: Call, upload: Option<Arc<Upload>>) -> Result<Answer, Error> {
+    async fn write(&self, call: Call, uploads: Uploads) -> Result<Answer, Error> {
         let news = self.news.as_deref();
         if let Some(news) = news {
             news.tell(None);
@@ -448,7 +402,7 @@ impl Account {
             mailbox: bytes(news.mailbox.as_bytes()),
             since_modseq: news.since.0,
         });
-        let (answer, told) = self.ask(call, Prefer::Leader, upload, news_of).await?;
+        let (answer, told) = self.ask(call, Prefer::Leader, uploads, news_of).await?;
         if let (Some(news), Some(told)) = (news, told) {
             news.tell(Some(convert::changes(told)?));
         }
@@ -460,7 +414,7 @@ impl Account {
         &self,
         call: Call,
         prefer: Prefer,
-        upload: Option<Arc<Upload>>,
+        uploads: Uploads,
         news_of: Option<v1::NewsOf>,
     ) -> Result<(Answer, Option<v1::ChangesReply>), Error> {
         let (core, deadline) = (&self.client.core, self.client.until());
@@ -472,7 +426,7 @@ impl Account {
             token,
             call,
             news_of,
-            upload,
+            uploads,
         };
         let reply = match core.mail(deadline, call.clone()).await {
             Err(Error::TokenExpired) => {
@@ -496,7 +450,7 @@ impl Account {
             op_id,
             change: Some(change),
         };
-        let reply = answer!(self.write(Call::MailboxChange(call), None).await?, MailboxChange)?;
+        let reply = answer!(self.write(Call::MailboxChange(call), Vec::new()).await?, MailboxChange)?;
         self.session.saw(reply.modseq);
         Ok(reply)
     }
@@ -520,7 +474,7 @@ impl Account {
                 to: bytes(to.as_bytes()),
                 remove,
             };
-            let reply = answer!(self.write(Call::Copy(call), None).await?, Copy)?;
+            let reply = answer!(self.write(Call::Copy(call), Vec::new()).await?, Copy)?;
             done.uid_validity = UidValidity(reply.uid_validity);
             done.pairs
                 .extend(reply.pairs.iter().map(|pair| (Uid(pair.from), Uid(pair.to))));

@@ -528,6 +528,50 @@ async fn a_large_body_is_uploaded_to_the_node_that_gets_the_command() {
 }
 
 #[tokio::test]
+async fn of_several_messages_the_large_ones_go_ahead_each_for_its_own() {
+    let fake = Fake::start(1, |_, request| {
+        let Some(Call::AppendAll(append)) = &request.call else {
+            return Act::Break;
+        };
+        let appended = append.messages.iter().zip(1..).map(|(arriving, uid)| {
+            // The size that came tells which body it was: the UIDVALIDITY says it back.
+            let size = match arriving.body.clone().and_then(|body| body.source) {
+                Some(v1::body::Source::Inline(bytes)) => bytes.len() as u64,
+                Some(v1::body::Source::Ticket(ticket)) => ticket.size,
+                None => 0,
+            };
+            v1::Delivered {
+                mailbox: Bytes::from_static(&[1; 16]),
+                uid_validity: size as u32,
+                uid,
+                modseq: 1,
+                repeated: false,
+            }
+        });
+        Act::Answer(Answer::AppendAll(v1::AppendAllReply {
+            appended: appended.collect(),
+        }))
+    })
+    .await;
+    let account = login(&fake).await;
+    let large = limits::INLINE_BODY_MAX_BYTES + 1;
+    let sizes = [10, large, 20, large + 5];
+    let messages = sizes.map(message).to_vec();
+    let stored = account
+        .append_all_to("INBOX", messages, None, fresh_op_id())
+        .await
+        .unwrap();
+    let came: Vec<usize> = stored.iter().map(|one| one.uid_validity.0 as usize).collect();
+    assert_eq!(came, sizes);
+    assert_eq!(*fake.brain.uploads.lock().unwrap(), [(1, 1, large), (1, 1, large + 5)]);
+    let half = limits::MESSAGE_MAX_BYTES / 2 + 1;
+    let too_large = account
+        .append_all_to("INBOX", vec![message(half), message(half)], None, fresh_op_id())
+        .await;
+    assert!(matches!(too_large, Err(Error::TooLarge { .. })));
+}
+
+#[tokio::test]
 async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     let body: Bytes = (0..3 * limits::INLINE_BODY_MAX_BYTES + 5)
         .map(|n| (n % 251) as u8)

@@ -258,6 +258,17 @@ pub struct Changes {
     pub keywords: Vec<String>,
 }
 
+/// An entry of METADATA (RFC 5464).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// Its name, in ASCII lower case.
+    pub entry: String,
+    /// `None`: it went.
+    pub value: Option<Bytes>,
+    /// The account's MODSEQ when it was set or went.
+    pub modseq: ModSeq,
+}
+
 /// An account's counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountStatus {

@@ -20,6 +20,9 @@ pub struct Config {
     pub host: String,
     /// `HOST:PORT` of nodes to ask first; the others are learned.
     pub endpoints: Vec<String>,
+    /// Load balancers that say by the PROXY protocol, version 2, where a client comes from. From these addresses every connection must begin so.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<IpAddr>,
     /// Who this gateway is to malle (mTLS). What it may do stands in the certificate.
     pub tls: Identity,
     /// The certificate that mail clients see; needed by `imaps`, and by STARTTLS on `imap`. Read again on SIGHUP.
@@ -30,6 +33,8 @@ pub struct Config {
     pub imap: Option<Imap>,
     /// IMAP inside TLS (RFC 8314).
     pub imaps: Option<Imaps>,
+    /// What a Postfix beside us asks.
+    pub postfix: Option<Postfix>,
     /// How many IMAP sessions anybody may have.
     #[serde(default)]
     pub sessions: Sessions,
@@ -99,6 +104,45 @@ pub struct Imaps {
     pub sessions_max: usize,
 }
 
+/// The services for a Postfix: who a recipient is, and who may send.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postfix {
+    /// Where the maps `recipient` and `login` are served (socketmap).
+    #[serde(default)]
+    pub maps: Vec<SocketAddr>,
+    /// Where submission is authenticated (Dovecot's protocol).
+    #[serde(default)]
+    pub sasl: Vec<SocketAddr>,
+    /// Connections at the same time, of each listener.
+    #[serde(default = "default_lmtp_sessions")]
+    pub sessions_max: usize,
+    /// Whoever reaches the ports can try addresses and passwords, without TLS. An address beyond loopback must say that this is wanted.
+    #[serde(default)]
+    pub trusted_network: bool,
+}
+
+impl Postfix {
+    fn validate(&self) -> anyhow::Result<()> {
+        let mut all = self.maps.iter().chain(&self.sasl).peekable();
+        ensure!(
+            all.peek().is_some(),
+            "postfix: at least one ADDRESS:PORT in maps or sasl"
+        );
+        let outside = all.find(|address| !address.ip().is_loopback());
+        if let (Some(address), false) = (outside, self.trusted_network) {
+            bail!("postfix: {address} is open to others; set postfix.trusted_network = true if only relays reach it");
+        }
+        let bounded = (1..=limits::CONNECTIONS_MAX).contains(&self.sessions_max);
+        ensure!(
+            bounded,
+            "postfix.sessions_max must be from 1 to {}",
+            limits::CONNECTIONS_MAX
+        );
+        Ok(())
+    }
+}
+
 /// May a password come without TLS?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,7 +154,7 @@ pub enum PlaintextLogin {
     Loopback,
 }
 
-/// Bounds of IMAP sessions, over all listeners of this gateway.
+/// IMAP sessions, over all listeners of this gateway: how many, and how they log in.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sessions {
@@ -120,6 +164,8 @@ pub struct Sessions {
     pub per_account_max: usize,
     /// Addresses behind which many people are, such as a webmail's: neither counted nor slowed down as one.
     pub proxies: Vec<IpAddr>,
+    /// Offer OAUTHBEARER and XOAUTH2: the nodes believe an identity provider (`[oauth]` in their configuration).
+    pub access_tokens: bool,
 }
 
 impl Default for Sessions {
@@ -128,6 +174,7 @@ impl Default for Sessions {
             per_address_max: limits::IMAP_SESSIONS_PER_ADDRESS_MAX,
             per_account_max: limits::IMAP_SESSIONS_PER_ACCOUNT_MAX,
             proxies: Vec::new(),
+            access_tokens: false,
         }
     }
 }
@@ -296,6 +343,7 @@ impl Config {
             );
         }
         self.sessions.validate()?;
+        self.postfix.as_ref().map_or(Ok(()), Postfix::validate)?;
         if let Some(lmtp) = &self.lmtp {
             let outside = lmtp.listen.iter().find(|address| !address.ip().is_loopback());
             if let (Some(address), false) = (outside, lmtp.trusted_network) {
@@ -375,6 +423,15 @@ mod tests {
     fn lmtp_beyond_loopback_must_be_wanted() {
         assert!(refusal("[lmtp]\nlisten = [\"10.0.0.1:24\"]").contains("trusted_network"));
         assert!(parse("[lmtp]\nlisten = [\"10.0.0.1:24\"]\ntrusted_network = true").is_ok());
+    }
+
+    #[test]
+    fn services_for_postfix_beyond_loopback_must_be_wanted() {
+        let lmtp = "[lmtp]\nlisten = [\"127.0.0.1:24\"]\n[postfix]\n";
+        assert!(parse(&format!("{lmtp}maps = [\"127.0.0.1:4001\"]")).is_ok());
+        assert!(refusal(&format!("{lmtp}sasl = [\"10.0.0.1:4002\"]")).contains("trusted_network"));
+        assert!(parse(&format!("{lmtp}sasl = [\"10.0.0.1:4002\"]\ntrusted_network = true")).is_ok());
+        assert!(refusal(lmtp).contains("at least one"));
     }
 
     #[test]

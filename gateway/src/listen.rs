@@ -3,7 +3,7 @@
 //! One task per listener, one per connection; the listener's task awaits its connections, and `main` awaits the listeners. A
 //! listener that is full says so and closes, so that a flood on one port never takes from another. Enter at [`Listener::run`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::config::PlaintextLogin;
 use crate::tls::PublicTls;
-use crate::{imap, lmtp};
+use crate::{imap, lmtp, postfix, proxy};
 
 /// Sessions that still run this long after the stop are cut off. Their mails were not acknowledged.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -30,6 +30,7 @@ pub const PLAIN: imap::SessionSettings = imap::SessionSettings {
     starttls_offered: false,
     plaintext_login_allowed: false,
     greeted: false,
+    access_tokens: false,
 };
 
 /// What a listener speaks.
@@ -37,6 +38,10 @@ pub const PLAIN: imap::SessionSettings = imap::SessionSettings {
 pub enum Service {
     /// LMTP.
     Lmtp(lmtp::Context<Client>),
+    /// Who a recipient is, for a Postfix.
+    PostfixMaps(postfix::Context<Client>),
+    /// Who may send, for a Postfix.
+    PostfixSasl(postfix::Context<Client>),
     /// IMAP that begins in plain text, with STARTTLS where there is a certificate.
     Imap {
         /// For every session.
@@ -60,6 +65,8 @@ impl Service {
     pub fn name(&self) -> &'static str {
         match self {
             Service::Lmtp(_) => "lmtp",
+            Service::PostfixMaps(_) => "postfix maps",
+            Service::PostfixSasl(_) => "postfix sasl",
             Service::Imap { .. } => "imap",
             Service::Imaps { .. } => "imaps",
         }
@@ -70,19 +77,32 @@ impl Service {
         match self {
             Service::Lmtp(_) => b"421 4.3.2 too many sessions, try again later\r\n",
             Service::Imap { .. } => b"* BYE [UNAVAILABLE] too many sessions, try again later\r\n",
-            Service::Imaps { .. } => b"",
+            Service::Imaps { .. } | Service::PostfixMaps(_) | Service::PostfixSasl(_) => b"",
         }
     }
 
     /// Who counts its sessions.
     fn gate(&self) -> Option<&Arc<imap::Gate>> {
         match self {
-            Service::Lmtp(_) => None,
+            Service::Lmtp(_) | Service::PostfixMaps(_) | Service::PostfixSasl(_) => None,
             Service::Imap { context, .. } | Service::Imaps { context, .. } => Some(&context.gate),
         }
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, session: u64) {
+    async fn serve(self, arrival: Arrival, session: u64) {
+        let Arrival {
+            mut stream,
+            mut peer,
+            behind,
+        } = arrival;
+        if behind {
+            peer = match proxy::client(&mut stream, peer).await {
+                Ok(client) => client,
+                Err(error) => {
+                    return tracing::warn!(service = self.name(), %peer, %error, "a load balancer was not understood");
+                }
+            };
+        }
         let place = self.gate().map(|gate| gate.enter_from(peer.ip())).transpose();
         let Ok(_place) = place else {
             return turn_away(&self, stream, peer, "too many sessions of this address").await;
@@ -91,18 +111,21 @@ impl Service {
             Service::Lmtp(context) => {
                 Box::pin(lmtp::serve(stream, lmtp::Context { session, ..context })).await;
             }
+            Service::PostfixMaps(context) => Box::pin(postfix::serve_map(stream, context)).await,
+            Service::PostfixSasl(context) => Box::pin(postfix::serve_sasl(stream, context)).await,
             Service::Imap {
                 mut context,
                 tls,
                 plaintext_login,
             } => {
                 // Loopback on both ends: a proxy on this machine that forwards strangers must speak TLS to us instead.
-                let local =
-                    stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) && peer.ip().is_loopback();
+                let local = !behind
+                    && stream.local_addr().is_ok_and(|address| address.ip().is_loopback())
+                    && peer.ip().is_loopback();
                 context.settings = imap::SessionSettings {
                     starttls_offered: tls.is_some(),
                     plaintext_login_allowed: plaintext_login == PlaintextLogin::Loopback && local,
-                    ..PLAIN
+                    ..context.settings
                 };
                 serve_imap(
                     Box::new(stream),
@@ -116,7 +139,7 @@ impl Service {
                 .await;
             }
             Service::Imaps { mut context, tls } => {
-                context.settings = imap::SessionSettings { tls: true, ..PLAIN };
+                context.settings.tls = true;
                 match Box::pin(tls.accept(stream)).await {
                     Ok(stream) => {
                         serve_imap(
@@ -153,11 +176,20 @@ async fn serve_imap(io: imap::BoxedIo, mut context: imap::Context, tls: Option<A
     }
 }
 
+/// A connection that was taken.
+struct Arrival {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// It comes from a load balancer that says where the client is.
+    behind: bool,
+}
+
 /// A bound port.
 pub struct Listener {
     socket: TcpListener,
     service: Service,
     sessions_max: usize,
+    balancers: Arc<[IpAddr]>,
 }
 
 impl Listener {
@@ -169,7 +201,17 @@ impl Listener {
             socket,
             service,
             sessions_max,
+            balancers: Arc::new([]),
         })
+    }
+
+    /// From these addresses every connection begins with a header that says where its client is.
+    #[must_use]
+    pub fn behind(self, balancers: &[IpAddr]) -> Listener {
+        Listener {
+            balancers: balancers.iter().map(IpAddr::to_canonical).collect(),
+            ..self
+        }
     }
 
     /// Serves until `stop` turns true and the sessions are over, at most [`STOP_MAX`] later.
@@ -178,6 +220,7 @@ impl Listener {
             socket,
             service,
             sessions_max,
+            balancers,
         } = self;
         let mut sessions = JoinSet::new();
         loop {
@@ -196,7 +239,12 @@ impl Listener {
                 Ok((stream, peer)) => {
                     // Answers are small and awaited: Nagle's algorithm would only delay them. Failing here costs speed, nothing else.
                     let _ = stream.set_nodelay(true);
-                    sessions.spawn(service.clone().serve(stream, peer, next_session()));
+                    let session = Arrival {
+                        stream,
+                        peer,
+                        behind: balancers.contains(&peer.ip().to_canonical()),
+                    };
+                    sessions.spawn(service.clone().serve(session, next_session()));
                 }
                 Err(error) => {
                     tracing::error!(service = service.name(), %error, "cannot accept a connection");

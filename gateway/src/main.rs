@@ -9,6 +9,8 @@ mod config;
 mod imap;
 mod listen;
 mod lmtp;
+mod postfix;
+mod proxy;
 mod tls;
 
 use std::path::PathBuf;
@@ -111,7 +113,9 @@ async fn run(
     for (address, service, sessions_max) in services(&config, &client, &tls, &stopped)? {
         let name = service.name();
         let bound = Listener::bind(address, service, sessions_max).await;
-        let listener = bound.with_context(|| format!("cannot listen on {address} for {name}"))?;
+        let listener = bound
+            .with_context(|| format!("cannot listen on {address} for {name}"))?
+            .behind(&config.proxy_protocol_from);
         listeners.spawn(listener.run(stopped.clone()));
     }
     while let Some(ended) = listeners.join_next().await {
@@ -165,11 +169,16 @@ fn services(
                 .map(|address| (*address, service.clone(), section.sessions_max)),
         );
     }
+    let gate = Arc::new(imap::Gate::new(config.sessions.bounds()));
+    places.extend(postfix_services(config, client, &gate, stop));
     let context = imap::Context {
         store: Arc::new(imap::ClientStore::new(client.clone())),
-        settings: listen::PLAIN,
+        settings: imap::SessionSettings {
+            access_tokens: config.sessions.access_tokens,
+            ..listen::PLAIN
+        },
         memory: imap::BodyMemory::default(),
-        gate: Arc::new(imap::Gate::new(config.sessions.bounds())),
+        gate,
         shutdown: stop.clone(),
         peer: String::new(),
         address: std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -199,6 +208,33 @@ fn services(
         );
     }
     Ok(places)
+}
+
+fn postfix_services(
+    config: &Config,
+    client: &Client,
+    gate: &Arc<imap::Gate>,
+    stop: &watch::Receiver<bool>,
+) -> Vec<Place> {
+    let Some(section) = &config.postfix else {
+        return Vec::new();
+    };
+    let context = postfix::Context {
+        store: client.clone(),
+        gate: Arc::clone(gate),
+        stop: stop.clone(),
+    };
+    let maps = section
+        .maps
+        .iter()
+        .map(|address| (*address, Service::PostfixMaps(context.clone())));
+    let sasl = section
+        .sasl
+        .iter()
+        .map(|address| (*address, Service::PostfixSasl(context.clone())));
+    maps.chain(sasl)
+        .map(|(address, service)| (address, service, section.sessions_max))
+        .collect()
 }
 
 /// Turns signals into the stop and into reloads, for as long as the process lives.

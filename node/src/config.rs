@@ -50,6 +50,44 @@ pub struct Config {
     /// Every body on this node is read and checked again within so many days. 30 by default, from 1 to 365.
     #[serde(default = "default_scrub_days")]
     pub scrub_days: u32,
+    /// Access tokens of an identity provider beside passwords; none are taken when it is left out.
+    #[serde(default)]
+    pub oauth: Option<OAuth>,
+}
+
+/// Whose access tokens log an account in (OAUTHBEARER, XOAUTH2), and how to believe them. The same on all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OAuth {
+    /// What `iss` of a token must be.
+    pub issuer: String,
+    /// What `aud` of a token must be, or hold.
+    pub audience: String,
+    /// File with the provider's keys as a JSON web key set (RFC 7517). It is read again on SIGHUP and when it changes.
+    pub jwks: PathBuf,
+    /// The claim that is an address of the account.
+    #[serde(default = "default_claim")]
+    pub claim: String,
+}
+
+fn default_claim() -> String {
+    "email".into()
+}
+
+impl OAuth {
+    /// The text of the file of keys.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] naming the file.
+    pub fn read_keys(&self) -> Result<String, ConfigError> {
+        let path = &self.jwks;
+        let wrong = |reason: String| ConfigError::Invalid(vec![format!("oauth.jwks = {path:?}: {reason}")]);
+        let about = fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+        if about.len() > limits::JWKS_MAX_BYTES {
+            return Err(wrong(format!("larger than {} bytes", limits::JWKS_MAX_BYTES)));
+        }
+        fs::read_to_string(path).map_err(|error| wrong(error.to_string()))
+    }
 }
 
 /// PEM files. They are read again on SIGHUP and when they change.
@@ -231,6 +269,19 @@ impl Config {
                 limits::SCRUB_DAYS
             ),
         );
+        if let Some(oauth) = &self.oauth {
+            let values = [
+                ("issuer", &oauth.issuer),
+                ("audience", &oauth.audience),
+                ("claim", &oauth.claim),
+            ];
+            for (name, value) in values {
+                demand(
+                    !value.is_empty(),
+                    format!("oauth.{name} is empty: it would fit nothing"),
+                );
+            }
+        }
         if problems.is_empty() {
             Ok(())
         } else {

@@ -15,12 +15,13 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::bodies::{Bodies, CollectTimes};
-use crate::config::{Config, Timing as TimingName};
+use crate::config::{Config, OAuth, Timing as TimingName};
 use crate::env::Env;
 use crate::peers::{PeerHandler, RaftCall, SecureChannels, StoredBody};
 use crate::raft::{Groups, LogKept, RaftServer, Timing};
 use crate::security::Identity;
 use crate::security::accept::{Door, incoming, listen};
+use crate::security::bearer::Bearers;
 use crate::security::password::Effort;
 use crate::security::tls::{Reloaded, Tls};
 use crate::state::SledIndexes;
@@ -33,16 +34,24 @@ mod observe;
 pub use interior::{Ground, Interior};
 use observe::Observatory;
 
-/// Certificates are looked at this often; SIGHUP is for the impatient.
-const CERTIFICATES_LOOK: Duration = Duration::from_secs(30);
+/// Certificates and keys are looked at this often; SIGHUP is for the impatient.
+const FILES_LOOK: Duration = Duration::from_secs(30);
 /// HTTP/2 windows of both services: bodies in flight, not packets.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// A running node.
 pub struct Node {
     interior: Interior,
-    tls: Arc<Tls>,
+    credentials: Credentials,
     monitoring: Monitoring,
+}
+
+/// What comes from files that may change while the node runs.
+#[derive(Clone)]
+struct Credentials {
+    tls: Arc<Tls>,
+    /// With the file that their keys are in.
+    bearers: Option<(Arc<Bearers>, OAuth)>,
 }
 
 /// The listener for monitoring: the first thing that starts and the last that ends.
@@ -122,11 +131,15 @@ impl Node {
         // With port 0 the system chose one, and that is what an operator is told.
         let mut settled = config.clone();
         settled.telemetry.listen = monitoring.address;
-        let interior = Interior::open(&settled, ground(config, disk, &tls)).await?;
+        let credentials = Credentials {
+            tls,
+            bearers: bearers(config.oauth.as_ref())?,
+        };
+        let interior = Interior::open(&settled, ground(config, disk, &credentials)).await?;
         interior.tells(&observatory);
         let node = Node {
             interior,
-            tls,
+            credentials,
             monitoring,
         };
         node.serve("peer", config.peer_listen, Door::Peers, node.interior.peer_routes())
@@ -138,7 +151,7 @@ impl Node {
             node.interior.client_routes(),
         )
         .await?;
-        let follow = follow_certificates(node.tls.clone(), node.interior.stopped());
+        let follow = follow_files(node.credentials.clone(), node.interior.stopped());
         node.interior.keeps(malle_rt::spawn(follow));
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
         Ok(node)
@@ -147,7 +160,7 @@ impl Node {
     async fn serve(&self, name: &'static str, address: SocketAddr, door: Door, routes: Routes) -> anyhow::Result<()> {
         let listener = listen(address).await?;
         let served = server().add_routes(routes).serve_with_incoming_shutdown(
-            incoming(listener, self.tls.clone(), door),
+            incoming(listener, self.credentials.tls.clone(), door),
             ended(self.interior.stopped()),
         );
         self.interior.keeps(malle_rt::spawn(async move {
@@ -158,9 +171,9 @@ impl Node {
         Ok(())
     }
 
-    /// Reads the certificate files again.
+    /// Reads the certificate files, and those of an identity provider's keys, again.
     pub fn reload(&self) {
-        reload(&self.tls);
+        self.credentials.reload();
     }
 
     /// Becomes the reason once a journal has failed: this node acknowledges nothing any more and must leave.
@@ -182,16 +195,17 @@ impl Node {
 }
 
 /// The machine that `malled` runs on.
-fn ground(config: &Config, disk: Arc<dyn Disk>, tls: &Arc<Tls>) -> Ground {
+fn ground(config: &Config, disk: Arc<dyn Disk>, credentials: &Credentials) -> Ground {
     let (index_dir, cache_bytes) = (config.data_dir.join("index"), config.index_cache_bytes);
     Ground {
         disk,
         env: Env::real(),
         indexes: Box::new(move |groups| Arc::new(SledIndexes::new(&index_dir, cache_of_one(cache_bytes, groups)))),
-        channels: Arc::new(SecureChannels(tls.clone())),
+        channels: Arc::new(SecureChannels(credentials.tls.clone())),
         timing: timing_of(config.timing),
         log: LogKept::default(),
         passwords: Effort::Full,
+        bearers: credentials.bearers.as_ref().map(|(bearers, _)| bearers.clone()),
         log_segment_bytes: limits::JOURNAL_SEGMENT_BYTES,
         volume_bytes: limits::VOLUME_SEGMENT_BYTES,
         collect: CollectTimes::default(),
@@ -225,21 +239,41 @@ fn cache_of_one(all: u64, groups: usize) -> u64 {
     (all / groups.max(16) as u64).max(4 * 1024 * 1024)
 }
 
-fn reload(tls: &Tls) {
-    match tls.reload() {
-        Ok(Reloaded::Changed) => tracing::info!("new certificates are in use"),
-        Ok(Reloaded::Unchanged) => {}
-        Err(error) => tracing::error!(%error, "the certificates were not reloaded; the old ones stay in use"),
+fn bearers(config: Option<&OAuth>) -> anyhow::Result<Option<(Arc<Bearers>, OAuth)>> {
+    let Some(config) = config else { return Ok(None) };
+    let bearers = Bearers::new(config, &config.read_keys()?).context("oauth.jwks")?;
+    Ok(Some((Arc::new(bearers), config.clone())))
+}
+
+impl Credentials {
+    fn reload(&self) {
+        match self.tls.reload() {
+            Ok(Reloaded::Changed) => tracing::info!("new certificates are in use"),
+            Ok(Reloaded::Unchanged) => {}
+            Err(error) => tracing::error!(%error, "the certificates were not reloaded; the old ones stay in use"),
+        }
+        let Some((bearers, config)) = &self.bearers else { return };
+        let replaced = config
+            .read_keys()
+            .map_err(anyhow::Error::from)
+            .and_then(|jwks| Ok(bearers.replace(&jwks)?));
+        match replaced {
+            Ok(true) => tracing::info!("new keys of the identity provider are in use"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "the identity provider's keys were not reloaded; the old ones stay in use");
+            }
+        }
     }
 }
 
-async fn follow_certificates(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) {
+async fn follow_files(credentials: Credentials, mut stopped: watch::Receiver<bool>) {
     while !*stopped.borrow_and_update() {
         tokio::select! {
             changed = stopped.changed() => if changed.is_err() { return },
-            () = malle_rt::sleep(CERTIFICATES_LOOK) => {
-                let tls = tls.clone();
-                malle_rt::blocking(move || reload(&tls)).await;
+            () = malle_rt::sleep(FILES_LOOK) => {
+                let credentials = credentials.clone();
+                malle_rt::blocking(move || credentials.reload()).await;
             }
         }
     }

@@ -48,6 +48,21 @@ pub const KEYWORD_MAX_BYTES: usize = 128;
 pub const MESSAGES_PER_COMMAND_MAX: usize = 500;
 /// Most ranges of one UID set in a command.
 pub const UID_RANGES_PER_COMMAND_MAX: usize = 2_000;
+/// Most messages of one APPEND (RFC 3502): with their summaries they fit into one raft entry.
+pub const APPENDS_PER_COMMAND_MAX: usize = 50;
+/// Summaries that ride in the entry of one APPEND together; the rest lie beside their bodies. Half of `RAFT_ENTRY_MAX_BYTES`.
+pub const APPEND_SUMMARIES_INLINE_MAX_BYTES: usize = 32 * 1024;
+/// Most entries of METADATA (RFC 5464) of one mailbox, and of the account itself: they are scanned whole.
+pub const ANNOTATIONS_PER_MAILBOX_MAX: usize = 100;
+/// Longest name of such an entry.
+pub const ANNOTATION_ENTRY_MAX_BYTES: usize = 256;
+/// Longest value: RFC 5464 4.3 asks for 1024 at least; it is kept in a row.
+pub const ANNOTATION_VALUE_MAX_BYTES: usize = 8 * 1024;
+/// Rows of METADATA of one account together, what was taken away and is still remembered included: they are no part of its quota, and a command
+/// that sets one looks at all.
+pub const ANNOTATIONS_PER_ACCOUNT_MAX_BYTES: usize = 1024 * 1024;
+/// Values of one command together: it fits into one raft entry.
+pub const ANNOTATIONS_PER_COMMAND_MAX_BYTES: usize = 32 * 1024;
 /// Most recipients of one deliver command (one shard).
 pub const RECIPIENTS_PER_COMMAND_MAX: usize = 100;
 /// Most recipients of one LMTP transaction; RFC 5321 4.5.3.1.8 asks for 100 at least.
@@ -109,10 +124,20 @@ pub const SHARDS_MAX: usize = 10_000;
 pub const REPLICAS_PER_SHARD_MAX: usize = 7;
 /// Longest password that is hashed: longer input costs CPU and adds nothing.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
+/// Longest access token of an identity provider: those with many groups in them have some kilobytes.
+pub const BEARER_TOKEN_MAX_BYTES: usize = 16 * 1024;
+/// Largest file of an identity provider's keys: a few dozen of them.
+pub const JWKS_MAX_BYTES: u64 = 256 * 1024;
 /// Argon2id runs at the same time on one node: each takes 19 MiB and one core.
 pub const PASSWORD_CHECKS_AT_ONCE: usize = 2;
 /// Password checks that wait for a place; one more is answered Busy.
 pub const PASSWORD_CHECKS_WAITING_MAX: usize = 64;
+/// Application passwords of one account: one for each of a person's programs, and some.
+pub const APP_PASSWORDS_PER_ACCOUNT_MAX: usize = 32;
+/// Longest name of one.
+pub const APP_PASSWORD_NAME_MAX_BYTES: usize = 64;
+/// Shortest secret of one: it is drawn, and kept under a quick hash because of its 100 bits.
+pub const APP_PASSWORD_MIN_BYTES: usize = 20;
 /// A login token lives this long; the gateway renews it while the session lasts.
 pub const TOKEN_LIFETIME_MS: u64 = 3600 * 1000;
 /// Clocks of two nodes may differ by this much when a token is checked.
@@ -123,6 +148,8 @@ pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
 /// A body up to this rides to the followers with the entry that names it; a larger one goes ahead of its entry, so that the entries
 /// behind it do not wait for it.
 pub const RIDER_MAX_BYTES: usize = 64 * 1024;
+/// Riders of one entry together: with the entry they are far below `APPEND_REQUEST_MAX_BYTES`, so that no request exceeds it.
+pub const RIDERS_PER_ENTRY_MAX_BYTES: usize = 512 * 1024;
 /// Riders of applied entries that a leader keeps in memory for followers that lag: a few append requests of them. A follower that is
 /// further behind fetches the bodies.
 pub const RIDERS_KEPT_BYTES: usize = 4 * 1024 * 1024;

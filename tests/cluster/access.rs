@@ -1,7 +1,7 @@
 //! Who may not read a mail does not.
 
 use harness::{Cluster, Identity, Imap, PASSWORD, account, mail};
-use malle_client::{Class, Error, Who};
+use malle_client::{AppPassword, Class, Error, NodeId, Who, fresh_op_id};
 
 #[tokio::test]
 async fn an_lmtp_certificate_reads_nothing() -> anyhow::Result<()> {
@@ -49,5 +49,83 @@ async fn a_wrong_password_and_an_unknown_login_are_refused_alike() -> anyhow::Re
     assert_eq!(unknown, wrong);
     assert_eq!(wrong.map(|error| error.class()), Some(Class::Refused));
     assert!(Imap::login(cluster.imap_address(), &account(1), "wrong").await.is_err());
+    cluster.finish().await
+}
+
+/// Of the identity provider that the node's own tests believe, too.
+const JWK: &str = include_str!("../../node/src/security/bearer/rsa.jwk.json");
+/// For u1@example.org, until 2100.
+const TOKEN: &str = include_str!("../../node/src/security/bearer/rsa.jwt");
+
+#[tokio::test]
+async fn an_access_token_opens_its_account_and_no_other() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let front = Identity::Gateway("front".into(), vec!["imap".into()]);
+    let gateway = cluster.client_as(&front).await?;
+    let token = TOKEN.trim();
+    let before = gateway.login_with_token("", token).await.err();
+    assert_eq!(
+        before,
+        Some(Error::BadCredentials),
+        "nobody is believed who is not named"
+    );
+
+    let keys = cluster.path().join("jwks.json");
+    std::fs::write(&keys, format!("{{\"keys\":[{JWK}]}}"))?;
+    let oauth = format!(
+        "\n[oauth]\nissuer = \"https://id.example.org\"\naudience = \"malle\"\njwks = {:?}\n",
+        keys.display().to_string()
+    );
+    for node in [1, 2, 3].map(NodeId) {
+        cluster.stop(node).await?;
+        cluster.restart_with(node, &oauth).await?;
+    }
+    for name in ["", "u1@example.org"] {
+        let opened = gateway.login_with_token(name, token).await?;
+        assert_eq!(opened.primary_address(), account(1));
+        assert!(opened.mailboxes().await?.iter().any(|mailbox| mailbox.name == "INBOX"));
+    }
+    let other = gateway.login_with_token(&account(2), token).await.err();
+    assert_eq!(other, Some(Error::BadCredentials));
+    let forged = gateway.login_with_token("", &token.replacen("e", "f", 1)).await.err();
+    assert_eq!(forged, Some(Error::BadCredentials));
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn an_app_password_opens_what_it_is_for_until_it_is_taken_back() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let operator = cluster.operator().await?;
+    let directory = operator.directory();
+    let gateway = cluster
+        .client_as(&Identity::Gateway("front".into(), vec!["imap".into()]))
+        .await?;
+    let id = directory.account_show(Who::Address(account(1))).await?.id;
+    let (phone, printer) = ("abcde-fghij-kmnpq-rstuv", "zzzzz-yyyyy-xxxxx-wwwww");
+    for (name, secret, mail) in [("phone", phone, true), ("printer", printer, false)] {
+        let wanted = AppPassword {
+            name: name.into(),
+            mail,
+            submission: !mail,
+            created_ms: 0,
+        };
+        directory.app_password_add(id, wanted, secret, fresh_op_id()).await?;
+    }
+    let refused = Some(Error::BadCredentials);
+    let mut imap = Imap::login(cluster.imap_address(), &account(1), "abcdefghijkmnpqrstuv").await?;
+    imap.select("INBOX").await?;
+    assert_eq!(gateway.may_submit(&account(1), phone).await.err(), refused);
+    assert_eq!(gateway.may_submit(&account(1), printer).await?, account(1));
+    assert_eq!(gateway.login(&account(1), printer).await.err(), refused);
+    assert_eq!(gateway.login(&account(2), phone).await.err(), refused, "another's");
+    assert_eq!(gateway.may_submit(&account(1), PASSWORD).await?, account(1));
+
+    let left = directory.app_password_remove(id, "phone", fresh_op_id()).await?;
+    assert_eq!(
+        left.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(),
+        ["printer"]
+    );
+    assert_eq!(gateway.login(&account(1), phone).await.err(), refused);
+    assert!(gateway.login(&account(1), PASSWORD).await.is_ok());
     cluster.finish().await
 }

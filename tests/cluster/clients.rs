@@ -167,6 +167,41 @@ async fn curl_fetches_the_mail_that_was_delivered() -> anyhow::Result<()> {
     cluster.finish().await
 }
 
+/// RFC 3502 and RFC 8508 with bodies of every way: in the entry, ahead of it, the same one twice.
+#[tokio::test]
+async fn an_append_of_several_and_a_replace_are_one_step_whatever_their_sizes() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let mut imap = cluster.imap(1).await?;
+    let mails = [
+        mail::plain("small"),
+        mail::large("large", 700 * 1024),
+        mail::plain("small"),
+        mail::large("medium", 100 * 1024),
+    ];
+    let mut append = "APPEND INBOX".to_owned();
+    for mail in &mails {
+        append += &format!(" {{{}+}}\r\n{}", mail.len(), String::from_utf8_lossy(mail));
+    }
+    let answer = imap.command(&append).await?.ok()?;
+    assert!(answer.text.ends_with(" 1:4] Appended"), "{}", answer.text);
+    imap.select("INBOX").await?;
+    let kept: Vec<Vec<u8>> = imap.bodies().await?.into_iter().map(|(_, body)| body).collect();
+    assert!(kept == mails, "what was appended is what is there");
+
+    let better = mail::large("better", 300 * 1024);
+    let replace = format!(
+        "UID REPLACE 2 INBOX {{{}+}}\r\n{}",
+        better.len(),
+        String::from_utf8_lossy(&better)
+    );
+    imap.command(&replace).await?.ok()?;
+    assert_eq!(imap.uids().await?, [1, 3, 4, 5]);
+    assert!(imap.body(5).await? == better);
+    assert!(imap.command(&replace).await?.ok().is_err(), "it is gone already");
+    assert_eq!(imap.uids().await?, [1, 3, 4, 5]);
+    cluster.finish().await
+}
+
 /// Runs a program that must succeed; gives what it printed.
 async fn run(program: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
     let output = Command::new(program)

@@ -186,6 +186,7 @@ impl Machine {
             timing: self.common.timing,
             log: self.common.log,
             passwords: Effort::Least,
+            bearers: None,
             log_segment_bytes: LOG_SEGMENT_BYTES,
             volume_bytes: VOLUME_BYTES,
             collect: COLLECT,
@@ -319,6 +320,7 @@ impl Machine {
             telemetry: Telemetry::default(),
             index_cache_bytes: 0,
             scrub_days: 1,
+            oauth: None,
         }
     }
 

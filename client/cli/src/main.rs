@@ -7,6 +7,7 @@
 
 mod account;
 mod address;
+mod app_password;
 mod cert;
 mod cluster;
 mod context;
@@ -50,6 +51,9 @@ enum Noun {
     /// Addresses of accounts.
     #[command(subcommand)]
     Address(address::Verb),
+    /// Passwords for single programs, beside an account's own.
+    #[command(subcommand)]
+    AppPassword(app_password::Verb),
     /// Certificates: an authority, and identities signed by it. Works on files, asks no cluster.
     #[command(subcommand)]
     Cert(cert::Verb),
@@ -73,6 +77,7 @@ async fn main() -> std::process::ExitCode {
         Noun::Shard(verb) => shard::run(&cli.global, verb).await,
         Noun::Account(verb) => account::run(&cli.global, verb).await,
         Noun::Address(verb) => address::run(&cli.global, verb).await,
+        Noun::AppPassword(verb) => app_password::run(&cli.global, verb).await,
         Noun::Cert(verb) => cert::run(&cli.global, verb),
         // The demo speaks for itself, and ends with codes of its own.
         Noun::Demo(args) => match demo::run(args).await {

@@ -482,6 +482,27 @@ impl Directory for Node {
         refused(Code::NotFound, error(ErrorCode::NotFound))
     }
 
+    async fn app_password_add(
+        &self,
+        _: Request<v1::AppPasswordAddRequest>,
+    ) -> Result<Response<v1::AppPasswords>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn app_password_remove(
+        &self,
+        _: Request<v1::AppPasswordRemoveRequest>,
+    ) -> Result<Response<v1::AppPasswords>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn app_password_list(
+        &self,
+        _: Request<v1::AppPasswordListRequest>,
+    ) -> Result<Response<v1::AppPasswords>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
     async fn topology(&self, _: Request<v1::TopologyRequest>) -> Result<Response<v1::TopologyReply>, Status> {
         self.alive()?;
         Ok(Response::new(self.brain.topology.lock().unwrap().clone()))

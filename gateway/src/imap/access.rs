@@ -22,6 +22,8 @@ pub struct SessionSettings {
     pub plaintext_login_allowed: bool,
     /// The client was greeted already: it comes back from STARTTLS.
     pub greeted: bool,
+    /// Access tokens of an identity provider are taken: OAUTHBEARER and XOAUTH2 are offered.
+    pub access_tokens: bool,
 }
 
 impl SessionSettings {

@@ -52,6 +52,9 @@ pub(super) enum FrameError {
     /// A synchronising literal was not asked for: the client sends its next command instead.
     #[error("a literal of more than {limit_bytes} bytes")]
     LiteralRefused { tag: Option<String>, limit_bytes: usize },
+    /// More messages than one command may bring.
+    #[error("too many messages in one command")]
+    TooManyMessages { tag: Option<String>, synchronising: bool },
     /// A literal that comes without being asked for is too large to be skipped.
     #[error("a non-synchronising literal of more than {limit_bytes} bytes")]
     LiteralTooLarge { tag: Option<String>, limit_bytes: usize },
@@ -75,10 +78,11 @@ pub(super) struct Frame {
     /// The client said ENABLE UTF8=ACCEPT or IMAP4rev2: names are UTF-8 (RFC 6855, RFC 9051 5.1).
     pub(super) utf8: bool,
     pub(super) pieces: Vec<Piece>,
-    /// Held as long as the frame's large literal is.
-    memory: Option<Share>,
-    /// The one message that a command may bring is there; what follows is small.
-    has_message: bool,
+    /// Held as long as the frame's large literals are.
+    memory: Vec<Share>,
+    /// Messages so far, and their bytes.
+    messages: usize,
+    message_bytes: usize,
 }
 
 impl Frame {
@@ -103,17 +107,24 @@ impl Frame {
         (printable && !tag.is_empty() && tag.len() <= 256).then(|| tag.to_owned())
     }
 
-    /// The next literal is the message of an APPEND: something stands before it that may be the mailbox.
+    /// The next literal is a message of an APPEND or REPLACE: before it stands what may be the mailbox, and every literal behind it is one too.
     fn message_comes_next(&self) -> bool {
-        if self.has_message {
-            return false;
-        }
         let Some(Piece::Text(first)) = self.pieces.first() else {
             return false;
         };
-        let mut words = first.splitn(3, |&byte| byte == b' ');
-        let is_append = words.nth(1).is_some_and(|word| word.eq_ignore_ascii_case(b"APPEND"));
-        is_append && (self.pieces.len() > 1 || words.next().is_some_and(|rest| !rest.is_empty()))
+        let mut words = first.split(|&byte| byte == b' ').skip(1);
+        let mut command = words.next().unwrap_or_default();
+        if command.eq_ignore_ascii_case(b"UID") {
+            command = words.next().unwrap_or_default();
+        }
+        let numbers = if command.eq_ignore_ascii_case(b"REPLACE") {
+            1
+        } else if command.eq_ignore_ascii_case(b"APPEND") {
+            0
+        } else {
+            return false;
+        };
+        self.pieces.len() > 1 || words.nth(numbers).is_some_and(|mailbox| !mailbox.is_empty())
     }
 }
 
@@ -127,7 +138,7 @@ pub(super) struct FrameBounds {
 impl FrameBounds {
     fn literal_max_bytes(self, frame: &Frame) -> usize {
         match (self.authenticated, frame.message_comes_next()) {
-            (true, true) => limits::MESSAGE_MAX_BYTES,
+            (true, true) => limits::MESSAGE_MAX_BYTES - frame.message_bytes,
             (true, false) => limits::IMAP_LITERAL_MAX_BYTES,
             (false, _) => limits::IMAP_LITERAL_BEFORE_LOGIN_MAX_BYTES,
         }
@@ -206,9 +217,9 @@ impl Connection {
             line.truncate(literal.text_bytes);
             frame.pieces.push(Piece::Text(line));
             let length = self.admit(bounds, &mut frame, literal, memory).await?;
-            let is_message = bounds.authenticated && frame.message_comes_next();
-            if is_message {
-                frame.has_message = true;
+            if bounds.authenticated && frame.message_comes_next() {
+                frame.messages += 1;
+                frame.message_bytes += length;
             } else {
                 small_bytes += length;
             }
@@ -249,14 +260,21 @@ impl Connection {
                 });
             }
         };
-        if length > limits::IMAP_LITERAL_MAX_BYTES {
-            frame.memory = memory.take(length as u64).await;
-            if frame.memory.is_none() {
+        let is_message = bounds.authenticated && frame.message_comes_next();
+        if is_message && frame.messages >= limits::APPENDS_PER_COMMAND_MAX {
+            return Err(FrameError::TooManyMessages {
+                tag: frame.tag(),
+                synchronising: literal.synchronising,
+            });
+        }
+        if is_message && frame.message_bytes + length > limits::IMAP_LITERAL_MAX_BYTES {
+            let Some(share) = memory.take(length as u64).await else {
                 return Err(FrameError::NoMemory {
                     tag: frame.tag(),
                     synchronising: literal.synchronising,
                 });
-            }
+            };
+            frame.memory.push(share);
         }
         Ok(length)
     }
@@ -455,7 +473,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_message_of_an_append_may_be_large_and_only_after_login() {
+    async fn only_the_messages_of_an_append_may_be_large_and_only_after_login() {
         let large = limits::IMAP_LITERAL_MAX_BYTES + 1;
         for (line, authenticated, fits) in [
             (format!("a APPEND INBOX {{{large}}}\r\n"), true, true),
@@ -463,7 +481,15 @@ mod tests {
             (format!("a APPEND INBOX {{{large}}}\r\n"), false, false),
             (format!("a APPEND {{{large}}}\r\n"), true, false),
             (format!("a SEARCH BODY {{{large}}}\r\n"), true, false),
-            (format!("a APPEND INBOX {{1+}}\r\nx {{{large}}}\r\n"), true, false),
+            (format!("a APPEND INBOX {{1+}}\r\nx {{{large}}}\r\n"), true, true),
+            (format!("a REPLACE 4 INBOX {{{large}}}\r\n"), true, true),
+            (format!("a uid replace 4 {{5+}}\r\nINBOX {{{large}}}\r\n"), true, true),
+            (format!("a REPLACE 4 {{{large}}}\r\n"), true, false),
+            (
+                format!("a APPEND INBOX {{1+}}\r\nx {{{}}}\r\n", limits::MESSAGE_MAX_BYTES),
+                true,
+                false,
+            ),
             (
                 format!("a APPEND INBOX {{{}}}\r\n", limits::MESSAGE_MAX_BYTES + 1),
                 true,
@@ -478,6 +504,15 @@ mod tests {
             let (read, _) = frame(&input, authenticated).await;
             assert_eq!(read.is_ok(), fits, "{line}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_append_brings_so_many_messages_and_no_more() {
+        let append = |messages: usize| format!("a APPEND INBOX{}\r\n", " {1+}\r\nx".repeat(messages));
+        let (read, _) = frame(append(limits::APPENDS_PER_COMMAND_MAX).as_bytes(), true).await;
+        assert!(read.is_ok());
+        let (read, _) = frame(append(limits::APPENDS_PER_COMMAND_MAX + 1).as_bytes(), true).await;
+        assert!(matches!(read, Err(FrameError::TooManyMessages { .. })));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Who may have a session, and how soon a password is looked at. One gate for all IMAP listeners of a process.
+//! Who may have a session, and how soon a password is looked at. One gate for all IMAP listeners of a process, and for submission.
 //!
 //! Sessions are counted per address and per account. Failed logins are remembered per address and per name: beyond a few of them passwords of
 //! that address or name are looked at one after the other, each a growing delay after the one before, however many
@@ -71,7 +71,7 @@ pub struct Place {
 
 /// So many failed logins that nobody could wait for their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooManyFailures;
+pub struct TooManyFailures;
 
 impl Gate {
     /// An open gate.
@@ -117,7 +117,7 @@ impl Gate {
     }
 
     /// How long this login waits before its password is looked at; its turn is taken from now on.
-    pub(super) fn turn(&self, address: IpAddr, name: &str) -> Result<Duration, TooManyFailures> {
+    pub fn turn(&self, address: IpAddr, name: &str) -> Result<Duration, TooManyFailures> {
         let now = Instant::now();
         let keys = self.keys(address, name);
         let mut state = self.state();
@@ -142,7 +142,7 @@ impl Gate {
     }
 
     /// The password was wrong, or there is no such name.
-    pub(super) fn failed(&self, address: IpAddr, name: &str) {
+    pub fn failed(&self, address: IpAddr, name: &str) {
         let now = Instant::now();
         let mut state = self.state();
         state.familiar.remove(self.pair(address, name));
@@ -166,7 +166,7 @@ impl Gate {
     }
 
     /// The password was right: this address knows this name.
-    pub(super) fn succeeded(&self, address: IpAddr, name: &str) {
+    pub fn succeeded(&self, address: IpAddr, name: &str) {
         self.state().familiar.insert(self.pair(address, name), ());
     }
 

@@ -8,8 +8,8 @@
 //! read what (the shard does, by the login token), keep a mail longer than one command, answer OK before the store did, let one
 //! client's input cost another one's session, or log a credential or a mail's content.
 //!
-//! Absent: what needs more of the store than it has (MULTIAPPEND and REPLACE, which must be one step; ACL, METADATA); \Recent is never set
-//! (RECENT is always 0, as RFC 9051 drops it).
+//! Absent: what needs more of the store than it has (ACL: an account is one person's); \Recent is never set (RECENT is always 0, as RFC 9051
+//! drops it).
 
 mod access;
 mod binary;
@@ -23,6 +23,7 @@ mod name;
 mod order;
 mod parse;
 mod respond;
+mod sasl;
 mod search;
 mod section;
 mod session;

@@ -202,6 +202,14 @@ impl Session {
             FrameError::LiteralRefused { tag, limit_bytes } => {
                 self.connection.output.answer(tag.as_deref(), &too_big(limit_bytes));
             }
+            FrameError::TooManyMessages { tag, synchronising } => {
+                let most = limits::APPENDS_PER_COMMAND_MAX;
+                let answer = Answer::no("LIMIT", format!("One command brings {most} messages at most"));
+                self.connection.output.answer(tag.as_deref(), &answer);
+                if !synchronising {
+                    return Err(Failure::Bye("too many messages in one command"));
+                }
+            }
             FrameError::LiteralTooLarge { tag, limit_bytes } => {
                 // The literal follows and nobody reads it: the stream ends here (RFC 7888 4).
                 self.connection.output.answer(tag.as_deref(), &too_big(limit_bytes));
@@ -231,7 +239,11 @@ impl Session {
         let allowed = state::allowed(&body);
         let tell = self.tell_at_end(&body);
         let has_news = !matches!(body, Body::Select { .. });
-        let expunges = matches!(body, Body::Expunge { .. });
+        let expunges = match &body {
+            Body::Expunge { .. } => true,
+            Body::Append(append) => append.replaces.is_some(),
+            _ => false,
+        };
         let result = if allowed.allows(self.state()) {
             command::execute(self, &tag, body).await
         } else {

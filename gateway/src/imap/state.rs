@@ -1,6 +1,6 @@
 //! The states of a session and which command may come in which (RFC 3501 3 and 6): one table.
 
-use super::parse::Body;
+use super::parse::{Append, Body};
 
 /// RFC 3501 3. Logout is not here: a session that logs out ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +66,16 @@ pub(super) fn allowed(body: &Body) -> Allowed {
         | Body::Lsub { .. }
         | Body::Namespace
         | Body::Status { .. }
-        | Body::Append(_)
+        | Body::Append(Append { replaces: None, .. })
+        | Body::GetMetadata(_)
+        | Body::SetMetadata { .. }
         | Body::Compress
         | Body::GetQuota(_)
         | Body::GetQuotaRoot(_)
         | Body::Idle
         | Body::Notify(_) => Allowed::LoggedIn,
-        Body::Check
+        Body::Append(Append { replaces: Some(_), .. })
+        | Body::Check
         | Body::Close
         | Body::Unselect
         | Body::Expunge { .. }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountId, AccountStatus, Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq, NewMessage,
-    Opened, Page, SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
+    AccountId, AccountStatus, Annotation, Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq,
+    NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
 };
 
 /// Where accounts are.
@@ -15,6 +15,8 @@ use malle_client::{
 pub trait Store: Send + Sync {
     /// Opens an account. [`Error::BadCredentials`] never says which of the two was wrong.
     async fn login(&self, name: &str, password: &str) -> Result<Arc<dyn Account>, Error>;
+    /// Opens an account with an access token; with a name the token must be for that account. Errors are those of [`Store::login`].
+    async fn login_with_token(&self, name: &str, token: &str) -> Result<Arc<dyn Account>, Error>;
 }
 
 /// One logged-in account. See `malle_client::Account` for what each call promises.
@@ -54,6 +56,17 @@ pub trait Account: Send + Sync {
     async fn read_body_range(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error>;
     /// Appends a message to the mailbox with this full name.
     async fn append(&self, name: &str, message: NewMessage) -> Result<Stored, Error>;
+    /// Appends messages to the mailbox with this full name, all or none; with `replaces` that message goes as they come.
+    async fn append_all(
+        &self,
+        name: &str,
+        messages: Vec<NewMessage>,
+        replaces: Option<(MailboxId, Uid)>,
+    ) -> Result<Vec<Stored>, Error>;
+    /// Entries of METADATA of a mailbox, of the account when the name is empty; with `since` what was set or went after it.
+    async fn annotations(&self, name: &str, since: Option<ModSeq>) -> Result<Vec<Annotation>, Error>;
+    /// Sets entries of METADATA, or takes them away.
+    async fn annotate(&self, name: &str, entries: Vec<(String, Option<Bytes>)>) -> Result<(), Error>;
     /// Changes flags.
     async fn store(
         &self,
@@ -107,6 +120,11 @@ struct ClientWatch(malle_client::Watch);
 impl Store for ClientStore {
     async fn login(&self, name: &str, password: &str) -> Result<Arc<dyn Account>, Error> {
         let account = self.client.login(name, password).await?;
+        Ok(Arc::new(ClientAccount(account)))
+    }
+
+    async fn login_with_token(&self, name: &str, token: &str) -> Result<Arc<dyn Account>, Error> {
+        let account = self.client.login_with_token(name, token).await?;
         Ok(Arc::new(ClientAccount(account)))
     }
 }
@@ -180,6 +198,23 @@ impl Account for ClientAccount {
 
     async fn append(&self, name: &str, message: NewMessage) -> Result<Stored, Error> {
         self.0.append_to(name, message, fresh_op_id()).await
+    }
+
+    async fn append_all(
+        &self,
+        name: &str,
+        messages: Vec<NewMessage>,
+        replaces: Option<(MailboxId, Uid)>,
+    ) -> Result<Vec<Stored>, Error> {
+        self.0.append_all_to(name, messages, replaces, fresh_op_id()).await
+    }
+
+    async fn annotations(&self, name: &str, since: Option<ModSeq>) -> Result<Vec<Annotation>, Error> {
+        self.0.annotations(name, since).await
+    }
+
+    async fn annotate(&self, name: &str, entries: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
+        self.0.annotate(name, entries).await
     }
 
     async fn store(

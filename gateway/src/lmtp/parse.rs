@@ -1,8 +1,9 @@
 //! From a command line to a [`Command`] (RFC 5321 4.1, RFC 2033, RFC 3030, RFC 1870, RFC 6152, RFC 6531).
 //!
 //! A line comes complete and without its CRLF. Every refusal is a finished [`Reply`], because the grammar decides the code: a wrong
-//! path is a 501 with 5.1.7 (sender) or 5.1.3 (recipient), an unknown parameter a 555. What is absent: DSN, AUTH and STARTTLS are not
-//! advertised, so their parameters are refused rather than ignored. The parser is our own because the replies depend on which part
+//! path is a 501 with 5.1.7 (sender) or 5.1.3 (recipient), an unknown parameter a 555. The parameters of DSN (RFC 3461) are read for their form and
+//! not kept: the relay hears of each recipient at once and writes the notes itself, so DSN is not advertised. What is absent: AUTH and
+//! STARTTLS are not advertised, so their parameters are refused rather than ignored. The parser is our own because the replies depend on which part
 //! of the line was wrong, and because addresses must stay exactly as sent for `Return-Path`.
 
 use malle_proto::limits;
@@ -148,7 +149,9 @@ fn parse_mail(rest: &[u8]) -> Result<Mail, Reply> {
             (b"SIZE", Some(value)) => mail.size_bytes = parse_number(value).ok_or(SYNTAX)?,
             (b"BODY", Some(value)) => mail.body = parse_body_kind(value)?,
             (b"SMTPUTF8", None) => mail.smtputf8 = true,
-            (b"SIZE" | b"BODY" | b"SMTPUTF8", _) => return Err(SYNTAX),
+            (b"RET", Some(value)) if value.eq_ignore_ascii_case(b"FULL") || value.eq_ignore_ascii_case(b"HDRS") => {}
+            (b"ENVID", Some(value)) if value.len() <= 100 && is_xtext(value) => {}
+            (b"SIZE" | b"BODY" | b"SMTPUTF8" | b"RET" | b"ENVID", _) => return Err(SYNTAX),
             _ => {
                 return Err(Reply::fixed(
                     555,
@@ -178,13 +181,7 @@ fn parse_body_kind(value: &[u8]) -> Result<BodyKind, Reply> {
 fn parse_rcpt(rest: &[u8]) -> Result<Path, Reply> {
     let after = strip_keyword(rest, b"TO:").ok_or(BAD_RECIPIENT)?;
     let (to, parameters) = parse_path(after).ok_or(BAD_RECIPIENT)?;
-    if words(parameters).next().is_some() {
-        return Err(Reply::fixed(
-            555,
-            "5.5.4",
-            "RCPT parameter not recognised or not implemented",
-        ));
-    }
+    check_rcpt_parameters(parameters)?;
     // RFC 5321 4.5.1: postmaster is the one recipient that needs no domain.
     let complete = to.domain.is_some() || to.local.eq_ignore_ascii_case("postmaster");
     if to.local.is_empty() || !complete {
@@ -192,6 +189,69 @@ fn parse_rcpt(rest: &[u8]) -> Result<Path, Reply> {
     } else {
         Ok(to)
     }
+}
+
+/// NOTIFY and ORCPT (RFC 3461 4.1 and 4.2), once each.
+fn check_rcpt_parameters(parameters: &[u8]) -> Result<(), Reply> {
+    let (mut notify, mut original) = (false, false);
+    for parameter in words(parameters) {
+        let equals = parameter.iter().position(|b| *b == b'=').unwrap_or(parameter.len());
+        let (name, value) = (&parameter[..equals], parameter.get(equals + 1..).unwrap_or_default());
+        let (seen, fits) = if name.eq_ignore_ascii_case(b"NOTIFY") {
+            (&mut notify, is_notify(value))
+        } else if name.eq_ignore_ascii_case(b"ORCPT") {
+            (&mut original, is_original_recipient(value))
+        } else {
+            return Err(Reply::fixed(
+                555,
+                "5.5.4",
+                "RCPT parameter not recognised or not implemented",
+            ));
+        };
+        if std::mem::replace(seen, true) || !fits {
+            return Err(SYNTAX);
+        }
+    }
+    Ok(())
+}
+
+/// `NEVER`, or a list of SUCCESS, FAILURE and DELAY.
+fn is_notify(value: &[u8]) -> bool {
+    const KINDS: [&[u8]; 3] = [b"SUCCESS", b"FAILURE", b"DELAY"];
+    let is_kind = |word: &[u8]| KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(word));
+    value.eq_ignore_ascii_case(b"NEVER") || value.split(|b| *b == b',').all(is_kind)
+}
+
+/// `type;address`: an atom, then xtext; UTF-8 where it is `utf-8` (RFC 6533 3).
+fn is_original_recipient(value: &[u8]) -> bool {
+    let Some(at) = value.iter().position(|b| *b == b';') else {
+        return false;
+    };
+    let (kind, address) = (&value[..at], &value[at + 1..]);
+    let is_kind = !kind.is_empty() && kind.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+    let is_utf8 = kind.eq_ignore_ascii_case(b"utf-8") && std::str::from_utf8(address).is_ok();
+    value.len() <= 500 && is_kind && !address.is_empty() && (is_utf8 || is_xtext(address))
+}
+
+/// RFC 3461 4: printable, with `+` and two capital hexadecimal digits for the rest.
+fn is_xtext(value: &[u8]) -> bool {
+    let mut rest = value;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'+' => {
+                let is_digit = |b: &u8| b.is_ascii_digit() || (b'A'..=b'F').contains(b);
+                match rest.split_at_checked(2) {
+                    Some((digits, after)) if digits.iter().all(is_digit) => rest = after,
+                    _ => return false,
+                }
+            }
+            b'=' => return false,
+            byte if byte.is_ascii_graphic() => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// RFC 6531 3.7.4: an address beyond ASCII needs SMTPUTF8 on this transaction's MAIL.
@@ -358,13 +418,41 @@ mod tests {
             (mail.size_bytes, mail.body, mail.smtputf8),
             (10, BodyKind::EightBit, true)
         );
-        assert_eq!(parse(b"MAIL FROM:<a@b> RET=HDRS").unwrap_err().code, 555);
+        assert_eq!(parse(b"MAIL FROM:<a@b> AUTH=<>").unwrap_err().code, 555);
         assert_eq!(parse(b"MAIL FROM:<a@b> SIZE=1 SIZE=2").unwrap_err().code, 501);
         assert_eq!(parse(b"MAIL FROM:<a@b> SIZE=-1").unwrap_err().code, 501);
         assert_eq!(
             parse(b"MAIL FROM:<a@b> SIZE=99999999999999999999").unwrap_err().code,
             501
         );
+    }
+
+    #[test]
+    fn parameters_of_dsn_are_read_for_their_form() {
+        for good in [
+            "MAIL FROM:<a@b> RET=HDRS ENVID=QQ314159+3D",
+            "MAIL FROM:<a@b> ret=full",
+            "RCPT TO:<a@b> NOTIFY=NEVER",
+            "RCPT TO:<a@b> NOTIFY=success,DELAY ORCPT=rfc822;Bob+2Bx@example.com",
+            "RCPT TO:<a@b> ORCPT=utf-8;é@example.com",
+        ] {
+            assert!(parse(good.as_bytes()).is_ok(), "{good}");
+        }
+        for bad in [
+            "MAIL FROM:<a@b> RET=SOME",
+            "MAIL FROM:<a@b> RET",
+            "MAIL FROM:<a@b> ENVID=a+3d",
+            "MAIL FROM:<a@b> RET=FULL RET=FULL",
+            "RCPT TO:<a@b> NOTIFY=",
+            "RCPT TO:<a@b> NOTIFY=NEVER,DELAY",
+            "RCPT TO:<a@b> NOTIFY=NEVER NOTIFY=NEVER",
+            "RCPT TO:<a@b> ORCPT=rfc822",
+            "RCPT TO:<a@b> ORCPT=rfc822;a=b",
+            "RCPT TO:<a@b> ORCPT=rfc822;é",
+        ] {
+            assert_eq!(parse(bad.as_bytes()).unwrap_err().code, 501, "{bad}");
+        }
+        assert_eq!(parse(b"RCPT TO:<a@b> XYZ=1").unwrap_err().code, 555);
     }
 
     #[test]

@@ -28,7 +28,7 @@ const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 #[test]
 fn every_story_of_the_directory_is_told_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/directory");
-    script_format::run_folder(&folder, 19, DirectoryPlayer::default);
+    script_format::run_folder(&folder, 20, DirectoryPlayer::default);
 }
 
 struct DirectoryPlayer {
@@ -201,6 +201,18 @@ impl DirectoryPlayer {
                 account: self.account(line)?,
                 address: line.word("an address")?,
             },
+            "app-password-add" => Op::AppPasswordAdd {
+                op_id: op_id(line)?,
+                account: self.account(line)?,
+                name: line.word("a name")?,
+                scopes: line.optional_number("scopes")?.unwrap_or(3),
+                digest: [7; 32],
+            },
+            "app-password-remove" => Op::AppPasswordRemove {
+                op_id: op_id(line)?,
+                account: self.account(line)?,
+                name: line.word("a name")?,
+            },
             _ => return Ok(None),
         }))
     }
@@ -302,6 +314,13 @@ impl DirectoryPlayer {
             "password" => {
                 let id = self.account(line)?;
                 out = read::password_hash(&self.view, id).unwrap().unwrap_or("none".into());
+            }
+            "app-passwords" => {
+                let id = self.account(line)?;
+                for password in read::app_passwords(&self.view, id).unwrap() {
+                    let since = password.created_ms - START_MS;
+                    writeln!(out, "{} scopes={} since=+{since}", password.name, password.scopes).unwrap();
+                }
             }
             "resolve" => {
                 let found = read::by_address(&self.view, &line.word("an address")?).unwrap();

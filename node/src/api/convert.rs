@@ -176,6 +176,14 @@ pub(super) fn mailbox_change(change: Option<v1::mailbox_change::Change>) -> Resu
             name: change.name,
             special_use: special_use(change.special_use)?,
         },
+        Some(Change::Annotate(annotate)) => shard::MailboxChange::Annotate {
+            name: annotate.name,
+            entries: annotate
+                .entries
+                .into_iter()
+                .map(|annotation| (annotation.entry, annotation.value))
+                .collect(),
+        },
         None => return Err(Refused::invalid("a mailbox change of no known kind")),
     })
 }

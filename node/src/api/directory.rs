@@ -1,4 +1,4 @@
-//! The `Directory` service: who is where, logins, accounts and addresses.
+//! The `Directory` service: who is where, accounts and addresses. Logins are in `login`, application passwords in `app_passwords`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,9 @@ use malle_machine::view::{Fault, View};
 use malle_proto::v1::directory_server::Directory;
 use malle_proto::v1::{
     Account, AccountCreateRequest, AccountSetRequest, AccountShowRequest, Address, AddressAddRequest, AddressEvent,
-    AddressRemoveRequest, LoginReply, LoginRequest, Node, NodeState, RenewTokenRequest, ResolveReply, ResolveRequest,
-    Shard, TopologyReply, TopologyRequest, account_show_request, resolve_request,
+    AddressRemoveRequest, AppPasswordAddRequest, AppPasswordListRequest, AppPasswordRemoveRequest, AppPasswords,
+    LoginReply, LoginRequest, Node, NodeState, RenewTokenRequest, ResolveReply, ResolveRequest, Shard, TopologyReply,
+    TopologyRequest, account_show_request, resolve_request,
 };
 use malle_proto::{AccountId, OpId, ShardId, limits, v1};
 use tonic::{Request, Response, Status};
@@ -17,8 +18,9 @@ use tonic::{Request, Response, Status};
 use super::error::{self, Refused};
 use crate::env::Env;
 use crate::raft::{Barrier, Group, Groups};
-use crate::security::password::{PasswordError, Passwords};
-use crate::security::{Call, Identity, Peer, Token, audit};
+use crate::security::Call;
+use crate::security::bearer::Bearers;
+use crate::security::password::Passwords;
 
 /// A call that brings no deadline of its own gets this one.
 const DEADLINE: Duration = Duration::from_millis(limits::DEFAULT_DEADLINE_MS);
@@ -29,14 +31,15 @@ const SHOWN_CHARS: usize = 80;
 /// The `Directory` service.
 #[derive(Clone)]
 pub struct DirectoryApi {
-    groups: Arc<Groups>,
-    passwords: Passwords,
-    env: Env,
+    pub(super) groups: Arc<Groups>,
+    pub(super) passwords: Passwords,
+    pub(super) bearers: Option<Arc<Bearers>>,
+    pub(super) env: Env,
 }
 
 /// Whom a caller means.
 #[derive(Debug, Clone)]
-enum Who {
+pub(super) enum Who {
     Address(String),
     Account(AccountId),
 }
@@ -46,8 +49,13 @@ type Whole = (read::Account, Vec<read::Address>, Vec<read::AddressEvent>, bool);
 
 impl DirectoryApi {
     /// Answers from the directory's replica here.
-    pub fn new(groups: Arc<Groups>, env: Env, passwords: Passwords) -> Self {
-        DirectoryApi { groups, passwords, env }
+    pub fn new(groups: Arc<Groups>, env: Env, passwords: Passwords, bearers: Option<Arc<Bearers>>) -> Self {
+        DirectoryApi {
+            groups,
+            passwords,
+            bearers,
+            env,
+        }
     }
 
     fn group(&self) -> Result<Arc<Group>, Refused> {
@@ -56,7 +64,7 @@ impl DirectoryApi {
             .ok_or_else(|| Refused::unavailable("the directory is not open here"))
     }
 
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         barrier: Barrier,
         look: impl FnOnce(&dyn View) -> Result<T, Fault> + Send + 'static,
@@ -64,7 +72,7 @@ impl DirectoryApi {
         Ok(self.group()?.read(barrier, malle_rt::now() + DEADLINE, look).await?)
     }
 
-    async fn change(&self, op: Op) -> Result<AccountId, Refused> {
+    pub(super) async fn change(&self, op: Op) -> Result<AccountId, Refused> {
         match self.group()?.propose_directory(op, malle_rt::now() + DEADLINE).await? {
             Outcome::Account { account, .. } => Ok(account),
             Outcome::Refused(refusal) => Err(refusal.into()),
@@ -113,73 +121,6 @@ impl DirectoryApi {
             state: state_of(account.state).into(),
             primary_address: account.primary_address,
         })
-    }
-
-    async fn log_in(&self, peer: &Peer, request: LoginRequest) -> Result<LoginReply, Refused> {
-        let Identity::Gateway { name, .. } = &peer.identity else {
-            return Err(Refused::denied("logins come through gateways"));
-        };
-        let who = Who::Address(request.login.clone());
-        let found = self
-            .read(Barrier::Linearizable, move |view| {
-                let Some(account) = find(view, &who)? else {
-                    return Ok(None);
-                };
-                let hash = read::password_hash(view, account.id)?;
-                Ok(Some((account, hash)))
-            })
-            .await?;
-        let (account, hash) = found.map_or((None, None), |(account, hash)| (Some(account), hash));
-        let right = match self.passwords.verify(request.password, hash).await {
-            // Nobody has such a password.
-            Err(PasswordError::Length) => false,
-            checked => checked?,
-        };
-        match account {
-            Some(account) if right => self.token(account, name).await,
-            _ => {
-                audit::login_refused(peer, &request.login, &"wrong login name or password");
-                Err(Refused::bad_credentials())
-            }
-        }
-    }
-
-    async fn token(&self, account: read::Account, gateway: &str) -> Result<LoginReply, Refused> {
-        if account.state == AccountState::Suspended {
-            return Err(Refused::suspended());
-        }
-        let keys = self.read(Barrier::Local, read::token_keys).await?;
-        let key = keys
-            .first()
-            .ok_or_else(|| Refused::unavailable("the cluster is not initialised"))?;
-        let expires_ms = self.env.now_ms() + limits::TOKEN_LIFETIME_MS;
-        let token = Token {
-            account: account.id,
-            gateway: gateway.to_owned(),
-            expires_ms,
-        };
-        Ok(LoginReply {
-            token: token.sign(key).into(),
-            account: account.id.to_vec().into(),
-            shard: account.shard.0,
-            placement_epoch: account.placement_epoch,
-            expires_ms,
-            primary_address: account.primary_address,
-        })
-    }
-
-    async fn renew(&self, peer: &Peer, request: RenewTokenRequest) -> Result<LoginReply, Refused> {
-        let Identity::Gateway { name, .. } = &peer.identity else {
-            return Err(Refused::denied("tokens are for gateways"));
-        };
-        let keys = self.read(Barrier::Local, read::token_keys).await?;
-        let token = Token::open(&request.token, &keys, self.env.now_ms(), name)
-            .map_err(|error| Refused::from(crate::security::Denied::Token(error)))?;
-        let account = self
-            .read(Barrier::Linearizable, move |view| read::account(view, token.account))
-            .await?;
-        let account = account.ok_or_else(|| Refused::not_found("the account is gone"))?;
-        self.token(account, name).await
     }
 
     async fn create(&self, request: AccountCreateRequest) -> Result<Account, Refused> {
@@ -262,7 +203,7 @@ impl DirectoryApi {
 }
 
 /// An address may stand as a bare local part while there is only one domain.
-fn find(view: &dyn View, who: &Who) -> Result<Option<read::Account>, Fault> {
+pub(super) fn find(view: &dyn View, who: &Who) -> Result<Option<read::Account>, Fault> {
     let text = match who {
         Who::Account(account) => return read::account(view, *account),
         Who::Address(text) => text,
@@ -286,11 +227,11 @@ fn normal(text: &str) -> Result<String, Refused> {
     read::normal_address(text).ok_or_else(|| Refused::invalid(format!("not an address that malle takes: {}", shown())))
 }
 
-fn account_id(bytes: &[u8]) -> Result<AccountId, Refused> {
+pub(super) fn account_id(bytes: &[u8]) -> Result<AccountId, Refused> {
     AccountId::try_from(bytes).map_err(|error| Refused::invalid(error.to_string()))
 }
 
-fn op_id(bytes: &[u8]) -> Result<OpId, Refused> {
+pub(super) fn op_id(bytes: &[u8]) -> Result<OpId, Refused> {
     OpId::try_from(bytes).map_err(|error| Refused::invalid(error.to_string()))
 }
 
@@ -405,6 +346,31 @@ impl Directory for DirectoryApi {
         };
         let account = self.change(op).await?;
         error::reply(self.whole(Who::Account(account)).await)
+    }
+
+    async fn app_password_add(
+        &self,
+        request: Request<AppPasswordAddRequest>,
+    ) -> Result<Response<AppPasswords>, Status> {
+        error::permitted(&request, Call::AppPasswordAdd)?;
+        error::reply(self.add_app_password(request.into_inner()).await)
+    }
+
+    async fn app_password_remove(
+        &self,
+        request: Request<AppPasswordRemoveRequest>,
+    ) -> Result<Response<AppPasswords>, Status> {
+        error::permitted(&request, Call::AppPasswordRemove)?;
+        error::reply(self.remove_app_password(request.into_inner()).await)
+    }
+
+    async fn app_password_list(
+        &self,
+        request: Request<AppPasswordListRequest>,
+    ) -> Result<Response<AppPasswords>, Status> {
+        error::permitted(&request, Call::AppPasswordList)?;
+        let account = account_id(&request.into_inner().account)?;
+        error::reply(self.app_passwords(account).await)
     }
 
     async fn topology(&self, request: Request<TopologyRequest>) -> Result<Response<TopologyReply>, Status> {

@@ -165,12 +165,15 @@ impl From<directory::Refusal> for Refused {
         use directory::Refusal;
         let message = refusal.to_string();
         match refusal {
-            Refusal::Initialised | Refusal::AddressTaken(_) | Refusal::AddressRests(_) => {
-                Refused::new(ErrorCode::Exists, message)
-            }
-            Refusal::NoAccount | Refusal::NoAddress(_) | Refusal::NoNode(_) | Refusal::NoShard => {
-                Refused::not_found(message)
-            }
+            Refusal::Initialised
+            | Refusal::AddressTaken(_)
+            | Refusal::AddressRests(_)
+            | Refusal::AppPasswordExists(_) => Refused::new(ErrorCode::Exists, message),
+            Refusal::NoAccount
+            | Refusal::NoAddress(_)
+            | Refusal::NoNode(_)
+            | Refusal::NoShard
+            | Refusal::NoAppPassword(_) => Refused::not_found(message),
             Refusal::NotInitialised | Refusal::Epoch(_) => Refused::unavailable(message),
             Refusal::BadAddress(_) | Refusal::PrimaryAddress(_) | Refusal::NodeInUse(..) => Refused::invalid(message),
             Refusal::Limit(_) => Refused::limit(message),

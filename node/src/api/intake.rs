@@ -202,6 +202,28 @@ struct Carried {
     way: Way,
 }
 
+/// What a command already carries. Of one mail everything that is small enough rides; of many, as much as one request may hold.
+#[derive(Default)]
+struct Load {
+    riders_bytes: usize,
+    summaries_bytes: usize,
+}
+
+impl Load {
+    fn takes_rider(&mut self, bytes: usize) -> bool {
+        let takes = bytes <= limits::RIDER_MAX_BYTES && self.riders_bytes + bytes <= limits::RIDERS_PER_ENTRY_MAX_BYTES;
+        self.riders_bytes += if takes { bytes } else { 0 };
+        takes
+    }
+
+    fn takes_summary(&mut self, bytes: usize) -> bool {
+        let takes = bytes <= limits::INLINE_SUMMARY_MAX_BYTES
+            && self.summaries_bytes + bytes <= limits::APPEND_SUMMARIES_INLINE_MAX_BYTES;
+        self.summaries_bytes += if takes { bytes } else { 0 };
+        takes
+    }
+}
+
 /// What is kept of a mail beside its body.
 struct Summarized {
     summary: Bytes,
@@ -230,41 +252,51 @@ impl MailApi {
         leader: Option<LeaderId>,
         op: impl Fn(NewMail) -> Op,
     ) -> Result<Outcome, Refused> {
-        let (group, deadline) = (&asked.group, asked.deadline);
+        let op = |mails: Vec<NewMail>| {
+            let mail = mails.into_iter().next();
+            op(mail.expect("as many mails come out as came in"))
+        };
+        self.take_in_all(asked, vec![incoming], leader, op).await
+    }
+
+    /// As [`MailApi::take_in`], with several mails of one command.
+    pub(super) async fn take_in_all(
+        &self,
+        asked: &Asked,
+        incoming: Vec<Incoming>,
+        leader: Option<LeaderId>,
+        op: impl Fn(Vec<NewMail>) -> Op,
+    ) -> Result<Outcome, Refused> {
+        let group = &asked.group;
         if !group.is_leader() {
             return Err(GroupError::NotLeader { leader: group.leader() }.into());
         }
         group.takes_bodies()?;
-        let (bytes, _room) = self.bytes_of(asked, incoming).await?;
-        let _share = group.take_in(bytes.len())?;
+        let (mut mails, mut rooms, mut bytes_in_all) = (Vec::with_capacity(incoming.len()), Vec::new(), 0);
+        for incoming in incoming {
+            let (bytes, room) = self.bytes_of(asked, incoming).await?;
+            bytes_in_all += bytes.len();
+            if bytes_in_all > limits::MESSAGE_MAX_BYTES {
+                return Err(Refused::too_large(limits::MESSAGE_MAX_BYTES as u64));
+            }
+            rooms.extend(room);
+            let summarized = summarize(&bytes).await;
+            mails.push((bytes, summarized));
+        }
+        let _share = group.take_in(bytes_in_all)?;
         let mut outcome = Outcome::Refused(Refusal::StaleBody);
-        let Summarized { summary, thread_keys } = summarize(&bytes).await;
         for _ in 0..PUTS_MAX {
-            let mut carried = vec![self.carry(group, &bytes, deadline).await?];
-            if summary.len() > limits::INLINE_SUMMARY_MAX_BYTES {
-                carried.push(self.carry(group, &summary, deadline).await?);
-            }
-            // A put ahead counts for the membership it was made under: a change since then asks for another.
-            if carried.iter().any(|body| body.way.is_void(group)) {
+            let Some((command, riders)) = self.named_mails(asked, &mails).await? else {
                 continue;
-            }
-            let body = carried[0].put;
-            let mail = NewMail {
-                body,
-                summary: match carried.get(1) {
-                    Some(beside) => Summary::Beside(beside.put),
-                    None => Summary::Inline(summary.clone()),
-                },
-                email_id: self.env.email_id(),
-                fresh_thread: self.env.thread_id(),
-                thread_keys: thread_keys.clone(),
             };
-            let riders: Vec<StoredBody> = carried.into_iter().filter_map(|body| body.way.rider()).collect();
-            outcome = group.propose_mail(op(mail), riders, leader, deadline).await?;
+            let hashes: Vec<BodyHash> = command.iter().map(|mail| mail.body.hash).collect();
+            outcome = group.propose_mail(op(command), riders, leader, asked.deadline).await?;
             if !is_stale(&outcome) {
                 return Ok(outcome);
             }
-            self.intake.stale(group.shard(), body.hash);
+            for hash in hashes {
+                self.intake.stale(group.shard(), hash);
+            }
         }
         match outcome {
             Outcome::Refused(Refusal::StaleBody) => Err(Refused::unavailable(
@@ -272,6 +304,42 @@ impl MailApi {
             )),
             outcome => Ok(outcome),
         }
+    }
+
+    /// The mails as a command names them, and the bodies that ride with it; `None` when a put does not count any more.
+    async fn named_mails(
+        &self,
+        asked: &Asked,
+        mails: &[(Bytes, Summarized)],
+    ) -> Result<Option<(Vec<NewMail>, Vec<StoredBody>)>, Refused> {
+        let group = &asked.group;
+        let (mut named, mut carried, mut load) = (Vec::with_capacity(mails.len()), Vec::new(), Load::default());
+        for (bytes, Summarized { summary, thread_keys }) in mails {
+            let body = self.carry(group, bytes, &mut load, asked.deadline).await?;
+            let body_put = body.put;
+            carried.push(body);
+            let kept = if load.takes_summary(summary.len()) {
+                Summary::Inline(summary.clone())
+            } else {
+                let beside = self.carry(group, summary, &mut load, asked.deadline).await?;
+                let put = beside.put;
+                carried.push(beside);
+                Summary::Beside(put)
+            };
+            named.push(NewMail {
+                body: body_put,
+                summary: kept,
+                email_id: self.env.email_id(),
+                fresh_thread: self.env.thread_id(),
+                thread_keys: thread_keys.clone(),
+            });
+        }
+        // A put ahead counts for the membership it was made under: a change since then asks for another.
+        if carried.iter().any(|body| body.way.is_void(group)) {
+            return Ok(None);
+        }
+        let riders = carried.into_iter().filter_map(|body| body.way.rider()).collect();
+        Ok(Some((named, riders)))
     }
 
     /// The bytes of a mail, and room for them when they were not in the request.
@@ -297,8 +365,14 @@ impl MailApi {
     }
 
     /// Makes a body durable where it must be before a command names it.
-    async fn carry(&self, group: &Group, bytes: &Bytes, deadline: Instant) -> Result<Carried, Refused> {
-        if bytes.len() > limits::RIDER_MAX_BYTES {
+    async fn carry(
+        &self,
+        group: &Group,
+        bytes: &Bytes,
+        load: &mut Load,
+        deadline: Instant,
+    ) -> Result<Carried, Refused> {
+        if !load.takes_rider(bytes.len()) {
             let (put, members) = self.put_or_known(group, bytes, deadline).await?;
             let way = Way::Ahead(members);
             return Ok(Carried { put, way });

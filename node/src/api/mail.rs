@@ -285,6 +285,8 @@ impl MailApi {
             Asks::ReadBody(read) => self.read_body(asked, read).await,
             Asks::ReadBodies(read) => self.read_bodies(asked, read).await,
             Asks::AccountStatus(status) => self.account_status(asked, status).await,
+            Asks::AppendAll(append) => self.append_all(asked, append).await,
+            Asks::Annotations(annotations) => self.annotations(asked, annotations).await,
         }
     }
 }
@@ -293,7 +295,7 @@ impl MailApi {
 fn is_whole_change(result: &mail_reply::Result) -> bool {
     use mail_reply::Result as Is;
     match result {
-        Is::Append(_) | Is::MailboxChange(_) => true,
+        Is::Append(_) | Is::AppendAll(_) | Is::MailboxChange(_) => true,
         Is::Store(done) => done.resume_from.is_none(),
         Is::Copy(done) => done.resume_from.is_none(),
         Is::Expunge(done) => done.resume_from.is_none(),
@@ -318,6 +320,8 @@ fn named(call: &mail_request::Call) -> Result<(Call, Option<AccountId>), Refused
         Asks::ReadBody(call) => (Call::ReadBody, &call.account),
         Asks::ReadBodies(call) => (Call::ReadBodies, &call.account),
         Asks::AccountStatus(call) => (Call::AccountStatus, &call.account),
+        Asks::AppendAll(call) => (Call::AppendAll, &call.account),
+        Asks::Annotations(call) => (Call::Annotations, &call.account),
     };
     Ok((name, Some(convert::account(account)?)))
 }

@@ -4,11 +4,13 @@
 //! `error` is the only maker of a tonic status, `convert` the only place where wire types become the machine's. What this room must
 //! never do: decide what a command means, keep state of its own beyond a stream, or answer before the group has.
 
+mod app_passwords;
 mod cluster;
 mod convert;
 mod directory;
 pub mod error;
 mod intake;
+mod login;
 mod mail;
 mod outlines;
 mod reads;

@@ -160,6 +160,24 @@ impl MailApi {
         Ok((mail_reply::Result::ReadBodies(reply), 0))
     }
 
+    pub(super) async fn annotations(&self, asked: &Asked, annotations: v1::Annotations) -> Answer {
+        let account = convert::account(&annotations.account)?;
+        let barrier = convert::barrier(annotations.consistency, account);
+        let since = annotations.since_modseq.map(ModSeq);
+        let look = move |view: &dyn View| read::annotations(view, account, &annotations.name, since);
+        let entries = asked.group.read(barrier, asked.deadline, look).await??;
+        let entries = entries
+            .into_iter()
+            .map(|one| v1::Annotation {
+                entry: one.entry,
+                value: one.value,
+                modseq: one.modseq.0,
+            })
+            .collect();
+        let reply = v1::AnnotationsReply { entries };
+        Ok((mail_reply::Result::Annotations(reply), 0))
+    }
+
     pub(super) async fn account_status(&self, asked: &Asked, status: v1::AccountStatus) -> Answer {
         let account = convert::account(&status.account)?;
         let barrier = convert::barrier(status.consistency, account);

@@ -3,10 +3,10 @@
 //! None of them reads before it writes, but for a mailbox that is named: what a command means is decided where it is applied.
 
 use bytes::Bytes;
-use malle_machine::shard::{self, BodyPut, NewMail, Op, Outcome, Summary, read};
+use malle_machine::shard::{self, Arriving, BodyPut, NewMail, Op, Outcome, Summary, read};
 use malle_machine::view::View;
 use malle_proto::v1::{self, mail_reply};
-use malle_proto::{AccountId, BodyHash, MailboxId, OpId, limits};
+use malle_proto::{AccountId, BodyHash, MailboxId, Uid, limits};
 
 use super::error::Refused;
 use super::mail::{Answer, Asked, MailApi};
@@ -55,23 +55,24 @@ impl MailApi {
     pub(super) async fn append(&self, asked: &Asked, append: v1::Append) -> Answer {
         let account = convert::account(&append.account)?;
         let op_id = convert::op_id(&append.op_id)?;
-        let (named, leader) = self.named(asked, account, &append).await?;
+        let (named, leader) = self.named(asked, account, &append.mailbox, append.mailbox_name).await?;
         let flags = convert::flags(append.flags)?;
         let internal_date = convert::internal_date(append.internal_date_ms, append.internal_date_zone_minutes)?;
         let body = intake::body(append.body)?;
-        let append = |mailbox| {
-            self.take_in(asked, body, leader, move |mail| Op::Append {
-                account,
-                op_id,
-                mailbox,
-                flags: flags.clone(),
-                internal_date,
-                mail,
-            })
+        let op = move |mailbox, mail| Op::Append {
+            account,
+            op_id,
+            mailbox,
+            flags: flags.clone(),
+            internal_date,
+            mail,
         };
         let outcome = match named {
-            Ok(mailbox) => append(mailbox).await?,
-            Err(refusal) => self.appended_before(asked, (account, op_id), leader, refusal).await?,
+            Ok(mailbox) => self.take_in(asked, body, leader, |mail| op(mailbox, mail)).await?,
+            Err(refusal) => {
+                let nothing = op(MailboxId([0; 16]), self.no_mail());
+                Self::appended_before(asked, nothing, leader, refusal).await?
+            }
         };
         let Outcome::Appended(stored) = outcome else {
             return Err(unexpected(outcome));
@@ -86,45 +87,96 @@ impl MailApi {
         ))
     }
 
-    /// The mailbox that an append means, and as which leader it must be proposed for that to be still true; inside, why it means none.
-    async fn named(&self, asked: &Asked, account: AccountId, append: &v1::Append) -> Result<Named, Refused> {
-        if append.mailbox_name.is_empty() {
-            return Ok((Ok(convert::mailbox(&append.mailbox)?), None));
+    pub(super) async fn append_all(&self, asked: &Asked, append: v1::AppendAll) -> Answer {
+        let account = convert::account(&append.account)?;
+        let op_id = convert::op_id(&append.op_id)?;
+        if append.messages.is_empty() || append.messages.len() > limits::APPENDS_PER_COMMAND_MAX {
+            return Err(Refused::limit(format!(
+                "1 to {} messages",
+                limits::APPENDS_PER_COMMAND_MAX
+            )));
         }
-        let name = append.mailbox_name.clone();
+        let replaces = match append.replaces {
+            Some(at) => Some((convert::mailbox(&at.mailbox)?, Uid(at.uid))),
+            None => None,
+        };
+        let (named, leader) = self.named(asked, account, &append.mailbox, append.mailbox_name).await?;
+        let (mut bodies, mut heads) = (Vec::new(), Vec::new());
+        for message in append.messages {
+            let date = convert::internal_date(message.internal_date_ms, message.internal_date_zone_minutes)?;
+            heads.push((convert::flags(message.flags)?, date));
+            bodies.push(intake::body(message.body)?);
+        }
+        let op = move |mailbox, mails: Vec<NewMail>| {
+            let arriving = |((flags, internal_date), mail): (&(shard::Flags, _), _)| Arriving {
+                flags: flags.clone(),
+                internal_date: *internal_date,
+                mail,
+            };
+            Op::AppendAll {
+                account,
+                op_id,
+                mailbox,
+                messages: heads.iter().zip(mails).map(arriving).collect(),
+                replaces,
+            }
+        };
+        let outcome = match named {
+            Ok(mailbox) => {
+                self.take_in_all(asked, bodies, leader, |mails| op(mailbox, mails))
+                    .await?
+            }
+            Err(refusal) => {
+                let nothing = op(MailboxId([0; 16]), vec![self.no_mail()]);
+                Self::appended_before(asked, nothing, leader, refusal).await?
+            }
+        };
+        let Outcome::AppendedAll(all) = outcome else {
+            return Err(unexpected(outcome));
+        };
+        all.iter().for_each(|_| self.tally.appended());
+        let modseq = all.last().map_or(0, |stored| stored.modseq.0);
+        let appended = all.into_iter().map(convert::delivered).collect();
+        Ok((mail_reply::Result::AppendAll(v1::AppendAllReply { appended }), modseq))
+    }
+
+    /// The mailbox that an append means, and as which leader it must be proposed for that to be still true; inside, why it means none.
+    async fn named(&self, asked: &Asked, account: AccountId, id: &[u8], name: String) -> Result<Named, Refused> {
+        if name.is_empty() {
+            return Ok((Ok(convert::mailbox(id)?), None));
+        }
         let look = move |view: &dyn View| read::named(view, account, &name);
         Ok(asked.group.read_before_write(asked.deadline, look).await?)
     }
 
+    /// A mail that no command can bring: nobody has put it.
+    fn no_mail(&self) -> NewMail {
+        NewMail {
+            body: BodyPut {
+                hash: BodyHash([0; 32]),
+                size: 1,
+                epoch: 0,
+            },
+            summary: Summary::Inline(Bytes::new()),
+            email_id: self.env.email_id(),
+            fresh_thread: self.env.thread_id(),
+            thread_keys: Vec::new(),
+        }
+    }
+
     /// The answer to an append whose mailbox no longer has the name: its first answer, or else `refusal`. Either is proved by a proposal,
-    /// which cannot append anything, for no mailbox has this id.
+    /// which cannot append anything, for no mailbox has the id that `nothing` names.
     async fn appended_before(
-        &self,
         asked: &Asked,
-        (account, op_id): (AccountId, OpId),
+        nothing: Op,
         leader: Option<LeaderId>,
         refusal: shard::Refusal,
     ) -> Result<Outcome, Refused> {
-        let body = BodyPut {
-            hash: BodyHash([0; 32]),
-            size: 1,
-            epoch: 0,
-        };
-        let op = Op::Append {
-            account,
-            op_id,
-            mailbox: MailboxId([0; 16]),
-            flags: shard::Flags::default(),
-            internal_date: None,
-            mail: NewMail {
-                body,
-                summary: Summary::Inline(Bytes::new()),
-                email_id: self.env.email_id(),
-                fresh_thread: self.env.thread_id(),
-                thread_keys: Vec::new(),
-            },
-        };
-        match asked.group.propose_mail(op, Vec::new(), leader, asked.deadline).await? {
+        match asked
+            .group
+            .propose_mail(nothing, Vec::new(), leader, asked.deadline)
+            .await?
+        {
             Outcome::Refused(shard::Refusal::NoMailbox | shard::Refusal::StaleBody) => Err(refusal.into()),
             outcome => Ok(outcome),
         }

@@ -2,7 +2,7 @@
 //!
 //! There is no plaintext between malle processes: [`accept`] and [`connect`] are the only places that open sockets, and both speak
 //! mTLS with the configurations that [`tls`] holds. [`identity`] reads who a certificate is for; [`roles`] is the table of who may
-//! call what; [`token`] and [`password`] are about users; [`audit`] writes down what was refused.
+//! call what; [`token`], [`password`] and [`bearer`] are about users; [`audit`] writes down what was refused.
 //!
 //! Every service asks [`permit`] first, and [`permit_account`] where the table wants a token. Both write the refusal down, once;
 //! the service only turns it into an answer. What is absent: any exception for a peer that is "inside", and any reading of mail by
@@ -10,6 +10,7 @@
 
 pub mod accept;
 pub mod audit;
+pub mod bearer;
 pub mod connect;
 pub mod identity;
 pub mod password;

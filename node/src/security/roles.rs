@@ -72,6 +72,8 @@ table! {
     ReadBody = "Mail.ReadBody":                     Denied  WithToken Denied   Denied,
     ReadBodies = "Mail.ReadBodies":                 Denied  WithToken Denied   Denied,
     AccountStatus = "Mail.AccountStatus":           Denied  WithToken Denied   Denied,
+    AppendAll = "Mail.AppendAll":                   Denied  WithToken Denied   Denied,
+    Annotations = "Mail.Annotations":               Denied  WithToken Denied   Denied,
     Upload = "Mail.Upload":                         Allowed WithToken Denied   Denied,
     Download = "Mail.Download":                     Denied  WithToken Denied   Denied,
     Watch = "Mail.Watch":                           Denied  WithToken Denied   Denied,
@@ -85,6 +87,9 @@ table! {
     AccountSet = "Directory.AccountSet":            Denied  Denied    Allowed  Denied,
     AddressAdd = "Directory.AddressAdd":            Denied  Denied    Allowed  Denied,
     AddressRemove = "Directory.AddressRemove":      Denied  Denied    Allowed  Denied,
+    AppPasswordAdd = "Directory.AppPasswordAdd":    Denied  Denied    Allowed  Denied,
+    AppPasswordRemove = "Directory.AppPasswordRemove": Denied Denied  Allowed  Denied,
+    AppPasswordList = "Directory.AppPasswordList":  Denied  Denied    Allowed  Denied,
     Topology = "Directory.Topology":                Allowed Allowed   Allowed  Allowed,
 
     ClusterInit = "Cluster.Init":                   Denied  Denied    Allowed  Denied,
@@ -144,6 +149,8 @@ mod tests {
         Mail.ReadBody         .    .    t    t    .    .
         Mail.ReadBodies       .    .    t    t    .    .
         Mail.AccountStatus    .    .    t    t    .    .
+        Mail.AppendAll        .    .    t    t    .    .
+        Mail.Annotations      .    .    t    t    .    .
         Mail.Upload           .    y    t    y    .    .
         Mail.Download         .    .    t    t    .    .
         Mail.Watch            .    .    t    t    .    .
@@ -155,6 +162,9 @@ mod tests {
         Directory.AccountSet  .    .    .    .    y    .
         Directory.AddressAdd  .    .    .    .    y    .
         Directory.AddressRemove . .    .    .    y    .
+        Directory.AppPasswordAdd . .   .    .    y    .
+        Directory.AppPasswordRemove . . .   .    y    .
+        Directory.AppPasswordList . .  .    .    y    .
         Directory.Topology    .    y    y    y    y    y
         Cluster.Init          .    .    .    .    y    .
         Cluster.NodeStatus    .    .    .    .    y    .

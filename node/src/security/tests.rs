@@ -352,6 +352,27 @@ struct WhoAmI;
 /// Only Topology says anything: the caller's identity as the server sees it.
 #[tonic::async_trait]
 impl Directory for WhoAmI {
+    async fn app_password_add(
+        &self,
+        _: Request<v1::AppPasswordAddRequest>,
+    ) -> Result<Response<v1::AppPasswords>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn app_password_remove(
+        &self,
+        _: Request<v1::AppPasswordRemoveRequest>,
+    ) -> Result<Response<v1::AppPasswords>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn app_password_list(
+        &self,
+        _: Request<v1::AppPasswordListRequest>,
+    ) -> Result<Response<v1::AppPasswords>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
     async fn topology(&self, request: Request<v1::TopologyRequest>) -> Result<Response<v1::TopologyReply>, Status> {
         let peer = request.extensions().get::<Peer>().cloned().unwrap();
         Ok(Response::new(v1::TopologyReply {

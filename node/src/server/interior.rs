@@ -31,6 +31,7 @@ use crate::log::Logs;
 use crate::peers::{Channels, GrpcTransport, PeerAddresses, PeerService, Transport};
 use crate::placement::{Placement, Replacements};
 use crate::raft::{Groups, GroupsSettings, LogKept, RaftServer, Timing};
+use crate::security::bearer::Bearers;
 use crate::security::password::{Effort, Passwords};
 use crate::state::Indexes;
 
@@ -53,6 +54,8 @@ pub struct Ground {
     pub log: LogKept,
     /// What a check of a password costs.
     pub passwords: Effort,
+    /// Whose access tokens are taken, if anybody's.
+    pub bearers: Option<Arc<Bearers>>,
     /// Length of a segment of the raft log.
     pub log_segment_bytes: u64,
     /// Length of a volume.
@@ -138,7 +141,7 @@ impl Interior {
         ];
         Ok(Interior {
             mail: MailApi::new(groups.clone(), bodies.clone(), env.clone()),
-            directory: DirectoryApi::new(groups.clone(), env.clone(), Passwords::new(env, ground.passwords)),
+            directory: directory(groups.clone(), env, ground.passwords, ground.bearers),
             cluster,
             raft,
             groups,
@@ -235,6 +238,10 @@ impl Interior {
         self.bodies.close().await;
         self.logs.journal().close().await;
     }
+}
+
+fn directory(groups: Arc<Groups>, env: Env, effort: Effort, bearers: Option<Arc<Bearers>>) -> DirectoryApi {
+    DirectoryApi::new(groups, env.clone(), Passwords::new(env, effort), bearers)
 }
 
 fn facts(config: &Config, disk: Arc<dyn Disk>) -> NodeFacts {

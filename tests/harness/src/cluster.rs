@@ -450,6 +450,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a stopped node of the demo again, with more at the end of its configuration, and waits until it answers. The demo knows
+    /// nothing of it any more.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn restart_with(&mut self, node: NodeId, more: &str) -> anyhow::Result<()> {
+        let directory = self.path().join(format!("nodes/{node}"));
+        let config = directory.join("changed.toml");
+        std::fs::write(&config, std::fs::read_to_string(directory.join("malled.toml"))? + more)?;
+        self.extra.push(start_malled(&config)?);
+        self.answers(node).await
+    }
+
     /// Starts a node with an empty disk under a new id, in the region of the killed node `lost`, and has it take the other's place.
     ///
     /// # Errors
@@ -500,16 +513,7 @@ impl Cluster {
         table.insert("telemetry".into(), telemetry.into());
         let config = directory.join("malled.toml");
         std::fs::write(&config, table.to_string())?;
-        let log = File::create(directory.join("malled.log"))?;
-        let child = Command::new(binary("malled")?)
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()?;
-        self.extra.push(child);
+        self.extra.push(start_malled(&config)?);
         let node = Node {
             id: new,
             region,
@@ -590,6 +594,20 @@ impl Cluster {
         }
         statuses
     }
+}
+
+/// A node of ours, with its log beside its configuration.
+fn start_malled(config: &Path) -> anyhow::Result<Child> {
+    let log = File::create(config.with_extension("log"))?;
+    let child = Command::new(binary("malled")?)
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok(child)
 }
 
 /// Why the replicas of these nodes do not agree; `None` when they do.

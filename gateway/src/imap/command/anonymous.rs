@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::super::connection::FrameError;
 use super::super::parse::Password;
-use super::super::respond::{Answer, Failure};
+use super::super::respond::{Answer, Failure, Status};
+use super::super::sasl::{Credentials, Malformed, Mechanism, Proof};
 use super::super::session::Session;
 use super::any;
 
@@ -29,46 +30,57 @@ pub(super) fn starttls(session: &mut Session) -> Result<Answer, Failure> {
 
 pub(super) async fn login(session: &mut Session, name: &[u8], password: &Password) -> Result<Answer, Failure> {
     require_privacy(session)?;
-    log_in(session, name, &password.0).await
+    let credentials = Credentials {
+        name: name.to_vec(),
+        proof: Proof::Password(password.0.clone()),
+    };
+    log_in(session, &credentials).await
 }
 
-/// RFC 3501 6.2.2 with PLAIN (RFC 4616) and the initial response of RFC 4959.
+/// RFC 3501 6.2.2, with the initial response of RFC 4959.
 pub(super) async fn authenticate(
     session: &mut Session,
     mechanism: &str,
     initial: Option<Password>,
 ) -> Result<Answer, Failure> {
-    if mechanism != "PLAIN" {
-        return Err(Failure::no("CANNOT", "Only AUTHENTICATE PLAIN is known here"));
-    }
+    let settings = session.context.settings;
+    let Some(mechanism) = Mechanism::named(mechanism, settings.access_tokens) else {
+        return Err(Failure::no("CANNOT", "This mechanism is not known here"));
+    };
     require_privacy(session)?;
     let response = match initial {
         Some(Password(initial)) if initial == b"=" => Vec::new(),
         Some(Password(initial)) => initial,
-        None => {
-            session.connection.output.raw(b"+ \r\n");
-            session.connection.flush().await?;
-            let deadline = Instant::now() + session.bounds().idle();
-            session.connection.read_line(deadline).await.map_err(line_failure)?
-        }
+        None => ask(session, "").await?,
     };
+    let answer = STANDARD
+        .decode(&response)
+        .map_err(|_| Failure::bad("The response is not base64"))?;
+    let credentials = match mechanism.credentials(&answer) {
+        Ok(credentials) => credentials,
+        Err(Malformed::Syntax(expected)) => return Err(Failure::bad(expected)),
+        Err(Malformed::ActsForAnother) => return refused(session, "").await,
+    };
+    let answer = log_in(session, &credentials).await?;
+    if let Some(reason) = mechanism.refusal()
+        && answer.status == Status::No
+    {
+        // Whatever the client says to that, it hears NO.
+        ask(session, &STANDARD.encode(reason)).await?;
+    }
+    Ok(answer)
+}
+
+/// A challenge, and the client's answer to it.
+async fn ask(session: &mut Session, challenge: &str) -> Result<Vec<u8>, Failure> {
+    session.connection.output.put(format_args!("+ {challenge}\r\n"));
+    session.connection.flush().await?;
+    let deadline = Instant::now() + session.bounds().idle();
+    let response = session.connection.read_line(deadline).await.map_err(line_failure)?;
     if response == b"*" {
         return Err(Failure::bad("AUTHENTICATE was cancelled"));
     }
-    let plain = STANDARD
-        .decode(&response)
-        .map_err(|_| Failure::bad("The response is not base64"))?;
-    let parts: Vec<&[u8]> = plain.split(|&byte| byte == 0).collect();
-    let [authorize_as, name, password] = parts.as_slice() else {
-        return Err(Failure::bad(
-            "PLAIN wants authorization, name and password with NUL between them",
-        ));
-    };
-    // Nobody may act for another one through this door.
-    if !authorize_as.is_empty() && authorize_as != name {
-        return refused(session, "").await;
-    }
-    log_in(session, name, password).await
+    Ok(response)
 }
 
 /// What reading a bare line can end in.
@@ -76,9 +88,10 @@ pub(super) fn line_failure(error: FrameError) -> Failure {
     match error {
         FrameError::Gone(gone) => Failure::Gone(gone),
         FrameError::Lost(reason) => Failure::Bye(reason),
-        FrameError::LiteralRefused { .. } | FrameError::LiteralTooLarge { .. } | FrameError::NoMemory { .. } => {
-            Failure::Bye("no literal may stand here")
-        }
+        FrameError::LiteralRefused { .. }
+        | FrameError::LiteralTooLarge { .. }
+        | FrameError::TooManyMessages { .. }
+        | FrameError::NoMemory { .. } => Failure::Bye("no literal may stand here"),
     }
 }
 
@@ -89,20 +102,35 @@ fn require_privacy(session: &Session) -> Result<(), Failure> {
     Err(Failure::no("PRIVACYREQUIRED", "Use TLS before you send a password"))
 }
 
-async fn log_in(session: &mut Session, name: &[u8], password: &[u8]) -> Result<Answer, Failure> {
-    let bounded = name.len() <= limits::ADDRESS_MAX_BYTES && password.len() <= limits::PASSWORD_MAX_BYTES;
-    let (Ok(name), Ok(password), true) = (std::str::from_utf8(name), std::str::from_utf8(password), bounded) else {
+async fn log_in(session: &mut Session, credentials: &Credentials) -> Result<Answer, Failure> {
+    let (proof, longest) = match &credentials.proof {
+        Proof::Password(password) => (password, limits::PASSWORD_MAX_BYTES),
+        Proof::Token(token) => (token, limits::BEARER_TOKEN_MAX_BYTES),
+    };
+    let bounded = credentials.name.len() <= limits::ADDRESS_MAX_BYTES && proof.len() <= longest;
+    let (Ok(name), Ok(proof), true) = (
+        std::str::from_utf8(&credentials.name),
+        std::str::from_utf8(proof),
+        bounded,
+    ) else {
         return refused(session, "").await;
     };
+    // A token that comes without a name is counted for itself: else nobody else's would be looked at behind a stranger's guesses.
+    let counted_as = if name.is_empty() { proof } else { name };
     let (gate, address) = (Arc::clone(&session.context.gate), session.context.address);
-    let Ok(wait) = gate.turn(address, name) else {
+    let Ok(wait) = gate.turn(address, counted_as) else {
         tracing::info!(peer = %session.context.peer, "a login was refused: too many failed ones before it");
         return Err(Failure::no("LIMIT", "Too many failed logins, try again later"));
     };
     tokio::time::sleep(wait).await;
-    match session.context.store.login(name, password).await {
+    let store = Arc::clone(&session.context.store);
+    let opened = match credentials.proof {
+        Proof::Password(_) => store.login(name, proof).await,
+        Proof::Token(_) => store.login_with_token(name, proof).await,
+    };
+    match opened {
         Ok(account) => {
-            gate.succeeded(address, name);
+            gate.succeeded(address, counted_as);
             let place = gate.enter_as(account.id());
             session.place = Some(place.map_err(|_| Failure::no("LIMIT", "The account has too many sessions"))?);
             session.account = Some(account);
@@ -112,7 +140,7 @@ async fn log_in(session: &mut Session, name: &[u8], password: &[u8]) -> Result<A
         }
         // A suspended account looks like any wrong login: the answer must not confirm a guess.
         Err(Error::BadCredentials | Error::Suspended | Error::NotFound(_) | Error::Invalid(_)) => {
-            refused(session, name).await
+            refused(session, counted_as).await
         }
         Err(error) => Err(error.into()),
     }

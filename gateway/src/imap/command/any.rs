@@ -5,9 +5,9 @@ use super::super::session::Session;
 
 /// What works, always. A name stands here only when all of its RFC does.
 const CAPABILITIES: &str = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE CHILDREN SPECIAL-USE CREATE-SPECIAL-USE \
-                            LIST-EXTENDED LIST-STATUS STATUS=SIZE UIDPLUS MOVE UNSELECT BINARY CONDSTORE QRESYNC OBJECTID SAVEDATE WITHIN \
+                            LIST-EXTENDED LIST-STATUS STATUS=SIZE UIDPLUS MULTIAPPEND REPLACE MOVE UNSELECT BINARY CONDSTORE QRESYNC OBJECTID SAVEDATE WITHIN \
                             ESEARCH SEARCHRES PARTIAL SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES \
-                            INPROGRESS NOTIFY PREVIEW UTF8=ACCEPT QUOTA QUOTA=RES-STORAGE";
+                            INPROGRESS NOTIFY PREVIEW UTF8=ACCEPT METADATA QUOTA QUOTA=RES-STORAGE";
 
 /// The capabilities of this session now.
 pub(in super::super) fn capabilities(session: &Session) -> String {
@@ -22,10 +22,10 @@ pub(in super::super) fn capabilities(session: &Session) -> String {
     if settings.starttls_offered && !settings.tls {
         capabilities.push_str(" STARTTLS");
     }
-    capabilities.push_str(if settings.login_allowed() {
-        " AUTH=PLAIN"
-    } else {
-        " LOGINDISABLED"
+    capabilities.push_str(match (settings.login_allowed(), settings.access_tokens) {
+        (true, true) => " AUTH=PLAIN AUTH=OAUTHBEARER AUTH=XOAUTH2",
+        (true, false) => " AUTH=PLAIN",
+        (false, _) => " LOGINDISABLED",
     });
     capabilities
 }

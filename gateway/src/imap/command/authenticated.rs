@@ -1,14 +1,14 @@
-//! Commands from login on (RFC 3501 6.3), except LIST, LSUB and IDLE.
+//! Commands from login on (RFC 3501 6.3), except LIST, LSUB, APPEND and IDLE.
 
-use malle_client::{Mailbox, ModSeq, NewMessage, SpecialUse, Stored, Uid};
+use malle_client::{Mailbox, ModSeq, SpecialUse};
 use malle_proto::limits;
 
-use super::super::parse::{Append, Named, Resync, StatusItem};
+use super::super::parse::{Named, Resync, StatusItem};
 use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
 use super::super::session::{Selected, Session};
 use super::super::view::View;
 use super::list::tell_name;
-use super::{account, because_of_name, find, quota, resync, writer};
+use super::{account, because_of_name, find, quota, resync};
 
 /// What ENABLE turns on, as ENABLED spells it.
 const ENABLED: [&str; 4] = ["CONDSTORE", "QRESYNC", "UTF8=ACCEPT", "IMAP4rev2"];
@@ -238,27 +238,4 @@ pub(super) fn tell_status(out: &mut Output, mailbox: &Mailbox, items: &[StatusIt
         }
     }
     out.raw(b")\r\n");
-}
-
-/// RFC 3501 6.3.11, APPENDUID of RFC 4315.
-pub(super) async fn append(session: &mut Session, append: Append) -> Result<Answer, Failure> {
-    let account = writer(session)?;
-    if append.message.is_empty() {
-        return Err(Failure::no("CANNOT", "An empty message is no message"));
-    }
-    let message = NewMessage {
-        flags: append.flags,
-        internal_date: append.date,
-        body: append.message,
-    };
-    let stored = match account.append(&append.mailbox, message).await {
-        Ok(stored) => stored,
-        Err(error) => return Err(because_of_name(error, "TRYCREATE")),
-    };
-    let Stored {
-        uid_validity,
-        uid: Uid(uid),
-        ..
-    } = stored;
-    Ok(Answer::ok("Appended").with_code(format!("APPENDUID {uid_validity} {uid}")))
 }

@@ -4,12 +4,14 @@
 
 mod anonymous;
 mod any;
+mod append;
 mod authenticated;
 mod changes;
 mod fetch;
 mod idle;
 mod list;
 mod listen;
+mod metadata;
 mod notify;
 mod quota;
 mod results;
@@ -58,7 +60,9 @@ pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Res
         Body::Lsub { reference, pattern } => list::lsub(session, &reference, &pattern).await?,
         Body::Namespace => authenticated::namespace(session),
         Body::Status { name, items } => authenticated::status(session, &name, &items).await?,
-        Body::Append(append) => Box::pin(authenticated::append(session, append)).await?,
+        Body::Append(append) => Box::pin(append::append(session, append)).await?,
+        Body::GetMetadata(get) => metadata::get(session, &get).await?,
+        Body::SetMetadata { mailbox, entries } => metadata::set(session, &mailbox, entries).await?,
         Body::GetQuota(root) => quota::get_quota(session, &root).await?,
         Body::GetQuotaRoot(name) => quota::get_quota_root(session, &name).await?,
         Body::Idle => idle::idle(session).await?,

@@ -15,12 +15,14 @@ use super::authenticated::tell_status;
 use super::changes::{self, Tell};
 use super::list::{tell_changed, tell_gone};
 use super::listen::{concerns, concerns_all};
-use super::{account, fetch};
+use super::{account, fetch, metadata};
 
 /// What the client wants to be told, and what it was told.
 pub(in super::super) struct Notifying {
     groups: Vec<EventGroup>,
     known: BTreeMap<MailboxId, Mailbox>,
+    /// Changes of METADATA were told up to here; `None` where nobody asked.
+    metadata_through: Option<ModSeq>,
 }
 
 impl Notifying {
@@ -41,6 +43,30 @@ impl Notifying {
             expunges: true,
             flags: group.events.flags,
         })
+    }
+
+    /// Where METADATA may have changed that the client wants to hear of (empty: the account), and since when.
+    pub(super) fn metadata_to_look_at(&self, changed: impl Fn(MailboxId) -> bool) -> Option<(Vec<String>, ModSeq)> {
+        let since = self.metadata_through?;
+        let wanted = |mailbox: &&Mailbox| {
+            !mailbox.no_select && changed(mailbox.id) && self.wants(mailbox, |events| events.metadata)
+        };
+        let mut names: Vec<String> = self
+            .known
+            .values()
+            .filter(wanted)
+            .map(|mailbox| mailbox.name.clone())
+            .collect();
+        // INBOX brings the news of the account.
+        let of_account = |mailbox: &Mailbox| mailbox.special_use == SpecialUse::Inbox && changed(mailbox.id);
+        if self.groups.iter().any(|group| group.events.server_metadata) && self.known.values().any(of_account) {
+            names.push(String::new());
+        }
+        Some((names, since))
+    }
+
+    pub(super) fn metadata_told(&mut self, through: ModSeq) {
+        self.metadata_through = self.metadata_through.max(Some(through));
     }
 
     fn wants(&self, mailbox: &Mailbox, event: impl Fn(&Events) -> bool) -> bool {
@@ -73,7 +99,8 @@ impl MailboxFilter {
 pub(super) async fn notify(session: &mut Session, set: NotifySet) -> Result<Answer, Failure> {
     if set.groups.iter().any(|group| group.events.unknown) {
         return Err(Failure::no(
-            "BADEVENT (MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange)",
+            "BADEVENT (MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange MailboxMetadataChange \
+             ServerMetadataChange)",
             "There are other events than are known here",
         ));
     }
@@ -81,7 +108,12 @@ pub(super) async fn notify(session: &mut Session, set: NotifySet) -> Result<Answ
     let mut notifying = Notifying {
         groups: set.groups,
         known: BTreeMap::new(),
+        metadata_through: None,
     };
+    let of_metadata = |group: &EventGroup| group.events.metadata || group.events.server_metadata;
+    if notifying.groups.iter().any(of_metadata) {
+        notifying.metadata_through = Some(account.status().await?.modseq);
+    }
     if notifying.is_wanted() {
         let mailboxes = account.mailboxes().await?;
         if set.status {
@@ -122,6 +154,7 @@ pub(super) async fn tell(session: &mut Session, event: &WatchEvent, before: Opti
     }
     if looks_elsewhere && is_elsewhere {
         tell_elsewhere(session).await?;
+        metadata::tell_changed(session, event, before).await?;
     }
     Ok(())
 }

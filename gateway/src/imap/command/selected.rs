@@ -25,7 +25,7 @@ pub(super) fn unselect(session: &mut Session) -> Answer {
     Answer::ok("Closed, nothing removed")
 }
 
-fn writable(selected: &Selected) -> Result<(), Failure> {
+pub(super) fn writable(selected: &Selected) -> Result<(), Failure> {
     if selected.read_only {
         Err(Failure::no("READ-ONLY", "The mailbox was opened with EXAMINE"))
     } else {

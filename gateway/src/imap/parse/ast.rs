@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use malle_client::{Flags, ModSeq, SpecialUse, StoreMode};
+use malle_client::{Flags, ModSeq, NewMessage, SpecialUse, StoreMode};
 
 /// A command with the tag that its answer bears.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +71,12 @@ pub(in super::super) enum Body {
         items: Vec<StatusItem>,
     },
     Append(Append),
+    GetMetadata(GetMetadata),
+    /// RFC 5464 4.3; no value: the entry goes.
+    SetMetadata {
+        mailbox: String,
+        entries: Vec<(String, Option<Bytes>)>,
+    },
     /// RFC 9208 4.1.2: of this root.
     GetQuota(Vec<u8>),
     /// RFC 9208 4.1.3: of this mailbox.
@@ -150,14 +156,33 @@ pub(in super::super) enum SequenceSet {
     Saved,
 }
 
-/// RFC 3501 6.3.11.
+/// RFC 3501 6.3.11, several messages of RFC 3502, REPLACE of RFC 8508.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Append {
     pub(in super::super) mailbox: String,
-    pub(in super::super) flags: Flags,
-    /// Milliseconds since 1970, minutes east of UTC.
-    pub(in super::super) date: Option<(u64, i16)>,
-    pub(in super::super) message: Bytes,
+    /// At least one.
+    pub(in super::super) messages: Vec<NewMessage>,
+    /// The one message that goes as they come.
+    pub(in super::super) replaces: Option<Target>,
+}
+
+/// RFC 5464 4.2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct GetMetadata {
+    /// Empty: of the account.
+    pub(in super::super) mailbox: String,
+    /// In ASCII lower case.
+    pub(in super::super) entries: Vec<String>,
+    pub(in super::super) max_bytes: Option<u32>,
+    pub(in super::super) depth: Depth,
+}
+
+/// How far below the entries named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Depth {
+    Zero,
+    One,
+    Infinity,
 }
 
 /// LIST with the options of RFC 5258, RFC 5819 and RFC 6154.
@@ -229,6 +254,10 @@ pub(in super::super) struct Events {
     /// MailboxName.
     pub(in super::super) names: bool,
     pub(in super::super) subscriptions: bool,
+    /// MailboxMetadataChange.
+    pub(in super::super) metadata: bool,
+    /// ServerMetadataChange: of the account.
+    pub(in super::super) server_metadata: bool,
     /// An event that is not known here.
     pub(in super::super) unknown: bool,
 }

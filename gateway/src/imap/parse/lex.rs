@@ -136,10 +136,15 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    /// Does exactly this text stand here, in any letter case?
+    pub(super) fn has_text(&self, wanted: &[u8]) -> bool {
+        let head = self.text().get(..wanted.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(wanted))
+    }
+
     /// Consumes exactly this text, in any letter case, if it stands here.
     pub(super) fn eat_text(&mut self, wanted: &[u8]) -> bool {
-        let head = self.text().get(..wanted.len());
-        let found = head.is_some_and(|head| head.eq_ignore_ascii_case(wanted));
+        let found = self.has_text(wanted);
         if found {
             self.offset += wanted.len();
         }

@@ -1,10 +1,10 @@
 //! Commands that name mailboxes: SELECT to APPEND.
 
-use malle_client::{Flags, ModSeq, SpecialUse};
+use malle_client::{Flags, ModSeq, NewMessage, SpecialUse};
 use malle_proto::limits;
 
 use super::super::{date, name};
-use super::ast::{Append, Body, ListQuery, Named, Resync, ReturnOption, StatusItem};
+use super::ast::{Append, Body, ListQuery, Named, Resync, ReturnOption, StatusItem, Target};
 use super::lex::{Cursor, Refusal};
 use super::{fetch, set};
 
@@ -275,20 +275,41 @@ fn status_items(cursor: &mut Cursor) -> Result<Vec<StatusItem>, Refusal> {
     }
 }
 
-/// RFC 3501 6.3.11.
+/// RFC 3501 6.3.11, with several messages RFC 3502.
 pub(super) fn append(cursor: &mut Cursor) -> Result<Body, Refusal> {
-    cursor.space()?;
-    let mailbox = mailbox_name(cursor)?;
+    let mailbox = name_argument(cursor)?;
+    let mut messages = Vec::new();
+    while messages.is_empty() || !cursor.at_end() {
+        messages.push(message(cursor)?);
+    }
+    Ok(Body::Append(Append {
+        mailbox,
+        messages,
+        replaces: None,
+    }))
+}
+
+/// RFC 8508 5: `mailbox append-message`, after the message that goes.
+pub(super) fn replace(cursor: &mut Cursor, replaces: Target) -> Result<Body, Refusal> {
+    Ok(Body::Append(Append {
+        mailbox: name_argument(cursor)?,
+        messages: vec![message(cursor)?],
+        replaces: Some(replaces),
+    }))
+}
+
+/// `SP [flags SP] [date SP] literal`.
+fn message(cursor: &mut Cursor) -> Result<NewMessage, Refusal> {
     cursor.space()?;
     let mut flags = Flags::default();
     if cursor.peek() == Some(b'(') {
         flags = fetch::flag_list(cursor)?;
         cursor.space()?;
     }
-    let mut date = None;
+    let mut internal_date = None;
     if cursor.peek() == Some(b'"') {
         let text = cursor.string()?;
-        date = Some(
+        internal_date = Some(
             date::parse_date_time(&text)
                 .ok_or(Refusal("expected a date-time such as \"17-Jul-1996 02:44:25 -0700\""))?,
         );
@@ -296,17 +317,16 @@ pub(super) fn append(cursor: &mut Cursor) -> Result<Body, Refusal> {
     }
     // RFC 6855 4: a message with UTF-8 in its header is said to be one. The store keeps the bytes of any message as they are.
     let said_utf8 = cursor.utf8 && cursor.eat_text(b"UTF8 (");
-    let message = cursor
+    let body = cursor
         .literal()
         .map_err(|_| Refusal("expected the message as a literal"))?
         .clone();
     if said_utf8 {
         cursor.expect(b')', "expected a closing parenthesis")?;
     }
-    Ok(Body::Append(Append {
-        mailbox,
+    Ok(NewMessage {
         flags,
-        date,
-        message,
-    }))
+        internal_date,
+        body,
+    })
 }

@@ -10,15 +10,17 @@ mod ast;
 mod fetch;
 mod lex;
 mod mailbox;
+mod metadata;
 mod notify;
 mod search;
 mod set;
 mod sort;
 
 pub(super) use ast::{
-    Append, Body, Command, DayRange, EventGroup, Events, FetchItem, FetchQuery, ListQuery, MailboxFilter, Named,
-    NotifySet, Partial, PartialRange, Password, Resync, ReturnOption, SearchKey, SearchQuery, SearchReturn, Section,
-    SectionText, SequenceSet, Shape, SortBy, SortKey, StatusItem, StoreCommand, Target, ThreadAlgorithm,
+    Append, Body, Command, DayRange, Depth, EventGroup, Events, FetchItem, FetchQuery, GetMetadata, ListQuery,
+    MailboxFilter, Named, NotifySet, Partial, PartialRange, Password, Resync, ReturnOption, SearchKey, SearchQuery,
+    SearchReturn, Section, SectionText, SequenceSet, Shape, SortBy, SortKey, StatusItem, StoreCommand, Target,
+    ThreadAlgorithm,
 };
 pub(super) use lex::{is_astring_char, is_atom_char};
 
@@ -89,6 +91,8 @@ fn body(cursor: &mut Cursor) -> Result<Body, Refusal> {
         "LSUB" => mailbox::lsub(cursor)?,
         "STATUS" => mailbox::status(cursor)?,
         "APPEND" => mailbox::append(cursor)?,
+        "GETMETADATA" => metadata::get(cursor)?,
+        "SETMETADATA" => metadata::set(cursor)?,
         "GETQUOTA" => {
             cursor.space()?;
             Body::GetQuota(cursor.astring()?.into_owned())
@@ -137,6 +141,10 @@ fn by_message(cursor: &mut Cursor, name: &str, by_uid: bool) -> Result<Body, Ref
                 mailbox: mailbox::mailbox_name(cursor)?,
                 remove: name == "MOVE",
             })
+        }
+        "REPLACE" => {
+            let target = set::single_target(cursor, by_uid)?;
+            mailbox::replace(cursor, target)
         }
         _ => Err(Refusal("unknown command")),
     }

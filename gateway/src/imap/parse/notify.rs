@@ -62,7 +62,7 @@ fn group(cursor: &mut Cursor) -> Result<EventGroup, Refusal> {
         events.messages = named.new;
     }
     cursor.expect(b')', "expected a closing parenthesis")?;
-    let of_tree = events.names || events.subscriptions;
+    let of_tree = events.names || events.subscriptions || events.metadata || events.server_metadata;
     if filter.is_selected() && of_tree {
         return Err(Refusal("only events of messages happen in the selected mailbox"));
     }
@@ -91,6 +91,8 @@ fn event(cursor: &mut Cursor, events: &mut Events, named: &mut Named) -> Result<
         "FLAGCHANGE" => events.flags = true,
         "MAILBOXNAME" => events.names = true,
         "SUBSCRIPTIONCHANGE" => events.subscriptions = true,
+        "MAILBOXMETADATACHANGE" => events.metadata = true,
+        "SERVERMETADATACHANGE" => events.server_metadata = true,
         _ => events.unknown = true,
     }
     Ok(())

@@ -11,6 +11,14 @@ pub(super) fn target(cursor: &mut Cursor, by_uid: bool) -> Result<Target, Refusa
     Ok(Target { by_uid, set })
 }
 
+/// `SP seq-number`: the one message that REPLACE names (RFC 8508 5).
+pub(super) fn single_target(cursor: &mut Cursor, by_uid: bool) -> Result<Target, Refusal> {
+    cursor.space()?;
+    let number = sequence_number(cursor)?;
+    let set = SequenceSet::Numbers(vec![(number, number)]);
+    Ok(Target { by_uid, set })
+}
+
 /// RFC 3501 `sequence-set`.
 pub(super) fn sequence_set(cursor: &mut Cursor) -> Result<SequenceSet, Refusal> {
     if cursor.eat(b'$') {

@@ -183,6 +183,7 @@ pub(super) fn trusted() -> SessionSettings {
         starttls_offered: false,
         plaintext_login_allowed: false,
         greeted: false,
+        access_tokens: false,
     }
 }
 
@@ -193,6 +194,7 @@ fn settings(script: &str) -> SessionSettings {
             "no-tls" => settings.tls = false,
             "starttls" => settings.starttls_offered = true,
             "plaintext" => settings.plaintext_login_allowed = true,
+            "access-tokens" => settings.access_tokens = true,
             other => panic!("unknown setting {other}"),
         }
     }
@@ -327,8 +329,10 @@ dialogues! {
     a_stop_says_bye,
     a_store_that_does_not_answer_is_told,
     append_is_refused_with_a_reason,
+    append_brings_several_messages,
     append_tells_the_uid,
     authenticate_plain,
+    authenticate_with_an_access_token,
     authenticate_with_an_initial_response,
     binary_parts_come_decoded,
     close_expunges_in_silence_unselect_not_at_all,
@@ -360,6 +364,8 @@ dialogues! {
     login_needs_privacy,
     lsub_stands_in_for_parents,
     mailboxes_are_made_for_a_use,
+    metadata_is_set_and_told,
+    metadata_that_changes_is_told,
     mailboxes_are_made_renamed_deleted,
     move_tells_uids_then_expunges,
     moving_into_the_same_mailbox_is_refused,
@@ -374,6 +380,7 @@ dialogues! {
     notify_tells_of_all_mailboxes,
     plaintext_login_by_configuration,
     quota_tells_what_is_used,
+    replace_puts_one_for_the_other,
     rev2_answers_as_its_rfc_says,
     search_answers_what_is_asked_for,
     search_by_flags_numbers_and_dates,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountId, AccountStatus, Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId, Message,
-    MessageFlags, ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange,
+    AccountId, AccountStatus, Annotation, Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId,
+    Message, MessageFlags, ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange,
     UidValidity, WatchEvent,
 };
 use tokio::sync::watch;
@@ -39,6 +39,7 @@ struct MemoryMailbox {
     special_use: SpecialUse,
     subscribed: bool,
     no_select: bool,
+    annotations: BTreeMap<String, Annotation>,
 }
 
 struct World {
@@ -46,6 +47,8 @@ struct World {
     next_id: u8,
     next_email: u8,
     mailboxes: BTreeMap<String, MemoryMailbox>,
+    /// Of the account.
+    annotations: BTreeMap<String, Annotation>,
     /// The next call fails with this.
     fail: Option<Error>,
     damaged: Option<u32>,
@@ -169,6 +172,32 @@ impl World {
         })
     }
 
+    fn annotations_of(&mut self, name: &str) -> Result<&mut BTreeMap<String, Annotation>, Error> {
+        if name.is_empty() {
+            return Ok(&mut self.annotations);
+        }
+        let mailbox = self.mailboxes.get_mut(name);
+        let mailbox = mailbox.ok_or_else(|| Error::NotFound(name.to_owned()))?;
+        Ok(&mut mailbox.annotations)
+    }
+
+    fn annotate(&mut self, name: &str, entries: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
+        let modseq = ModSeq(self.next_modseq());
+        let kept = self.annotations_of(name)?;
+        for (entry, value) in entries {
+            let row = Annotation {
+                entry: entry.clone(),
+                value,
+                modseq,
+            };
+            kept.insert(entry, row);
+        }
+        if kept.values().filter(|one| one.value.is_some()).count() > 5 {
+            return Err(Error::Limit("annotations".into()));
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, id: MailboxId, uids: &[Uid]) -> Result<(), Error> {
         let modseq = self.next_modseq();
         let mailbox = self.by_id(id)?;
@@ -241,6 +270,7 @@ impl MemoryStore {
             next_id: 0,
             next_email: 0,
             mailboxes: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             fail: None,
             damaged: None,
             slow: Duration::ZERO,
@@ -327,6 +357,10 @@ impl MemoryStore {
                 let mailbox = world.mailboxes.remove(*from).unwrap();
                 world.mailboxes.insert((*to).to_owned(), mailbox);
             }
+            ["annotate", name, entry, value] => {
+                let value = Some(Bytes::copy_from_slice(value.as_bytes()));
+                world.annotate(name, vec![((*entry).to_owned(), value)]).unwrap();
+            }
             ["subscribe", name] => world.mailboxes.get_mut(*name).unwrap().subscribed = true,
             ["drop", mailbox] => {
                 world.mailboxes.remove(*mailbox).unwrap();
@@ -370,6 +404,13 @@ impl Store for MemoryStore {
                 news_of: None,
             })),
             ("suspended@example.org", _) => Err(Error::Suspended),
+            _ => Err(Error::BadCredentials),
+        }
+    }
+
+    async fn login_with_token(&self, name: &str, token: &str) -> Result<Arc<dyn Account>, Error> {
+        match (name, token) {
+            ("" | "u1@example.org", "good") => self.login("u1@example.org", "secret").await,
             _ => Err(Error::BadCredentials),
         }
     }
@@ -625,6 +666,44 @@ impl Account for MemoryAccount {
         let stored = self.world()?.add(id, message, None)?;
         self.tell();
         Ok(stored)
+    }
+
+    async fn append_all(
+        &self,
+        name: &str,
+        messages: Vec<NewMessage>,
+        replaces: Option<(MailboxId, Uid)>,
+    ) -> Result<Vec<Stored>, Error> {
+        let id = self.named(name)?;
+        let stored = {
+            let mut world = self.world()?;
+            if let Some((from, uid)) = replaces {
+                if !world.by_id(from)?.messages.contains_key(&uid.0) {
+                    return Err(Error::Invalid("the message to replace is gone".into()));
+                }
+                world.remove(from, &[uid])?;
+            }
+            let mut add = |message| world.add(id, message, None);
+            messages
+                .into_iter()
+                .map(&mut add)
+                .collect::<Result<Vec<Stored>, Error>>()?
+        };
+        self.tell();
+        Ok(stored)
+    }
+
+    async fn annotations(&self, name: &str, since: Option<ModSeq>) -> Result<Vec<Annotation>, Error> {
+        let mut world = self.world()?;
+        let all = world.annotations_of(name)?.values();
+        let wanted = |one: &&Annotation| since.map_or(one.value.is_some(), |since| one.modseq > since);
+        Ok(all.filter(wanted).cloned().collect())
+    }
+
+    async fn annotate(&self, name: &str, entries: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
+        self.world()?.annotate(name, entries)?;
+        self.tell();
+        Ok(())
     }
 
     async fn store(

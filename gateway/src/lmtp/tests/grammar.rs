@@ -57,7 +57,12 @@ async fn each_kind_of_recipient_gets_its_own_code() {
     peer.expect("RCPT TO:<andré@example.org>", "553 5.6.7").await;
     peer.expect("RCPT TO:<postmaster>", "250 2.1.5").await;
     peer.expect("RCPT TO:<u1>", "501 5.1.3").await;
-    peer.expect("RCPT TO:<u1@example.org> NOTIFY=NEVER", "555 5.5.4").await;
+    peer.expect(
+        "RCPT TO:<u1@example.org> NOTIFY=NEVER ORCPT=rfc822;u1@example.org",
+        "250 2.1.5",
+    )
+    .await;
+    peer.expect("RCPT TO:<u1@example.org> XYZ=1", "555 5.5.4").await;
     peer.expect("RSET", "250").await;
     peer.expect("MAIL FROM:<a@b> SMTPUTF8", "250 2.1.0").await;
     peer.expect("RCPT TO:<andré@example.org>", "250 2.1.5").await;

@@ -113,6 +113,7 @@ fn configuration(dir: &Path) -> anyhow::Result<Config> {
         log: Log::default(),
         index_cache_bytes: 256 * 1024 * 1024,
         scrub_days: 30,
+        oauth: None,
         telemetry: Telemetry::default(),
     })
 }

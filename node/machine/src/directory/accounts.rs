@@ -137,14 +137,14 @@ pub fn address_remove(turn: &mut Turn<'_>, account: AccountId, address: &str) ->
     Ok(done(account))
 }
 
-fn done(account: AccountId) -> Outcome {
+pub(super) fn done(account: AccountId) -> Outcome {
     Outcome::Account {
         account,
         repeated: false,
     }
 }
 
-fn find(turn: &Turn<'_>, account: AccountId) -> Step<AccountRow> {
+pub(super) fn find(turn: &Turn<'_>, account: AccountId) -> Step<AccountRow> {
     let row = rows::load(&turn.draft, "account", &rows::account(account))?;
     row.ok_or_else(|| Refusal::NoAccount.into())
 }

@@ -3,7 +3,7 @@
 use malle_proto::limits;
 
 use super::rows::{self, ClockRow, Tag};
-use super::{Command, Op, Outcome, Refusal, accounts, cluster, former, receipts};
+use super::{Command, Op, Outcome, Refusal, accounts, app_passwords, cluster, former, receipts};
 use crate::format;
 use crate::view::{Draft, Fault, View, Writes};
 
@@ -88,18 +88,28 @@ fn run(view: &dyn View, clock: ClockRow, command: &Command) -> Step<(Outcome, Wr
         proposed_ms: command.time_ms,
     };
     let op = &command.op;
-    let outcome = match op {
+    let outcome = perform(&mut turn, op)?;
+    receipts::leave(&mut turn, op, &outcome);
+    receipts::expire(&mut turn)?;
+    former::expire(&mut turn)?;
+    let clock = format::encode(&turn.clock);
+    turn.draft.put(rows::first(Tag::Clock), clock);
+    Ok((outcome, turn.draft.writes))
+}
+
+fn perform(turn: &mut Turn<'_>, op: &Op) -> Step<Outcome> {
+    match op {
         Op::Init {
             cluster: id,
             name,
             nodes,
             shards,
             token_key,
-        } => cluster::init(&mut turn, *id, name, nodes, shards, token_key)?,
-        Op::NodeSet { node } => cluster::node_set(&mut turn, node)?,
-        Op::NodeRetire { node } => cluster::node_retire(&mut turn, *node)?,
-        Op::ShardSet { shard, replicas, epoch } => cluster::shard_set(&mut turn, *shard, replicas, *epoch)?,
-        Op::TokenKeyAdd { key } => cluster::token_key_add(&mut turn, key)?,
+        } => cluster::init(turn, *id, name, nodes, shards, token_key),
+        Op::NodeSet { node } => cluster::node_set(turn, node),
+        Op::NodeRetire { node } => cluster::node_retire(turn, *node),
+        Op::ShardSet { shard, replicas, epoch } => cluster::shard_set(turn, *shard, replicas, *epoch),
+        Op::TokenKeyAdd { key } => cluster::token_key_add(turn, key),
         Op::AccountCreate {
             account,
             address,
@@ -117,7 +127,7 @@ fn run(view: &dyn View, clock: ClockRow, command: &Command) -> Step<(Outcome, Wr
                 shard: *shard,
                 region: region.as_deref(),
             };
-            accounts::create(&mut turn, &new)?
+            accounts::create(turn, &new)
         }
         Op::AccountSet {
             account,
@@ -125,23 +135,29 @@ fn run(view: &dyn View, clock: ClockRow, command: &Command) -> Step<(Outcome, Wr
             state,
             quota_bytes,
             op_id: _,
-        } => accounts::set(&mut turn, *account, password_hash.as_deref(), *state, *quota_bytes)?,
+        } => accounts::set(turn, *account, password_hash.as_deref(), *state, *quota_bytes),
         Op::AddressAdd {
             account,
             address,
             primary,
             op_id: _,
-        } => accounts::address_add(&mut turn, *account, address, *primary)?,
+        } => accounts::address_add(turn, *account, address, *primary),
         Op::AddressRemove {
             account,
             address,
             op_id: _,
-        } => accounts::address_remove(&mut turn, *account, address)?,
-    };
-    receipts::leave(&mut turn, op, &outcome);
-    receipts::expire(&mut turn)?;
-    former::expire(&mut turn)?;
-    let clock = format::encode(&turn.clock);
-    turn.draft.put(rows::first(Tag::Clock), clock);
-    Ok((outcome, turn.draft.writes))
+        } => accounts::address_remove(turn, *account, address),
+        Op::AppPasswordAdd {
+            account,
+            name,
+            digest,
+            scopes,
+            op_id: _,
+        } => app_passwords::add(turn, *account, name, *digest, *scopes),
+        Op::AppPasswordRemove {
+            account,
+            name,
+            op_id: _,
+        } => app_passwords::remove(turn, *account, name),
+    }
 }

@@ -103,6 +103,40 @@ pub enum Op {
         /// Normalised.
         address: String,
     },
+    /// One more application password: a name's second one is refused.
+    AppPasswordAdd {
+        /// For repeats.
+        op_id: OpId,
+        /// Whose.
+        account: AccountId,
+        /// What its owner calls it.
+        name: String,
+        /// SHA-256 over the account and the secret, which is drawn and long: it needs no slow hash.
+        digest: [u8; 32],
+        /// The bits of [`AppScopes`].
+        scopes: u8,
+    },
+    /// One application password less.
+    AppPasswordRemove {
+        /// For repeats.
+        op_id: OpId,
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        name: String,
+    },
+}
+
+/// What an application password is good for.
+pub struct AppScopes;
+
+impl AppScopes {
+    /// To read mail.
+    pub const MAIL: u8 = 1;
+    /// To send mail.
+    pub const SUBMISSION: u8 = 2;
+    /// All there are.
+    pub const ALL: u8 = 3;
 }
 
 /// A key for login tokens.
@@ -230,4 +264,10 @@ pub enum Refusal {
         minutes = limits::ADDRESS_RESTS_MS / 60_000
     )]
     AddressRests(String),
+    /// The account has an application password of this name.
+    #[error("there is an application password {0:?} already")]
+    AppPasswordExists(String),
+    /// The account has none of this name.
+    #[error("there is no application password {0:?}")]
+    NoAppPassword(String),
 }

@@ -3,8 +3,8 @@
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 
 use super::rows::{
-    AccountRow, AddressRow, ClockRow, ClusterRow, DomainRow, Event, FormerRow, GrantRow, HistoryRow, NodeRow,
-    OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow, ShardRow, TokenKeyRow,
+    AccountRow, AddressRow, AppPasswordRow, ClockRow, ClusterRow, DomainRow, Event, FormerRow, GrantRow, HistoryRow,
+    NodeRow, OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow, ShardRow, TokenKeyRow,
 };
 use super::{AccountState, Command, Node, Op, Outcome, Refusal, Shard, TokenKey};
 use crate::golden::check;
@@ -113,6 +113,23 @@ fn rows_of_accounts_keep_their_bytes() {
         removed_ms: TIME_MS,
     };
     check("directory", "former", row);
+    let row = AppPasswordRow {
+        digest: [9; 32],
+        scopes: 3,
+        created_ms: TIME_MS,
+    };
+    check("directory", "app-password", row);
+    for (name, kind) in [
+        ("add", ReceiptKind::AppPasswordAdd),
+        ("remove", ReceiptKind::AppPasswordRemove),
+    ] {
+        let row = ReceiptRow {
+            kind,
+            account: ALICE,
+            time_ms: TIME_MS,
+        };
+        check("directory", &format!("receipt-app-password-{name}"), row);
+    }
 }
 
 #[test]
@@ -178,6 +195,24 @@ fn commands_keep_their_bytes() {
                 address: address(),
             },
         ),
+        (
+            "app-password-add",
+            Op::AppPasswordAdd {
+                op_id: OP,
+                account: ALICE,
+                name: "téléphone".into(),
+                digest: [9; 32],
+                scopes: 1,
+            },
+        ),
+        (
+            "app-password-remove",
+            Op::AppPasswordRemove {
+                op_id: OP,
+                account: ALICE,
+                name: "téléphone".into(),
+            },
+        ),
     ];
     for (name, op) in commands {
         let command = Command { time_ms: TIME_MS, op };
@@ -210,6 +245,8 @@ fn outcomes_keep_their_bytes() {
         ("account-exists", Refusal::AccountExists(ALICE)),
         ("op-id-reused", Refusal::OpIdReused(OP)),
         ("invalid", Refusal::Invalid("why".into())),
+        ("app-password-exists", Refusal::AppPasswordExists("x".into())),
+        ("no-app-password", Refusal::NoAppPassword("x".into())),
     ];
     for (name, refusal) in refusals {
         check("directory", &format!("refused-{name}"), Outcome::Refused(refusal));

@@ -4,6 +4,7 @@
 //!
 //! * `rows`: every kind of row, its key and its record, and nothing about what they mean together.
 //! * `cluster`: nodes, shards and token keys. `accounts`: accounts and their addresses. `receipts`: repeats.
+//! * `app_passwords`: passwords of single programs, beside the account's own.
 //! * `former`: addresses that were taken from an account and rest.
 //! * `address`: the normal form of an address, the only text that the machine takes a position on.
 //!
@@ -19,6 +20,7 @@
 
 mod accounts;
 mod address;
+mod app_passwords;
 mod apply;
 mod cluster;
 mod command;
@@ -32,4 +34,4 @@ mod rows;
 mod tests;
 
 pub use apply::apply;
-pub use command::{AccountState, Command, Node, Op, Outcome, Refusal, Shard, TokenKey};
+pub use command::{AccountState, AppScopes, Command, Node, Op, Outcome, Refusal, Shard, TokenKey};

@@ -4,8 +4,8 @@ use malle_proto::{AccountId, ClusterId, ShardId};
 
 use super::cluster::TOKEN_KEYS_KEPT;
 use super::rows::{
-    self, AccountRow, AddressRow, ClockRow, ClusterRow, GrantRow, HistoryRow, NodeRow, OwnAddressRow, PasswordRow,
-    ShardRow, Tag, TokenKeyRow,
+    self, AccountRow, AddressRow, AppPasswordRow, ClockRow, ClusterRow, GrantRow, HistoryRow, NodeRow, OwnAddressRow,
+    PasswordRow, ShardRow, Tag, TokenKeyRow,
 };
 use super::{AccountState, Node, Shard, TokenKey, address};
 use crate::format::Record;
@@ -233,6 +233,36 @@ pub fn history(view: &dyn View, account: AccountId) -> Result<Vec<AddressEvent>,
 pub fn password_hash(view: &dyn View, account: AccountId) -> Result<Option<String>, Fault> {
     let row: Option<PasswordRow> = rows::load(view, "password", &rows::password(account))?;
     Ok(row.map(|row| row.hash))
+}
+
+/// An application password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppPassword {
+    /// What its owner calls it.
+    pub name: String,
+    /// The bits of [`super::AppScopes`].
+    pub scopes: u8,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// What its secret is compared with.
+    pub digest: [u8; 32],
+}
+
+/// Its application passwords, by name.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn app_passwords(view: &dyn View, account: AccountId) -> Result<Vec<AppPassword>, Fault> {
+    let prefix = rows::app_passwords(account);
+    let name_at = prefix.len();
+    collect(view, "app password", prefix, |key, row: AppPasswordRow| {
+        Ok(AppPassword {
+            name: rows::text(key, name_at)?.to_owned(),
+            scopes: row.scopes,
+            created_ms: row.created_ms,
+            digest: row.digest,
+        })
+    })
 }
 
 /// Accounts of a shard made or changed after `sequence`, in order, at most `max`.

@@ -24,6 +24,8 @@ fn place(op: &Op) -> Option<(AccountId, OpId, ReceiptKind)> {
         Op::AccountSet { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AccountSet)),
         Op::AddressAdd { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AddressAdd)),
         Op::AddressRemove { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AddressRemove)),
+        Op::AppPasswordAdd { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AppPasswordAdd)),
+        Op::AppPasswordRemove { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AppPasswordRemove)),
         Op::Init { .. } | Op::NodeSet { .. } | Op::NodeRetire { .. } | Op::ShardSet { .. } | Op::TokenKeyAdd { .. } => {
             None
         }

@@ -11,6 +11,7 @@
 //! 0b domain                     DomainRow      0c shard:4 sequence:8         GrantRow
 //! 0d account:16 op:16           ReceiptRow     0e number:8                   ReceiptOrderRow
 //! 0f address                    FormerRow      10 removed_ms:8 address       empty, in order
+//! 11 account:16 name            AppPasswordRow
 //! ```
 
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
@@ -40,6 +41,7 @@ pub enum Tag {
     ReceiptOrder = 0x0e,
     Former = 0x0f,
     FormerOrder = 0x10,
+    AppPassword = 0x11,
 }
 
 /// The cluster, made by Init.
@@ -178,6 +180,8 @@ pub enum ReceiptKind {
     AccountSet,
     AddressAdd,
     AddressRemove,
+    AppPasswordAdd,
+    AppPasswordRemove,
 }
 
 /// An operation that took effect.
@@ -205,6 +209,25 @@ pub struct FormerRow {
     pub removed_ms: u64,
 }
 crate::first_version!(FormerRow, 78);
+
+/// An application password, under its account and name.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppPasswordRow {
+    pub digest: [u8; 32],
+    pub scopes: u8,
+    pub created_ms: u64,
+}
+crate::first_version!(AppPasswordRow, 79);
+
+impl std::fmt::Debug for AppPasswordRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scopes, created_ms) = (self.scopes, self.created_ms);
+        write!(
+            f,
+            "AppPasswordRow {{ digest: .., scopes: {scopes}, created_ms: {created_ms} }}"
+        )
+    }
+}
 
 /// Tag and parts, one after the other.
 fn key(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
@@ -294,6 +317,14 @@ pub fn former(address: &str) -> Vec<u8> {
 
 pub fn former_order(removed_ms: u64, address: &str) -> Vec<u8> {
     key(Tag::FormerOrder, &[&removed_ms.to_be_bytes(), address.as_bytes()])
+}
+
+pub fn app_password(account: AccountId, name: &str) -> Vec<u8> {
+    key(Tag::AppPassword, &[&account.0, name.as_bytes()])
+}
+
+pub fn app_passwords(account: AccountId) -> Vec<u8> {
+    key(Tag::AppPassword, &[&account.0])
 }
 
 /// What a key of [`former_order`] says.

@@ -78,6 +78,7 @@ fn run(draft: &mut Draft<'_>, now_ms: u64, op: &Op) -> Step<Outcome> {
         Op::Sweep { account } => sweep::command(draft, now_ms, *account),
         Op::FreeBodies { hashes, released_by_ms } => bodies::free(draft, hashes, *released_by_ms),
         Op::Append { account, op_id, .. }
+        | Op::AppendAll { account, op_id, .. }
         | Op::Store { account, op_id, .. }
         | Op::Copy { account, op_id, .. }
         | Op::Expunge { account, op_id, .. }
@@ -110,6 +111,12 @@ fn perform(edit: &mut Edit<'_, '_>, op: &Op) -> Step<Outcome> {
             mail,
             ..
         } => deliver::append(edit, *mailbox, flags, *internal_date, mail),
+        Op::AppendAll {
+            mailbox,
+            messages,
+            replaces,
+            ..
+        } => deliver::append_all(edit, *mailbox, messages, *replaces),
         Op::Store {
             mailbox,
             uids,
@@ -144,6 +151,7 @@ fn answers(op: &Op, outcome: &Outcome) -> bool {
     matches!(
         (op, outcome),
         (Op::Append { .. }, Outcome::Appended(_))
+            | (Op::AppendAll { .. }, Outcome::AppendedAll(_))
             | (Op::Store { .. }, Outcome::FlagsStored(_))
             | (Op::Copy { .. }, Outcome::Copied(_))
             | (Op::Expunge { .. }, Outcome::Expunged(_))

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, OpId, Uid};
+use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, OpId, Uid, limits};
 
 use super::keys::kind;
 use super::{Flags, keys, receipts, rows, tree};
@@ -104,6 +104,7 @@ struct Owned {
     receipts: BTreeSet<OpId>,
     turns: BTreeSet<OpId>,
     interactive: u32,
+    annotations: BTreeMap<MailboxId, usize>,
 }
 
 impl Owned {
@@ -143,6 +144,10 @@ impl Owned {
                 }
             }
             kind::DOOMED => drop(self.doomed.insert(MailboxId(id))),
+            kind::ANNOTATION => {
+                let row: rows::Annotation = rows::read(value, "annotation")?;
+                *self.annotations.entry(mailbox).or_default() += usize::from(row.value.is_some());
+            }
             other => wrong.push(format!("a row of unknown kind {other:#04x}")),
         }
         Ok(())
@@ -213,9 +218,22 @@ impl Owned {
             }
         }
         let known = |id: &MailboxId| self.mailboxes.contains_key(id) || self.doomed.contains(id);
-        let mut homes = self.states.keys().map(|(id, _)| id).chain(self.keywords.keys());
+        let annotated = self.annotations.keys().filter(|id| **id != keys::ROOT);
+        let mut homes = self
+            .states
+            .keys()
+            .map(|(id, _)| id)
+            .chain(self.keywords.keys())
+            .chain(annotated);
         if !homes.all(known) || !self.tombstones.iter().all(|(id, _, _)| known(id)) {
             wrong.push("rows of a mailbox that is neither there nor doomed".into());
+        }
+        if self
+            .annotations
+            .values()
+            .any(|count| *count > limits::ANNOTATIONS_PER_MAILBOX_MAX)
+        {
+            wrong.push("more annotations than a mailbox may have".into());
         }
     }
 

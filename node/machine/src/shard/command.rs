@@ -126,6 +126,19 @@ pub enum Op {
         /// Long enough: released at this machine time or before.
         released_by_ms: u64,
     },
+    /// IMAP APPEND of several messages, all or none (RFC 3502); with `replaces` REPLACE (RFC 8508).
+    AppendAll {
+        /// Whose.
+        account: AccountId,
+        /// For repeats.
+        op_id: OpId,
+        /// Where.
+        mailbox: MailboxId,
+        /// What, in the order of their UIDs; at most `limits::APPENDS_PER_COMMAND_MAX`.
+        messages: Vec<Arriving>,
+        /// The message that goes in the same command.
+        replaces: Option<(MailboxId, Uid)>,
+    },
 }
 
 /// An account of this shard.
@@ -170,6 +183,17 @@ pub struct NewMail {
     /// 128-bit hashes of the Message-ID and of the References, own first, at most 1 + `limits::THREAD_REFERENCES_MAX`. The first of
     /// them whose thread is known decides. Rows are kept for the own one and for the first and last reference.
     pub thread_keys: Vec<[u8; 16]>,
+}
+
+/// One of several messages that come in together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arriving {
+    /// With which flags.
+    pub flags: Flags,
+    /// INTERNALDATE; the command's time when `None`.
+    pub internal_date: Option<InternalDate>,
+    /// What.
+    pub mail: NewMail,
 }
 
 /// A body that was put on a majority before this command was proposed.
@@ -304,6 +328,13 @@ pub enum MailboxChange {
         /// `None` takes it away.
         special_use: SpecialUse,
     },
+    /// SETMETADATA (RFC 5464)
+    Annotate {
+        /// Its name; the account itself when empty.
+        name: String,
+        /// Entries in ASCII lower case with their values; `None` takes an entry away. At most `limits::ANNOTATIONS_PER_MAILBOX_MAX`.
+        entries: Vec<(String, Option<Bytes>)>,
+    },
 }
 
 /// What a command came to. Replicas agree on it; receipts keep the effects among them.
@@ -337,6 +368,8 @@ pub enum Outcome {
     },
     /// Not done, and why. Leaves no receipt.
     Refused(Refusal),
+    /// AppendAll, in the order of its messages.
+    AppendedAll(Vec<Stored>),
 }
 crate::first_version!(Outcome, 2);
 

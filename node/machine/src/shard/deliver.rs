@@ -1,12 +1,12 @@
-//! A message comes in: LMTP to several accounts, or APPEND to one.
+//! A message comes in: LMTP to several accounts, or APPEND to one; several messages by one APPEND.
 
-use malle_proto::{EmailId, MailboxId, ThreadId, UidValidity, limits};
+use malle_proto::{EmailId, MailboxId, ThreadId, Uid, UidValidity, limits};
 
 use super::apply::{Step, Stop};
 use super::edit::{Edit, OpenMailbox};
 use super::{
-    Flags, InternalDate, NewMail, Outcome, Recipient, Refusal, SpecialUse, Stored, Summary, bodies, keywords, messages,
-    receipts, rows, threads,
+    Arriving, Flags, InternalDate, NewMail, Outcome, Recipient, Refusal, SpecialUse, Stored, Summary, bodies, keys,
+    keywords, messages, receipts, rows, threads,
 };
 use crate::controls::{self, Control};
 use crate::view::{Draft, Fault};
@@ -79,6 +79,58 @@ pub(super) fn append(
     internal_date: Option<InternalDate>,
     mail: &NewMail,
 ) -> Step<Outcome> {
+    Ok(Outcome::Appended(append_one(
+        edit,
+        mailbox,
+        flags,
+        internal_date,
+        mail,
+    )?))
+}
+
+/// APPEND of several messages (RFC 3502): a refusal of one refuses them all. What they replace (RFC 8508) goes first, so that its room is
+/// theirs.
+pub(super) fn append_all(
+    edit: &mut Edit<'_, '_>,
+    mailbox: MailboxId,
+    arriving: &[Arriving],
+    replaces: Option<(MailboxId, Uid)>,
+) -> Step<Outcome> {
+    if arriving.is_empty() || arriving.len() > limits::APPENDS_PER_COMMAND_MAX {
+        return Err(Refusal::Limit(format!(
+            "1 to {} messages in an append",
+            limits::APPENDS_PER_COMMAND_MAX
+        ))
+        .into());
+    }
+    if let Some((mailbox, uid)) = replaces {
+        take_out(edit, mailbox, uid)?;
+    }
+    let stored = arriving
+        .iter()
+        .map(|one| append_one(edit, mailbox, &one.flags, one.internal_date, &one.mail))
+        .collect::<Step<Vec<Stored>>>()?;
+    Ok(Outcome::AppendedAll(stored))
+}
+
+/// Expunges one message, whatever its flags.
+fn take_out(edit: &mut Edit<'_, '_>, mailbox: MailboxId, uid: Uid) -> Step<()> {
+    let mut mailbox = edit.mailbox(mailbox)?;
+    let state: Option<rows::State> = rows::get(edit.draft, &keys::state(edit.id, mailbox.id, uid), "state")?;
+    let state = state.ok_or_else(|| Refusal::NotPossible("the message to replace is gone".into()))?;
+    messages::expunge(edit, &mut mailbox, uid, &state)?;
+    messages::trim_tombstones(edit, &mut mailbox, limits::TOMBSTONES_PER_MAILBOX_MAX)?;
+    edit.save(&mailbox);
+    Ok(())
+}
+
+fn append_one(
+    edit: &mut Edit<'_, '_>,
+    mailbox: MailboxId,
+    flags: &Flags,
+    internal_date: Option<InternalDate>,
+    mail: &NewMail,
+) -> Step<Stored> {
     let flags = keywords::normalise(flags)?;
     let mut mailbox = edit.mailbox(mailbox)?;
     let mut words = keywords::spell(edit, &mut mailbox, &flags.keywords)?;
@@ -92,7 +144,7 @@ pub(super) fn append(
         email_id: mail.email_id,
         fresh_thread: mail.fresh_thread,
     };
-    Ok(Outcome::Appended(put_in(edit, mailbox, arrival, mail)?))
+    put_in(edit, mailbox, arrival, mail)
 }
 
 /// What differs between a delivery and an append.

@@ -18,6 +18,7 @@
 //! 10 account(16) 0C op id(16)       receipt        outcome of an operation
 //! 10 account(16) 0D class(1) number(8)  turn       receipts in the order in which they go
 //! 10 account(16) 0E mailbox                        index: deleted, its rows go a few per command
+//! 10 account(16) 0F mailbox entry   annotation     METADATA of a mailbox, or of the account (16 zero bytes)
 //! ```
 //!
 //! Rows of an index have an empty value: the key says all. Everything of an account lies in one range, which is what a move of the
@@ -52,6 +53,7 @@ pub(super) mod kind {
     pub(in crate::shard) const RECEIPT: u8 = 0x0C;
     pub(in crate::shard) const TURN: u8 = 0x0D;
     pub(in crate::shard) const DOOMED: u8 = 0x0E;
+    pub(in crate::shard) const ANNOTATION: u8 = 0x0F;
 }
 
 /// The parent of top-level places, and the id that no place and no mailbox may have.
@@ -182,6 +184,11 @@ pub(super) fn turns(account: AccountId, class: u8) -> Range {
 
 pub(super) fn doomed(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
     of_account(account, kind::DOOMED, &[&mailbox.0])
+}
+
+/// `entry` in ASCII lower case.
+pub(super) fn annotation(account: AccountId, mailbox: MailboxId, entry: &str) -> Vec<u8> {
+    of_account(account, kind::ANNOTATION, &[&mailbox.0, entry.as_bytes()])
 }
 
 /// Every row of one kind of an account.

@@ -12,7 +12,7 @@ use malle_proto::{MailboxId, ModSeq, limits};
 
 use super::apply::Step;
 use super::edit::{Edit, OpenMailbox};
-use super::{MailboxChange, Outcome, Refusal, SpecialUse, keys, names, rows, sweep, tree};
+use super::{MailboxChange, Outcome, Refusal, SpecialUse, annotations, keys, names, rows, sweep, tree};
 use crate::view::{Fault, View};
 
 /// Applies a change of the tree. `fresh` are ids for what it makes.
@@ -27,6 +27,7 @@ pub(super) fn change(edit: &mut Edit<'_, '_>, change: &MailboxChange, fresh: &[M
         }
         MailboxChange::Subscribe { name, subscribed } => Some(subscribe(edit, name, *subscribed)?),
         MailboxChange::SpecialUse { name, special_use } => Some(set_special_use(edit, name, *special_use)?),
+        MailboxChange::Annotate { name, entries } => annotations::set(edit, name, entries)?,
     };
     Ok(Outcome::MailboxChanged {
         mailbox,

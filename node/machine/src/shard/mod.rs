@@ -7,6 +7,7 @@
 //! To add an operation: a variant at the end of [`Op`], a file with its name, a line in `apply::perform`, a script that tells its story.
 
 mod accounts;
+mod annotations;
 mod apply;
 mod audit;
 mod bodies;
@@ -33,6 +34,6 @@ mod tree;
 pub use apply::apply;
 pub use audit::audit;
 pub use command::{
-    AccountGrant, BodyPut, Command, Copied, Expunged, Flags, FlagsStored, InternalDate, MailboxChange, MessageFlags,
-    NewMail, Op, Outcome, Recipient, Refusal, SpecialUse, StoreMode, Stored, Summary, UidRange,
+    AccountGrant, Arriving, BodyPut, Command, Copied, Expunged, Flags, FlagsStored, InternalDate, MailboxChange,
+    MessageFlags, NewMail, Op, Outcome, Recipient, Refusal, SpecialUse, StoreMode, Stored, Summary, UidRange,
 };

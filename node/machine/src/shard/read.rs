@@ -9,12 +9,14 @@ use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, ModSeq, ThreadId, Uid
 use super::{Flags, InternalDate, MessageFlags, Refusal, SpecialUse, UidRange, keys, rows};
 use crate::view::{Fault, Flow, View};
 
+mod annotations;
 mod bodies;
 mod change;
 mod mailbox;
 mod outline;
 mod page;
 
+pub use annotations::{Annotation, annotations};
 pub use bodies::{BodyStanding, bodies, bodies_behind, body_is_named, body_standing, idle_bodies_behind};
 pub use change::changes;
 pub use mailbox::{mailboxes, named, open};

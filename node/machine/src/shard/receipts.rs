@@ -27,6 +27,10 @@ pub(super) fn find(edit: &Edit<'_, '_>, op_id: OpId) -> Result<Option<Outcome>, 
             stored.repeated = true;
             Outcome::Appended(stored)
         }
+        Outcome::AppendedAll(mut all) => {
+            all.iter_mut().for_each(|stored| stored.repeated = true);
+            Outcome::AppendedAll(all)
+        }
         other => other,
     }))
 }

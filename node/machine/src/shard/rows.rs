@@ -1,7 +1,7 @@
 //! What the rows of a shard hold. Each kind is a record with a version of its own and one frozen struct per version.
 //!
 //! Type ids, never reused: 16 shard, 17 account, 18 place, 19 child, 20 mailbox, 21 keyword, 22 state, 23 content, 24 thread,
-//! 25 receipt, 26 turn, 27 body. (1 and 2 are the command and its outcome.) The files in `golden/` hold one sample of each as bytes:
+//! 25 receipt, 26 turn, 27 body, 28 annotation. (1 and 2 are the command and its outcome.) The files in `golden/` hold one sample of each as bytes:
 //! a struct that changes without a new version fails there.
 
 use bytes::Bytes;
@@ -173,6 +173,16 @@ pub(super) struct Body {
     pub(super) released_epoch: u64,
 }
 crate::first_version!(Body, 27);
+
+/// An entry of METADATA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Annotation {
+    /// The account's MODSEQ when it was set.
+    pub(super) modseq: u64,
+    /// `None`: it was taken away; kept for a while, so that who watches is told.
+    pub(super) value: Option<Bytes>,
+}
+crate::first_version!(Annotation, 28);
 
 /// Reads a row.
 pub(super) fn get<T: Record>(view: &dyn View, key: &[u8], what: &'static str) -> Result<Option<T>, Fault> {

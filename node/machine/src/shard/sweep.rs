@@ -68,7 +68,7 @@ fn take_some(edit: &mut Edit<'_, '_>, mailbox: MailboxId, max: usize) -> Step<us
         messages::take_away(edit, mailbox, *uid, state)?;
     }
     let mut taken = found.len();
-    for kind in [keys::kind::TOMBSTONE, keys::kind::KEYWORD] {
+    for kind in [keys::kind::TOMBSTONE, keys::kind::KEYWORD, keys::kind::ANNOTATION] {
         if taken == max {
             break;
         }

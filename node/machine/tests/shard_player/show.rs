@@ -3,7 +3,7 @@
 use malle_machine::shard::read::BodyStanding;
 use malle_machine::shard::{SpecialUse, read};
 use malle_machine::{Fault, Writes};
-use malle_proto::Uid;
+use malle_proto::{ModSeq, Uid};
 
 use super::{ShardPlayer, modseq, names};
 use crate::script_format::Line;
@@ -58,6 +58,32 @@ impl ShardPlayer {
             Err(refusal) => format!("refused: {refusal}"),
             Ok(mailboxes) => mailboxes.iter().map(show_mailbox).collect::<Vec<_>>().join("\n"),
         })
+    }
+
+    /// annotations ACCOUNT NAME|- [since=MODSEQ]
+    pub fn show_annotations(&self, line: &mut Line) -> Result<String, String> {
+        let account = names::account(&line.word("an account")?);
+        let name = line.word("a name or -")?;
+        let name = if name == "-" { "" } else { &name };
+        let since = line.optional_number("since")?.map(ModSeq);
+        let entries = match read::annotations(&self.view, account, name, since).map_err(fault)? {
+            Err(refusal) => return Ok(format!("refused: {refusal}")),
+            Ok(entries) if entries.is_empty() => return Ok("none".into()),
+            Ok(entries) => entries,
+        };
+        let show = |one: &read::Annotation| {
+            let value = one
+                .value
+                .as_ref()
+                .map(|value| String::from_utf8_lossy(value).into_owned());
+            format!(
+                "{} modseq={} {}",
+                one.entry,
+                one.modseq,
+                value.unwrap_or_else(|| "gone".into())
+            )
+        };
+        Ok(entries.iter().map(show).collect::<Vec<_>>().join("\n"))
     }
 
     pub fn show_open(&self, line: &mut Line) -> Result<String, String> {

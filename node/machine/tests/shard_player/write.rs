@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use malle_machine::shard::{
-    AccountGrant, BodyPut, InternalDate, MailboxChange, NewMail, Op, Outcome, Recipient, Refusal, SpecialUse,
+    AccountGrant, Arriving, BodyPut, InternalDate, MailboxChange, NewMail, Op, Outcome, Recipient, Refusal, SpecialUse,
     StoreMode, Stored, Summary,
 };
-use malle_proto::{AccountId, EmailId, MailboxId, ModSeq, OpId, ThreadId};
+use malle_proto::{AccountId, EmailId, MailboxId, ModSeq, OpId, ThreadId, Uid};
 
 use super::ShardPlayer;
 use super::names;
@@ -150,6 +150,79 @@ impl ShardPlayer {
             mail: self.mail(line)?,
         };
         let outcome = self.apply(op)?;
+        self.show(Some(account), outcome)
+    }
+
+    /// append-all ACCOUNT MAILBOX BODY[:SIZE].. [flags=] [epoch=] [replaces=MAILBOX:UID]
+    pub fn append_all(&mut self, line: &mut Line) -> Result<String, String> {
+        let account = names::account(&line.word("an account")?);
+        let mailbox = self.mailbox_word(account, line, "a mailbox")?;
+        let flags = names::flags(&line.optional("flags").unwrap_or_default());
+        let epoch = line.optional_number("epoch")?.unwrap_or(0);
+        let op_id = self.op_id(line);
+        let replaces = match line.optional("replaces") {
+            None => None,
+            Some(text) => {
+                let (name, uid) = text.split_once(':').ok_or("replaces=MAILBOX:UID")?;
+                let uid = uid.parse().map_err(|_| format!("{uid} is no UID"))?;
+                Some((self.mailbox_named(account, name)?, Uid(uid)))
+            }
+        };
+        let mut messages = Vec::new();
+        while let Some(word) = line.optional_word() {
+            let (name, size) = word.split_once(':').unwrap_or((&word, "100"));
+            let text = format!("body={name} size={size} epoch={epoch}");
+            messages.push(Arriving {
+                flags: flags.clone(),
+                internal_date: None,
+                mail: self.mail(&mut Line::parse(line.number, &text)?)?,
+            });
+        }
+        let op = Op::AppendAll {
+            account,
+            op_id,
+            mailbox,
+            messages,
+            replaces,
+        };
+        match self.apply(op)? {
+            Outcome::AppendedAll(all) => {
+                let lines: Vec<String> = all
+                    .into_iter()
+                    .map(|stored| self.show_stored(account, Ok(stored)))
+                    .collect();
+                Ok(lines.join("\n"))
+            }
+            other => self.show(Some(account), other),
+        }
+    }
+
+    /// annotate ACCOUNT NAME|- ENTRY~VALUE|ENTRY..: without a value the entry goes; - is the account itself.
+    pub fn annotate(&mut self, line: &mut Line) -> Result<String, String> {
+        let account = names::account(&line.word("an account")?);
+        let name = line.word("a name or -")?;
+        let op_id = self.op_id(line);
+        let mut entries = Vec::new();
+        while let Some(word) = line.optional_word() {
+            let (entry, value) = word
+                .split_once('~')
+                .map_or((&*word, None), |(entry, value)| (entry, Some(value)));
+            let value = value.map(|value| match value.strip_prefix("bytes:") {
+                Some(count) => Bytes::from(vec![b'x'; count.parse().unwrap_or(0)]),
+                None => Bytes::copy_from_slice(value.as_bytes()),
+            });
+            entries.push((entry.to_string(), value));
+        }
+        let change = MailboxChange::Annotate {
+            name: if name == "-" { String::new() } else { name },
+            entries,
+        };
+        let outcome = self.apply(Op::Mailbox {
+            account,
+            op_id,
+            change,
+            fresh_ids: Vec::new(),
+        })?;
         self.show(Some(account), outcome)
     }
 
@@ -302,6 +375,7 @@ impl ShardPlayer {
                 Some(account) => self.show_stored(account, Ok(stored)),
                 None => return Err("an append where none was asked for".into()),
             },
+            Outcome::AppendedAll(_) => return Err("an append of several where none was asked for".into()),
             Outcome::FlagsStored(stored) => {
                 let mut lines: Vec<String> = Vec::new();
                 if stored.stored.len() <= 10 {

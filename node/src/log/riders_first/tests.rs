@@ -193,5 +193,5 @@ async fn riders_go_to_followers_alone_and_are_forgotten_oldest_first_once_applie
     assert_eq!(riders(log.read(0, 4, usize::MAX, true).await.unwrap()), [0, 0, 0, 1]);
     log.truncate(Some(2)).await.unwrap();
     assert_eq!(log.contents().riding_bytes, 0);
-    const { assert!(limits::RIDER_MAX_BYTES + limits::RAFT_ENTRY_MAX_BYTES < limits::APPEND_REQUEST_MAX_BYTES) }
+    const { assert!(limits::RIDERS_PER_ENTRY_MAX_BYTES + limits::RAFT_ENTRY_MAX_BYTES < limits::APPEND_REQUEST_MAX_BYTES) }
 }

@@ -8,8 +8,8 @@ use proptest::prelude::{ProptestConfig, any, prop, proptest};
 
 use crate::shard::edit::Edit;
 use crate::shard::{
-    AccountGrant, BodyPut, Command, Flags, MailboxChange, NewMail, Op, Outcome, Recipient, Refusal, SpecialUse,
-    StoreMode, Stored, Summary, UidRange, apply, audit, keys, messages, read, rows,
+    AccountGrant, Arriving, BodyPut, Command, Flags, MailboxChange, NewMail, Op, Outcome, Recipient, Refusal,
+    SpecialUse, StoreMode, Stored, Summary, UidRange, apply, audit, keys, messages, read, rows,
 };
 use crate::view::{Draft, Fault, MemoryView, View, Writes};
 use crate::{Digest, format};
@@ -121,6 +121,7 @@ fn first_time(outcome: Outcome) -> Outcome {
     };
     match outcome {
         Outcome::Appended(stored) => Outcome::Appended(plain(stored)),
+        Outcome::AppendedAll(all) => Outcome::AppendedAll(all.into_iter().map(plain).collect()),
         Outcome::Delivered(all) => Outcome::Delivered(all.into_iter().map(|one| one.map(plain)).collect()),
         other => other,
     }
@@ -130,6 +131,7 @@ fn leaves_receipt(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Delivered(all) => all.iter().all(Result::is_ok),
         Outcome::Appended(_)
+        | Outcome::AppendedAll(_)
         | Outcome::FlagsStored(_)
         | Outcome::Copied(_)
         | Outcome::Expunged(_)
@@ -235,6 +237,24 @@ impl World {
                 assert_eq!(stored.mailbox, *mailbox);
                 model.named(mail);
                 model.added(*account, stored, known(mail, flags.clone(), stored.modseq));
+            }
+            (
+                Op::AppendAll {
+                    account,
+                    messages,
+                    replaces,
+                    ..
+                },
+                Outcome::AppendedAll(all),
+            ) => {
+                if let Some((mailbox, uid)) = replaces {
+                    model.of(*account, *mailbox).remove(uid).unwrap();
+                }
+                assert_eq!(messages.len(), all.len());
+                for (one, stored) in messages.iter().zip(all) {
+                    model.named(&one.mail);
+                    model.added(*account, stored, known(&one.mail, one.flags.clone(), stored.modseq));
+                }
             }
             (Op::ReleaseBodies { .. }, Outcome::BodiesReleased { released, .. }) => {
                 for hash in released {
@@ -503,7 +523,20 @@ fn command(world: &mut World, [kind, a, b, c, d]: [u8; 5]) -> Op {
                 .collect(),
             mail: mail(world, d),
         },
-        2..=4 => Op::Append {
+        4 => Op::AppendAll {
+            account,
+            op_id,
+            mailbox,
+            messages: (0..d % 4)
+                .map(|n| Arriving {
+                    flags: some_flags(c.wrapping_add(n)),
+                    internal_date: None,
+                    mail: mail(world, d.wrapping_mul(n + 1)),
+                })
+                .collect(),
+            replaces: (c % 2 == 0).then(|| (world.mailbox(self::account(a), d), Uid(u32::from(c % 8)))),
+        },
+        2 | 3 => Op::Append {
             account,
             op_id,
             mailbox,
@@ -540,13 +573,23 @@ fn command(world: &mut World, [kind, a, b, c, d]: [u8; 5]) -> Op {
         12 | 13 => {
             let name = NAMES[b as usize % NAMES.len()].to_string();
             let special_use = [SpecialUse::None, SpecialUse::Sent, SpecialUse::All, SpecialUse::Inbox][d as usize % 4];
-            let change = match c % 6 {
+            let change = match c % 7 {
                 0 => MailboxChange::Create { name, special_use },
                 1 | 2 => MailboxChange::Rename {
                     from: name,
                     to: NAMES[d as usize % NAMES.len()].to_string(),
                 },
                 3 => MailboxChange::Delete { name },
+                6 => MailboxChange::Annotate {
+                    name,
+                    entries: vec![
+                        (
+                            format!("/private/{}", d % 3),
+                            (d % 5 > 1).then(|| Bytes::from_static(b"x")),
+                        ),
+                        ("/shared/comment".into(), Some(Bytes::from_static(b"y"))),
+                    ],
+                },
                 4 => MailboxChange::Subscribe {
                     name,
                     subscribed: d % 2 == 0,

@@ -5,11 +5,14 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, ModSeq, OpId, ThreadId, Uid, UidValidity};
 
-use super::{Account, Body, Child, Content, KeptSummary, Keyword, Mailbox, Place, Receipt, Shard, State, Thread, Turn};
+use super::{
+    Account, Annotation, Body, Child, Content, KeptSummary, Keyword, Mailbox, Place, Receipt, Shard, State, Thread,
+    Turn,
+};
 use crate::format::Record;
 use crate::shard::{
-    AccountGrant, BodyPut, Command, Copied, Expunged, Flags, FlagsStored, InternalDate, MailboxChange, MessageFlags,
-    NewMail, Op, Outcome, Recipient, Refusal, SpecialUse, StoreMode, Stored, Summary, UidRange,
+    AccountGrant, Arriving, BodyPut, Command, Copied, Expunged, Flags, FlagsStored, InternalDate, MailboxChange,
+    MessageFlags, NewMail, Op, Outcome, Recipient, Refusal, SpecialUse, StoreMode, Stored, Summary, UidRange,
 };
 
 fn golden<T: Record + Debug + PartialEq>(name: &str, sample: T) {
@@ -98,6 +101,13 @@ fn rows_of_the_tree_keep_their_bytes() {
         "keyword",
         Keyword {
             spelling: "Work".into(),
+        },
+    );
+    golden(
+        "annotation",
+        Annotation {
+            modseq: 400,
+            value: Some(Bytes::from_static(b"\0 is a byte like others")),
         },
     );
 }
@@ -279,6 +289,20 @@ fn commands_keep_their_bytes() {
                 released_by_ms: 1_700_000_000_000,
             },
         ),
+        (
+            "append-all",
+            Op::AppendAll {
+                account,
+                op_id,
+                mailbox,
+                messages: vec![Arriving {
+                    flags: flags(),
+                    internal_date: None,
+                    mail: mail(Summary::Inline(Bytes::from_static(b"abc"))),
+                }],
+                replaces: Some((MailboxId([3; 16]), Uid(5))),
+            },
+        ),
     ];
     for (name, op) in ops {
         golden(
@@ -318,6 +342,16 @@ fn commands_keep_their_bytes() {
             MailboxChange::SpecialUse {
                 name: name(),
                 special_use: SpecialUse::None,
+            },
+        ),
+        (
+            "annotate",
+            MailboxChange::Annotate {
+                name: name(),
+                entries: vec![
+                    ("/private/comment".into(), Some(Bytes::from_static(b"mine"))),
+                    ("/shared/comment".into(), None),
+                ],
             },
         ),
     ];
@@ -402,6 +436,7 @@ fn outcomes_keep_their_bytes() {
             },
         ),
         ("refused", Outcome::Refused(Refusal::StaleBody)),
+        ("appended-all", Outcome::AppendedAll(vec![stored()])),
     ];
     for (name, outcome) in outcomes {
         golden(&format!("outcome-{name}"), outcome);
