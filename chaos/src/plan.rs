@@ -69,6 +69,18 @@ impl Timeline {
             end_us: liveness_us + phases.liveness.us(),
         }
     }
+
+    /// The same when the faults were undone only at `healed_us`: everything after them is later, and lasts as long.
+    #[must_use]
+    pub fn healed_at(self, healed_us: u64) -> Timeline {
+        let late_us = healed_us.saturating_sub(self.heal_us);
+        Timeline {
+            safety_us: self.safety_us,
+            heal_us: self.heal_us + late_us,
+            liveness_us: self.liveness_us + late_us,
+            end_us: self.end_us + late_us,
+        }
+    }
 }
 
 /// The plan of a scenario under a seed, in order of time.

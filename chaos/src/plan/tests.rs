@@ -126,3 +126,13 @@ fn the_guard_keeps_a_majority() {
         5
     );
 }
+
+#[test]
+fn what_follows_the_faults_waits_until_they_are_undone() {
+    let planned = Timeline::of(&scenario(KILLS));
+    assert_eq!(planned.healed_at(planned.heal_us - 1), planned, "nothing begins early");
+    let late = planned.healed_at(planned.heal_us + 7_000_000);
+    assert_eq!(late.safety_us, planned.safety_us);
+    assert_eq!(late.heal_us - planned.heal_us, 7_000_000);
+    assert_eq!(late.end_us - late.liveness_us, planned.end_us - planned.liveness_us);
+}
