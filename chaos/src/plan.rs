@@ -118,7 +118,10 @@ fn steps_of(table: &FaultTable, number: u32, seed: u64, timeline: Timeline) -> R
         }
         let mut chance = Chance::of(seed, "nemesis", (u64::from(number) << 32) | u64::from(repetition));
         let at_us = base_us + chance.between(0, when.jitter.us());
-        let left_us = timeline.heal_us.saturating_sub(at_us);
+        // Chance put it behind the end of all faults.
+        let Some(left_us) = timeline.heal_us.checked_sub(at_us).filter(|left| *left > 0) else {
+            continue;
+        };
         steps.push(Step {
             id: number * STEPS_MAX as u32 + repetition,
             at_us,
