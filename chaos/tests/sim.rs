@@ -1,7 +1,7 @@
 //! The engine `sim`: the same seed does the same in two processes, and promises that are broken on purpose are noticed. The catalogue is
 //! run by `cargo xtask chaos`.
 //!
-//! `chaos-sim` is built apart; `cargo xtask test` does that first. Alone: `cargo build -p malle-chaos-sim --features sim --target-dir target/sim`.
+//! `chaos-sim` is built apart; `cargo xtask test` does that first. chaos/README.md has the command.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ fn run(seed: u64, control: Option<&str>, out: &Path) -> RunResult {
     let path = root().join("chaos/tests/short.toml");
     let mut job = Job::read(&path, Engine::Sim, seed, out.to_owned()).expect("a scenario");
     let named = std::env::var_os("CHAOS_SIM").map(PathBuf::from);
-    job.sim = Some(named.unwrap_or_else(|| root().join("target/sim/debug/chaos-sim")));
+    job.sim = Some(named.unwrap_or_else(|| root().join("target/debug/chaos-sim")));
     job.control = control.map(str::to_owned);
     job.run()
         .expect("a run (chaos-sim must be built: see the head of this file)")

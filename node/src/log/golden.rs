@@ -13,8 +13,8 @@ use malle_machine::format::{self, Record};
 
 use super::records::{
     AppendRecord, AppendedRecord, EntryRecord, FloorRecord, HeadRecord, LogIdRecord, MembershipRecord, PayloadRecord,
-    RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, StoredMembershipRecord, TransferRecord, TransferredRecord,
-    TruncateRecord, VoteRecord, VoteRequestRecord, VotedRecord,
+    ReadIndexRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, StoredMembershipRecord, TransferRecord,
+    TransferredRecord, TruncateRecord, VoteRecord, VoteRequestRecord, VotedRecord,
 };
 use crate::state::checkpoint::{ChangedRecord, CheckpointRecord, DeltaRecord};
 
@@ -159,6 +159,7 @@ fn lines() -> String {
         membership: stored_membership(),
     };
     line(&mut out, "snapshot-head", &head);
+    line(&mut out, "read-index", &ReadIndexRecord { index: 1_000_000 });
     line(&mut out, "snapshot-done", &SnapshotDoneRecord { vote: vote(true) });
     line(
         &mut out,

@@ -16,7 +16,7 @@ use malle_rt::Instant;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Semaphore;
 
-use super::group::Group;
+use super::group::{Common, Group};
 use super::keep::{ViewCare, keep_log_short, keep_view_sound};
 use super::network::Network;
 use super::restore::{Wanting, ask_for_a_snapshot};
@@ -479,11 +479,14 @@ impl Groups {
         let group = Arc::new(Group::new(
             shard,
             settings.node,
-            settings.env.clone(),
+            Common {
+                env: settings.env.clone(),
+                duty: self.duty.clone(),
+                transport: settings.transport.clone(),
+            },
             raft,
             state,
             bodies.clone(),
-            self.duty.clone(),
         ));
         let weak = Arc::downgrade(&group);
         let this = settings.node;
