@@ -1,6 +1,6 @@
 //! Volumes: a journal that keeps its segments, and a locator that finds a body in them.
 
-mod discarded;
+pub(super) mod discarded;
 mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,12 +33,12 @@ const KIND_BODY: u8 = 1;
 /// Before the stored bytes of a body: `length of this record u16, little-endian; this record in its envelope; stored bytes`. The shard
 /// is the journal's group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct BodyHead {
-    hash: BodyHash,
+pub(super) struct BodyHead {
+    pub hash: BodyHash,
     /// Length of the body itself.
-    size: u64,
+    pub size: u64,
     /// 0 raw, 1 zstd.
-    encoding: u32,
+    pub encoding: u32,
 }
 first_version!(BodyHead, 51);
 
