@@ -4,6 +4,7 @@ pub(super) mod discarded;
 mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -135,12 +136,13 @@ impl Replay for Found {
         true
     }
 
-    fn damaged(&mut self, segment: u64, offset: u32) -> bool {
+    fn damaged(&mut self, segment: u64, bytes: Range<u32>) -> bool {
         // Each body stands for itself; those that are gone here are fetched from peers when they are missed.
         self.locator.tear(segment);
         tracing::error!(
             segment,
-            offset,
+            from = bytes.start,
+            until = bytes.end,
             "a volume is damaged; what is lost here comes back from the peers"
         );
         true
