@@ -87,7 +87,7 @@ struct Where {
     /// The directory of scenarios that are given by name
     #[arg(long, env = "CHAOS_SCENARIOS", default_value = "chaos/scenarios")]
     scenarios: PathBuf,
-    /// The binary chaos-sim; beside this one, or in target/sim, when absent
+    /// The binary chaos-sim; beside this one when absent
     #[arg(long, env = "CHAOS_SIM")]
     sim: Option<PathBuf>,
 }

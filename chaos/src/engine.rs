@@ -191,7 +191,7 @@ impl Job {
         std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// `chaos-sim`: given, named by CHAOS_SIM, beside this program, or in the target directory of its own.
+    /// `chaos-sim`: given, named by CHAOS_SIM, or beside this program.
     fn sim_binary(&self) -> anyhow::Result<PathBuf> {
         let named = self
             .sim
@@ -202,16 +202,13 @@ impl Job {
             return Ok(path);
         }
         let own = std::env::current_exe().context("where this program is")?;
-        let beside = own.parent().context("this program has no directory")?;
-        let profile = beside.file_name().unwrap_or_default();
-        let apart = beside
-            .parent()
-            .map(|target| target.join("sim").join(profile).join("chaos-sim"));
-        [Some(beside.join("chaos-sim")), apart]
-            .into_iter()
-            .flatten()
-            .find(|path| path.is_file())
-            .context("there is no chaos-sim: build it (chaos/README.md), or name it with --sim or CHAOS_SIM")
+        let beside = own.with_file_name("chaos-sim");
+        anyhow::ensure!(
+            beside.is_file(),
+            "{} is not there: build it (chaos/README.md), or name it with --sim or CHAOS_SIM",
+            beside.display()
+        );
+        Ok(beside)
     }
 
     fn run_sim(&self) -> anyhow::Result<Ran> {

@@ -53,6 +53,11 @@ pub enum Record {
     Operation(Operation),
     /// A fault began, ended or was skipped.
     Fault(FaultEvent),
+    /// The last fault was undone, which real machines may take long about: what follows in the timeline counts from here.
+    Healed {
+        /// When.
+        at_us: u64,
+    },
     /// What a node said of one of its groups.
     Node(NodeEvent),
     /// What was left of the machine's means: see [`Sample`].
@@ -81,7 +86,7 @@ pub struct Header {
     /// The promise that this build breaks on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
-    /// When the parts begin.
+    /// When the parts begin; of a history that was read, when they began.
     pub timeline: Timeline,
     /// The machines.
     pub places: Vec<PlaceHeader>,
@@ -339,6 +344,7 @@ impl History {
             Record::Header(header) => self.header = header,
             Record::Operation(operation) => self.operations.push(operation),
             Record::Fault(event) => self.faults.push(event),
+            Record::Healed { at_us } => self.header.timeline = self.header.timeline.healed_at(at_us),
             Record::Node(event) => self.nodes.push(event),
             Record::Sample(sample) => self.samples.push(sample),
             Record::Final(last) => self.finals.push(last),

@@ -69,6 +69,18 @@ impl Timeline {
             end_us: liveness_us + phases.liveness.us(),
         }
     }
+
+    /// The same when the faults were undone only at `healed_us`: everything after them is later, and lasts as long.
+    #[must_use]
+    pub fn healed_at(self, healed_us: u64) -> Timeline {
+        let late_us = healed_us.saturating_sub(self.heal_us);
+        Timeline {
+            safety_us: self.safety_us,
+            heal_us: self.heal_us + late_us,
+            liveness_us: self.liveness_us + late_us,
+            end_us: self.end_us + late_us,
+        }
+    }
 }
 
 /// The plan of a scenario under a seed, in order of time.
@@ -106,7 +118,10 @@ fn steps_of(table: &FaultTable, number: u32, seed: u64, timeline: Timeline) -> R
         }
         let mut chance = Chance::of(seed, "nemesis", (u64::from(number) << 32) | u64::from(repetition));
         let at_us = base_us + chance.between(0, when.jitter.us());
-        let left_us = timeline.heal_us.saturating_sub(at_us);
+        // Chance put it behind the end of all faults.
+        let Some(left_us) = timeline.heal_us.checked_sub(at_us).filter(|left| *left > 0) else {
+            continue;
+        };
         steps.push(Step {
             id: number * STEPS_MAX as u32 + repetition,
             at_us,

@@ -285,6 +285,10 @@ pub const VIEW_COMPACT_BYTES_LEFT: u64 = 2 * 1024 * 1024 * 1024;
 pub const VIEW_COMPACTIONS_AT_ONCE: usize = 1;
 /// Pause between two looks whether a view takes too much room: it grows over hours.
 pub const VIEW_COMPACT_LOOK_MS: u64 = 10 * 60 * 1000;
+/// Every row of a view is read again after this long: a week is soon enough that the log and the peers still have what a rebuild needs.
+pub const VIEW_PROVE_EVERY_MS: u64 = 7 * 24 * 3600 * 1000;
+/// The first time within this of a start, at a moment of its own for each view: a start after a clean stop reads none.
+pub const VIEW_PROVE_FIRST_MS: u64 = 24 * 3600 * 1000;
 /// Rows of one shard, beyond which the operator is told to make more shards (decision 12).
 pub const ROWS_PER_SHARD_AIM: u64 = 5_000_000;
 /// Rows of all replicas of one node, beyond which the operator is told to add nodes (decision 12).

@@ -1,7 +1,6 @@
 //! `cargo xtask chaos`: builds what attacks malle, and runs it in one of three lengths.
 //!
-//! The simulated engine is a build of its own, in `target/sim`: cargo features unify within one call, and its runtime must not become
-//! everybody's. Whatever follows the length is handed to `chaos`.
+//! The simulated engine is a build of its own: cargo features unify within one call, and its runtime must not become everybody's. Whatever follows the length is handed to `chaos`.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,6 +10,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::cargo::{self, Ended};
+use crate::suites::SIMULATOR;
 
 /// How much is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,21 +35,9 @@ const LONG_SEEDS: &str = "1..20";
 pub fn run(root: &Path, length: Length, flags: &[OsString]) -> anyhow::Result<ExitCode> {
     let build = ["build", "--locked", "--workspace", "--bins", "--tests", "--examples"];
     let target = cargo::target_directory(root)?;
-    let mut simulated = cargo::cargo(root);
-    simulated
-        .args([
-            "build",
-            "--locked",
-            "-p",
-            "malle-chaos-sim",
-            "--features",
-            "sim",
-            "--target-dir",
-        ])
-        .arg(target.join("sim"));
     for (name, command) in [
         ("build", cargo::cargo(root).args(build)),
-        ("build of the simulation", &mut simulated),
+        ("simulator", cargo::cargo(root).args(SIMULATOR)),
     ] {
         if cargo::step(name, command)? == Ended::Failed {
             return Ok(ExitCode::FAILURE);

@@ -14,7 +14,9 @@ pub fn run(root: &Path) -> anyhow::Result<ExitCode> {
     let formatted = cargo::step("fmt", cargo::cargo(root).args(["fmt", "--all"]))?;
     let mut scripts = cargo::cargo(root);
     scripts
-        .args(["test", "--locked", "-p", "malle-machine"])
+        .args(["test", "--locked", "--workspace"])
+        .args(["--bins", "--tests", "--examples"])
+        .args(["--", "golden", "as_written"])
         .env("UPDATE_SCRIPTS", "1");
     let scripts = cargo::step("golden scripts", &mut scripts)?;
     if tidy::contract::record(root)? {

@@ -2,7 +2,7 @@
 //!
 //! The cluster tests start `malled`, `malle-gateway` and `malle` as processes, so the binaries are built before any test runs. The
 //! build names tests and examples too: cargo then resolves the same features as the test runs do and builds no dependency twice. The
-//! tests of the simulator find `chaos-sim` in `target/sim`.
+//! tests of the simulator find `chaos-sim` beside `chaos`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,16 +10,19 @@ use std::process::ExitCode;
 use crate::cargo::{self, Ended};
 use crate::programs;
 
-/// The simulator has features of its own, so it is built apart: in one call with the rest they would be given to the rest as well.
-pub const SIMULATOR: [&str; 8] = [
+/// The simulator has features of its own, so it is built apart: in one call with the rest they would be given to the rest as well. Naming the
+/// workspace and an example lets cargo resolve the features of everybody else's crates as in the other build, so that they are not compiled again. Our own code
+/// is optimised a little: it is a whole cluster in one thread, and runs five times as fast.
+pub const SIMULATOR: [&str; 9] = [
     "build",
     "--locked",
-    "--package",
-    "malle-chaos-sim",
+    "--workspace",
     "--features",
-    "sim",
-    "--target-dir",
-    "target/sim",
+    "malle-chaos-sim/sim",
+    "--config",
+    "profile.dev.opt-level=1",
+    "--bin=chaos-sim",
+    "--example=watch",
 ];
 
 /// How much is run.

@@ -5,6 +5,7 @@
 
 pub mod contract;
 mod docs;
+mod golden;
 mod owners;
 mod pins;
 mod rooms;
@@ -106,6 +107,11 @@ const RULES: &[Rule] = &[
         name: "honest tests",
         why: "an ignored test checks nothing, a sleeping one checks the weather",
         check: tests_honest::tests,
+    },
+    Rule {
+        name: "golden bytes",
+        why: "what was written once must be readable for ever",
+        check: golden::golden,
     },
     Rule {
         name: "file names",

@@ -139,7 +139,7 @@ impl Attack {
                 self.world.net.cut(self.step.id, cut);
             }
             Fault::Net(quality) => self.world.net.worsen(self.step.id, self.targets.clone(), *quality),
-            Fault::Disk { what, delay_us, count } => self.damage(*what, *delay_us, *count)?,
+            Fault::Disk { what, delay_us, count } => self.damage(*what, *delay_us, *count),
             Fault::Clock {
                 step_ms,
                 rate_per_mille,
@@ -159,7 +159,7 @@ impl Attack {
         Ok(())
     }
 
-    fn damage(&self, what: DiskFault, delay_us: u64, count: u64) -> Result<(), Skipped> {
+    fn damage(&self, what: DiskFault, delay_us: u64, count: u64) {
         let delay = Duration::from_micros(delay_us);
         for machine in self.machines() {
             let disk = machine.disk();
@@ -183,16 +183,8 @@ impl Attack {
                 ),
                 DiskFault::Bitflip => drop(machine.rot(count.max(1))),
                 DiskFault::LyingSync => disk.set_lying(true),
-                // Each power cut of the simulation tears what was not synced.
-                DiskFault::Torn => drop(machine.end(End::Power)),
-                DiskFault::ReadEio | DiskFault::ReadOnly => {
-                    return Err(Skipped::Impossible(
-                        "the simulated disk does not have this fault".into(),
-                    ));
-                }
             }
         }
-        Ok(())
     }
 
     async fn transfer(&self, group: Option<u32>) -> Result<(), Skipped> {

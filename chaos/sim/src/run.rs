@@ -30,6 +30,9 @@ struct Report {
     speed: f64,
 }
 
+/// A run that takes so many times its budget of wall time hangs: simulated time stands still while tasks wake each other for ever.
+const HANGS: u32 = 10;
+
 /// See the module.
 ///
 /// # Errors
@@ -53,6 +56,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => plan::plan(&scenario, arguments.seed)?,
     };
     plan::write(&arguments.out.join("plan.jsonl"), &steps)?;
+    end_a_run_that_hangs(scenario.budget.sim.duration());
     let mut runtime = HostedRuntime::with_seed(arguments.seed);
     let messages = runtime.run(play(arguments, &scenario, &text, steps))?;
     let (trace, polls) = malle_rt::sim::traced();
@@ -160,4 +164,18 @@ impl tracing_subscriber::fmt::time::FormatTime for Virtual {
             None => write!(w, " --"),
         }
     }
+}
+
+fn end_a_run_that_hangs(budget: Duration) {
+    if budget.is_zero() {
+        return;
+    }
+    std::thread::spawn(move || {
+        std::thread::sleep(budget * HANGS);
+        eprintln!(
+            "chaos-sim: no end after {} s: the run hangs",
+            (budget * HANGS).as_secs()
+        );
+        std::process::exit(2);
+    });
 }

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use malle_rt::Instant;
 
 use super::{Header, Record};
+use crate::plan::Timeline;
 
 /// Writes a history. Cheap to clone; clones write to the same file and share the clock and the numbers of operations.
 #[derive(Clone)]
@@ -21,7 +22,20 @@ struct Inner {
     path: PathBuf,
     begun: Instant,
     operations: AtomicU64,
+    planned: Timeline,
+    healing: Mutex<Healing>,
     file: Mutex<Open>,
+}
+
+/// How far the undoing of the faults is.
+#[derive(Clone, Copy)]
+enum Healing {
+    /// As planned.
+    Planned,
+    /// Somebody undoes them, and says when that is done.
+    UnderWay,
+    /// It was done then.
+    Done { at_us: u64 },
 }
 
 struct Open {
@@ -39,6 +53,8 @@ impl Recorder {
         let file = File::create(path).with_context(|| format!("making the history {}", path.display()))?;
         let recorder = Recorder {
             inner: Arc::new(Inner {
+                planned: header.timeline,
+                healing: Mutex::new(Healing::Planned),
                 path: path.to_owned(),
                 begun: malle_rt::now(),
                 operations: AtomicU64::new(0),
@@ -61,6 +77,32 @@ impl Recorder {
     /// The point of monotonic time that is `us` after the start.
     pub fn at(&self, us: u64) -> Instant {
         self.inner.begun + std::time::Duration::from_micros(us)
+    }
+
+    /// When the parts of the run begin, as far as is known now: nothing that comes after the faults comes before they are undone.
+    pub fn timeline(&self) -> Timeline {
+        let planned = self.inner.planned;
+        match *self.healing_state() {
+            Healing::Planned => planned,
+            Healing::UnderWay => planned.healed_at(self.now_us()),
+            Healing::Done { at_us } => planned.healed_at(at_us),
+        }
+    }
+
+    /// Faults begin whose undoing takes its time: they are over when [`Recorder::healed`] says so, and not before.
+    pub fn attacked(&self) {
+        *self.healing_state() = Healing::UnderWay;
+    }
+
+    /// Every fault is undone.
+    pub fn healed(&self) {
+        let at_us = self.now_us();
+        *self.healing_state() = Healing::Done { at_us };
+        self.write(&Record::Healed { at_us });
+    }
+
+    fn healing_state(&self) -> MutexGuard<'_, Healing> {
+        self.inner.healing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of the next operation.

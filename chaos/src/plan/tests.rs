@@ -126,3 +126,32 @@ fn the_guard_keeps_a_majority() {
         5
     );
 }
+
+#[test]
+fn what_follows_the_faults_waits_until_they_are_undone() {
+    let planned = Timeline::of(&scenario(KILLS));
+    assert_eq!(planned.healed_at(planned.heal_us - 1), planned, "nothing begins early");
+    let late = planned.healed_at(planned.heal_us + 7_000_000);
+    assert_eq!(late.safety_us, planned.safety_us);
+    assert_eq!(late.heal_us - planned.heal_us, 7_000_000);
+    assert_eq!(late.end_us - late.liveness_us, planned.end_us - planned.liveness_us);
+}
+
+#[test]
+fn no_fault_begins_after_the_end_of_all_faults() {
+    let scenario = scenario(
+        r#"
+[[fault]]
+kind = "kill"
+select = "random:1"
+every = "1s"
+jitter = "20s"
+restart_after = "3s"
+"#,
+    );
+    let heal_us = Timeline::of(&scenario).heal_us;
+    for seed in 1..20 {
+        let steps = plan(&scenario, seed).unwrap();
+        assert!(steps.iter().all(|step| step.at_us < heal_us && step.lasts_us > 0));
+    }
+}

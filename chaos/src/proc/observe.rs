@@ -83,9 +83,9 @@ impl Observer {
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Writes what nodes say to the history until `until_us`: roles and terms when they change.
-    pub async fn watch(self, until_us: u64) {
-        while self.recorder.now_us() < until_us {
+    /// Writes what nodes say to the history until the end of the timeline: roles and terms when they change.
+    pub async fn watch(self) {
+        while self.recorder.now_us() < self.recorder.timeline().end_us {
             let statuses = self.ask(false).await;
             self.note(&statuses, false);
             malle_rt::sleep(PAUSE).await;

@@ -145,7 +145,8 @@ async fn whole(job: Job) -> anyhow::Result<Ran> {
                 .sync_lies(true)?;
         }
     }
-    let watch = tokio::spawn(observer.clone().watch(timeline.end_us));
+    recorder.attacked();
+    let watch = tokio::spawn(observer.clone().watch());
     let load = tokio::spawn(workload::drive(
         Arc::new(target),
         Drive {
@@ -159,6 +160,7 @@ async fn whole(job: Job) -> anyhow::Result<Ran> {
         .run(&job.steps, timeline.heal_us)
         .await
         .context("attacking the cluster")?;
+    recorder.healed();
     load.await??;
     watch.await?;
     settle(&observer, &recorder).await;

@@ -82,10 +82,17 @@ pub async fn judge(
     Ok(())
 }
 
-/// Whether a line of the node's log names the place of a damaged copy.
+/// Whether a line of the node's log names the place of a damaged copy, or a run of damaged bytes around it.
 fn is_told(log: &str, flip: &Flip) -> bool {
-    let offset = flip.record.to_string();
-    let names = |line: &str| line.split(|c: char| !c.is_ascii_digit()).any(|number| number == offset);
+    let number = |line: &str, before: &str| -> Option<u64> {
+        let (_, rest) = line.split_once(before)?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let names = |line: &str| {
+        let run = number(line, " from=").zip(number(line, " until="));
+        run.is_some_and(|(from, until)| (from..until).contains(&flip.record))
+            || number(line, " byte ") == Some(flip.record)
+    };
     log.lines().any(|line| line.contains("ERROR") && names(line))
 }
 
@@ -104,5 +111,8 @@ mod tests {
         assert!(is_told(said, &flip));
         assert!(!is_told(&said.replace("4160", "41600"), &flip));
         assert!(!is_told(&said.replace("ERROR", "INFO"), &flip));
+        let run = "2026 ERROR malle_node: a volume is damaged segment=1 from=4096 until=4224";
+        assert!(is_told(run, &flip));
+        assert!(!is_told(&run.replace("4224", "4160"), &flip));
     }
 }

@@ -74,7 +74,7 @@ impl Fault {
     pub fn has_end(&self) -> bool {
         match self {
             Fault::Transfer { .. } => false,
-            Fault::Disk { what, .. } => !matches!(what, DiskFault::Bitflip | DiskFault::SyncEio | DiskFault::Torn),
+            Fault::Disk { what, .. } => !matches!(what, DiskFault::Bitflip | DiskFault::SyncEio),
             _ => true,
         }
     }
@@ -147,8 +147,6 @@ impl Quality {
 pub enum DiskFault {
     /// The next sync fails, later ones succeed and lie.
     SyncEio,
-    /// Reads fail.
-    ReadEio,
     /// There is no space left.
     Full,
     /// Every sync takes longer.
@@ -157,10 +155,6 @@ pub enum DiskFault {
     Hang,
     /// Bits in stored records change. Has no end. At least one replica keeps a good copy of each.
     Bitflip,
-    /// The next power cut tears the last write.
-    Torn,
-    /// Nothing can be written.
-    ReadOnly,
     /// Syncs answer without syncing: a negative control, not a fault that malle can survive.
     LyingSync,
 }

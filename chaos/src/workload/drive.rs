@@ -13,7 +13,6 @@ use super::intent::Intent;
 use super::memory::{Known, Memory};
 use super::target::{Asked, Target};
 use crate::history::{Operation, Record, Recorder};
-use crate::plan::Timeline;
 use crate::scenario::{Profile, Scenario, Workload};
 use crate::seed::Chance;
 
@@ -56,7 +55,6 @@ pub async fn drive<T: Target>(target: Arc<T>, drive: Drive) -> anyhow::Result<()
             memory: Memory::default(),
             made: 0,
             mailboxes: fixed_mailboxes(drive.scenario.workload.mailboxes),
-            timeline: Timeline::of(&drive.scenario),
             target: target.clone(),
             recent: recent.clone(),
             drive: drive.clone(),
@@ -93,7 +91,6 @@ struct LoadClient<T> {
     /// How many mailbox names it has drawn.
     made: u64,
     mailboxes: Vec<String>,
-    timeline: Timeline,
     target: Arc<T>,
     recent: Recent,
     drive: Drive,
@@ -114,11 +111,12 @@ impl<T: Target> LoadClient<T> {
             // A client that is late does not hurry: faults must not turn into a burst that is a fault of its own.
             let now_us = self.drive.recorder.now_us();
             next_us = next_us.max(now_us);
-            if next_us >= self.timeline.end_us {
+            let timeline = self.drive.recorder.timeline();
+            if next_us >= timeline.end_us {
                 return self;
             }
             malle_rt::sleep_until(self.drive.recorder.at(next_us)).await;
-            if !alive && next_us >= self.timeline.liveness_us {
+            if !alive && next_us >= timeline.liveness_us {
                 alive = true;
                 self.show_life().await;
             }
@@ -162,7 +160,8 @@ impl<T: Target> LoadClient<T> {
         }
         for _ in 0..=self.repeats(&call) {
             match self.once(account, &call, op).await {
-                Some(Outcome::Unknown { .. }) if self.drive.recorder.now_us() < self.timeline.end_us => {}
+                Some(Outcome::Unknown { .. })
+                    if self.drive.recorder.now_us() < self.drive.recorder.timeline().end_us => {}
                 _ => return,
             }
         }

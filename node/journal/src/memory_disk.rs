@@ -81,6 +81,13 @@ enum End {
     Crash(u64),
 }
 
+/// What a power cut leaves of what was not synced.
+enum Leaves {
+    /// What chance says.
+    Some(Chance),
+    Nothing,
+}
+
 #[derive(Debug, Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
@@ -94,6 +101,8 @@ struct State {
     lives: u64,
     /// Bytes that all files together may have; unlimited when unset.
     capacity: Option<u64>,
+    /// What it says is free, whatever there is.
+    says_free: Option<u64>,
     fail_syncs: u32,
     /// Only syncs of files below this directory fail.
     fail_below: PathBuf,
@@ -148,20 +157,21 @@ impl State {
         self.end_at_sync = None;
     }
 
-    fn crash(&mut self, seed: u64) {
-        let mut chance = Chance(seed);
+    fn crash(&mut self, mut leaves: Leaves) {
         self.kill();
         let now = self.now();
         for inode in self.inodes.values_mut() {
             inode.settle(now);
             let mut changes = std::mem::take(&mut inode.unsynced);
             changes.retain(|pending| pending.is_made(now));
-            chance.shuffle(&mut changes);
+            if let Leaves::Some(chance) = &mut leaves {
+                chance.shuffle(&mut changes);
+            }
             for pending in changes {
                 if pending.is_durable(now) {
                     inode.durable.take(pending.change);
-                } else {
-                    survive(&mut inode.durable, pending.change, &mut chance);
+                } else if let Leaves::Some(chance) = &mut leaves {
+                    survive(&mut inode.durable, pending.change, chance);
                 }
             }
             inode.seen = inode.durable.clone();
@@ -173,7 +183,11 @@ impl State {
             .iter()
             .rposition(|naming| naming.is_durable(now))
             .map_or(0, |last| last + 1);
-        namings.truncate(least + chance.below((namings.len() - least) as u64 + 1) as usize);
+        let more = match &mut leaves {
+            Leaves::Some(chance) => chance.below((namings.len() - least) as u64 + 1) as usize,
+            Leaves::Nothing => 0,
+        };
+        namings.truncate(least + more);
         for naming in namings {
             naming.change.apply(&mut self.durable_names);
         }
@@ -219,7 +233,7 @@ impl State {
         match self.end_at_sync.take() {
             None => return false,
             Some((0, End::Kill)) => self.kill(),
-            Some((0, End::Crash(seed))) => self.crash(seed),
+            Some((0, End::Crash(seed))) => self.crash(Leaves::Some(Chance(seed))),
             Some((more, end)) => {
                 self.end_at_sync = Some((more - 1, end));
                 return false;
@@ -243,7 +257,12 @@ impl MemoryDisk {
 
     /// Cuts the power. The same seed on the same history leaves the same bytes.
     pub fn crash(&self, seed: u64) {
-        self.state().crash(seed);
+        self.state().crash(Leaves::Some(Chance(seed)));
+    }
+
+    /// Cuts the power; nothing survives that was not synced.
+    pub fn crash_to_synced(&self) {
+        self.state().crash(Leaves::Nothing);
     }
 
     /// Cuts the power between a write and its sync: at the sync after the next `syncs`.
@@ -285,6 +304,11 @@ impl MemoryDisk {
         state.capacity = free.map(|free| used.saturating_add(free));
     }
 
+    /// What the disk says is free from now on, whatever there is: one with a quota does not know how much of it is left. `None`: the truth.
+    pub fn set_says_free(&self, bytes: Option<u64>) {
+        self.state().says_free = bytes;
+    }
+
     /// Bytes that all files together have now.
     pub fn used_bytes(&self) -> u64 {
         self.state().used()
@@ -314,20 +338,20 @@ impl MemoryDisk {
         self.state().syncs
     }
 
-    /// Inverts one bit of a file, in both images, as rot would.
+    /// Inverts one bit of a file, as rot would: in what is read, and in what a power cut leaves, as far as that goes by now.
     ///
     /// # Panics
-    /// When there is no such file.
+    /// When there is no such file, or it ends before `offset`.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) {
         let mut state = self.state();
         let inode = state.names[path];
         let inode = state.inodes.get_mut(&inode).expect("a name has its inode");
+        assert!(offset < inode.seen.bytes, "the byte to flip is within the file");
         for image in [&mut inode.seen, &mut inode.durable] {
             let mut byte = [0];
-            image
-                .read(offset, &mut byte)
-                .expect("the byte to flip is within the file");
-            image.write(offset, &[byte[0] ^ (1 << bit)]);
+            if image.read(offset, &mut byte).is_ok() {
+                image.write(offset, &[byte[0] ^ (1 << bit)]);
+            }
         }
     }
 
@@ -551,7 +575,8 @@ impl Disk for MemoryDisk {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(self.state().free().unwrap_or(u64::MAX))
+        let state = self.state();
+        Ok(state.says_free.or(state.free()).unwrap_or(u64::MAX))
     }
 
     fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
@@ -601,6 +626,21 @@ mod tests {
             survived += u32::from(file.len().unwrap() > 4);
         }
         assert!((10..54).contains(&survived), "{survived} of 64");
+    }
+
+    #[test]
+    fn a_cut_to_what_was_synced_leaves_nothing_else() {
+        let (disk, path, file) = disk_with("f");
+        file.write_at(0, &mut [IoSlice::new(b"kept")]).unwrap();
+        file.sync_data().unwrap();
+        file.write_at(2, &mut [IoSlice::new(b"lost")]).unwrap();
+        disk.create(Path::new("/d/unnamed")).unwrap().sync_data().unwrap();
+        disk.crash_to_synced();
+        let file = disk.open(&path).unwrap();
+        let mut kept = [0; 4];
+        file.read_at(0, &mut kept).unwrap();
+        assert_eq!((&kept, file.len().unwrap()), (b"kept", 4));
+        assert_eq!(disk.files_below(Path::new("/d")).len(), 1);
     }
 
     #[test]

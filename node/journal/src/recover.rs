@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ pub trait Replay {
     }
 
     /// Something that was durable cannot be read. True: go on behind it, each record stands for itself. False: refuse to start.
-    fn damaged(&mut self, _segment: u64, _offset: u32) -> bool {
+    fn damaged(&mut self, _segment: u64, _bytes: Range<u32>) -> bool {
         false
     }
 
@@ -274,10 +275,12 @@ impl Scan<'_> {
                 return Ok(offset);
             }
             let segment = self.header.segment;
-            if !self.replay.damaged(segment, offset) {
+            let next = self.next_valid(offset, sealed_end)?;
+            let until = next.or(sealed_end).unwrap_or(self.window.bytes);
+            if !self.replay.damaged(segment, offset..until) {
                 return Err(JournalError::Damaged { segment, offset });
             }
-            match self.next_valid(offset, sealed_end)? {
+            match next {
                 Some(next) => offset = next,
                 None => return Ok(sealed_end.unwrap_or(offset)),
             }

@@ -135,7 +135,7 @@ impl DiskWatch {
     }
 
     /// Blocks.
-    fn look(&self) {
+    pub(super) fn look(&self) {
         match self.space() {
             Ok(space) => self.becomes(|before| space.room(before), &format!("{space}")),
             // A disk that does not say has other troubles, which its writes will tell of.
@@ -143,7 +143,7 @@ impl DiskWatch {
         }
     }
 
-    /// A body found no room: whatever the next look says, there is none now.
+    /// A body, or a copy that collection makes, found no room: whatever the next look says, there is none now.
     pub(super) fn found_none(&self) {
         self.becomes(|_| DiskRoom::None, "another volume found no room");
     }

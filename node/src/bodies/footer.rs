@@ -30,10 +30,10 @@ pub(super) struct FooterEntry {
 
 /// A run of entries, sorted by shard, hash and offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct FooterRecord {
-    entries: Vec<FooterEntry>,
+pub(super) struct FooterRecord {
+    pub entries: Vec<FooterEntry>,
     /// No record follows.
-    last: bool,
+    pub last: bool,
 }
 first_version!(FooterRecord, 50);
 

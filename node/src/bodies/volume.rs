@@ -1,9 +1,10 @@
 //! Volumes: a journal that keeps its segments, and a locator that finds a body in them.
 
-mod discarded;
+pub(super) mod discarded;
 mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,12 +33,12 @@ const KIND_BODY: u8 = 1;
 /// Before the stored bytes of a body: `length of this record u16, little-endian; this record in its envelope; stored bytes`. The shard
 /// is the journal's group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct BodyHead {
-    hash: BodyHash,
+pub(super) struct BodyHead {
+    pub hash: BodyHash,
     /// Length of the body itself.
-    size: u64,
+    pub size: u64,
     /// 0 raw, 1 zstd.
-    encoding: u32,
+    pub encoding: u32,
 }
 first_version!(BodyHead, 51);
 
@@ -135,12 +136,13 @@ impl Replay for Found {
         true
     }
 
-    fn damaged(&mut self, segment: u64, offset: u32) -> bool {
+    fn damaged(&mut self, segment: u64, bytes: Range<u32>) -> bool {
         // Each body stands for itself; those that are gone here are fetched from peers when they are missed.
         self.locator.tear(segment);
         tracing::error!(
             segment,
-            offset,
+            from = bytes.start,
+            until = bytes.end,
             "a volume is damaged; what is lost here comes back from the peers"
         );
         true

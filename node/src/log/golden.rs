@@ -1,6 +1,7 @@
-//! What the log and the wire between nodes hold, byte for byte: one line a record in `node/golden/records.txt`.
+//! What the log and the wire between nodes hold, byte for byte: one line a record in `node/golden/records.txt`. Other rooms hold their own
+//! records against files of this form by [`line`] and [`is_kept`].
 //!
-//! The file is read for ever. `UPDATE_SCRIPTS=1` writes it anew; a line that changes there is a change of the disk format and needs
+//! The files are read for ever. `UPDATE_SCRIPTS=1` writes them anew; a line that changes there is a change of the disk format and needs
 //! a version of its own instead.
 
 use std::fmt::Write as _;
@@ -12,8 +13,8 @@ use malle_machine::format::{self, Record};
 
 use super::records::{
     AppendRecord, AppendedRecord, EntryRecord, FloorRecord, HeadRecord, LogIdRecord, MembershipRecord, PayloadRecord,
-    RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, StoredMembershipRecord, TransferRecord, TransferredRecord,
-    TruncateRecord, VoteRecord, VoteRequestRecord, VotedRecord,
+    ReadIndexRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, StoredMembershipRecord, TransferRecord,
+    TransferredRecord, TruncateRecord, VoteRecord, VoteRequestRecord, VotedRecord,
 };
 use crate::state::checkpoint::{ChangedRecord, CheckpointRecord, DeltaRecord};
 
@@ -55,7 +56,7 @@ fn entry(payload: PayloadRecord) -> EntryRecord {
 }
 
 /// Encodes, decodes back, and writes the line down.
-fn line<T: Record + PartialEq + std::fmt::Debug>(out: &mut String, name: &str, record: &T) {
+pub(crate) fn line<T: Record + PartialEq + std::fmt::Debug>(out: &mut String, name: &str, record: &T) {
     let bytes = format::encode(record);
     assert_eq!(&format::decode::<T>(&bytes).unwrap(), record, "{name}");
     for cut in 0..bytes.len() {
@@ -158,6 +159,7 @@ fn lines() -> String {
         membership: stored_membership(),
     };
     line(&mut out, "snapshot-head", &head);
+    line(&mut out, "read-index", &ReadIndexRecord { index: 1_000_000 });
     line(&mut out, "snapshot-done", &SnapshotDoneRecord { vote: vote(true) });
     line(
         &mut out,
@@ -193,14 +195,18 @@ fn lines() -> String {
     out
 }
 
-#[test]
-fn kept_records_are_what_they_always_were() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/records.txt");
-    let now = lines();
+/// Holds lines against `node/golden/<file>`.
+pub(crate) fn is_kept(file: &str, now: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(file);
     if std::env::var_os("UPDATE_SCRIPTS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &now).unwrap();
+        std::fs::write(&path, now).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap();
     assert_eq!(now, kept);
+}
+
+#[test]
+fn kept_records_are_what_they_always_were() {
+    is_kept("records.txt", &lines());
 }

@@ -8,7 +8,7 @@
 //! covers (purging is logical until then), or keep openraft's own types on disk.
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod group;
 pub mod records;
 mod replay;

@@ -317,6 +317,14 @@ pub struct SnapshotDoneRecord {
 }
 first_version!(SnapshotDoneRecord, 42);
 
+/// The answer to a follower that wants to know how far fresh rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadIndexRecord {
+    /// Everything that was acknowledged before the question is in the entries up to this one.
+    pub index: u64,
+}
+first_version!(ReadIndexRecord, 44);
+
 /// The answer to any raft frame: a record, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRecord {

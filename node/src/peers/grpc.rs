@@ -165,6 +165,7 @@ impl Transport for GrpcTransport {
             RaftCall::PreVote => within(to, deadline, client.pre_vote(frame)).await,
             RaftCall::TransferLeader => within(to, deadline, client.transfer_leader(frame)).await,
             RaftCall::Propose => within(to, deadline, client.propose(frame)).await,
+            RaftCall::ReadIndex => within(to, deadline, client.read_index(frame)).await,
             RaftCall::SendSnapshot => within(to, deadline, client.send_snapshot(frame)).await,
         };
         Ok(reply?.into_inner())

@@ -60,6 +60,8 @@ pub enum RaftCall {
     TransferLeader,
     /// A command for the group's leader.
     Propose,
+    /// A follower asks its leader how far rows must be to be fresh.
+    ReadIndex,
     /// A member that lost its state asks for the other's snapshot.
     SendSnapshot,
 }

@@ -65,6 +65,7 @@ impl PeerService {
             RaftCall::PreVote => Call::PeerPreVote,
             RaftCall::TransferLeader => Call::PeerTransferLeader,
             RaftCall::Propose => Call::PeerPropose,
+            RaftCall::ReadIndex => Call::PeerReadIndex,
             RaftCall::SendSnapshot => Call::PeerSendSnapshot,
         };
         let from = caller(&request, name)?;
@@ -150,6 +151,10 @@ impl Peer for PeerService {
 
     async fn propose(&self, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {
         self.raft(RaftCall::Propose, request).await
+    }
+
+    async fn read_index(&self, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {
+        self.raft(RaftCall::ReadIndex, request).await
     }
 
     async fn send_snapshot(&self, request: Request<RaftFrame>) -> Result<Response<RaftFrame>, Status> {

@@ -16,7 +16,7 @@ pub enum Barrier {
         /// Which.
         modseq: ModSeq,
     },
-    /// This replica heard from its leader at most this long ago.
+    /// What is applied here has everything that was acknowledged up to this long ago.
     Stale(Duration),
     /// A change that was proposed here after the caller asked is committed and applied: that was as good a question to a majority as
     /// ReadIndex, and what is applied here has everything that was acknowledged before the caller asked.

@@ -16,12 +16,14 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::committed::HeardCommitted;
+use super::fresh::Freshness;
 use super::read::ReadRounds;
 use super::riders::rider;
 use super::{Duty, GroupError};
 use crate::bodies::{DiskRoom, GroupBodies, Members, StoredBody};
 use crate::env::Env;
 use crate::log::types::{LeaderId, Member, Proposal, Reply, TypeConfig};
+use crate::peers::Transport;
 use crate::state::{GroupState, StateMachine};
 
 type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -31,46 +33,55 @@ const CHECKPOINT_WAIT: Duration = Duration::from_secs(120);
 /// How long a proposal waits when the queue is full, as told to the caller.
 const BUSY_RETRY: Duration = Duration::from_millis(50);
 
+/// What all groups of a node have in common.
+pub(super) struct Common {
+    /// Clock and entropy.
+    pub env: Env,
+    /// Whether the node acknowledges.
+    pub duty: Arc<Duty>,
+    /// The way to the peers.
+    pub transport: Arc<dyn Transport>,
+}
+
 /// One raft group on this node.
 pub struct Group {
     shard: ShardId,
     node: NodeId,
-    env: Env,
+    common: Common,
     raft: Raft,
     state: GroupState,
     bodies: Arc<GroupBodies>,
-    duty: Arc<Duty>,
     /// Proposals under way.
     proposals: Semaphore,
     /// KiB of mail on the way in.
     intake: Arc<Semaphore>,
     rounds: ReadRounds,
     committed: HeardCommitted,
+    freshness: Freshness,
 }
 
 impl Group {
     pub(super) fn new(
         shard: ShardId,
         node: NodeId,
-        env: Env,
+        common: Common,
         raft: Raft,
         state: GroupState,
         bodies: Arc<GroupBodies>,
-        duty: Arc<Duty>,
     ) -> Self {
         let proposals = Semaphore::new(limits::PROPOSALS_PER_SHARD_MAX);
         Group {
             shard,
             node,
-            env,
+            common,
             raft,
             state,
             bodies,
-            duty,
             proposals,
             intake: Arc::new(Semaphore::new(limits::BODY_BYTES_PER_SHARD_MAX / 1024)),
             rounds: ReadRounds::default(),
             committed: HeardCommitted::default(),
+            freshness: Freshness::default(),
         }
     }
 
@@ -89,6 +100,14 @@ impl Group {
 
     pub(super) fn rounds(&self) -> &ReadRounds {
         &self.rounds
+    }
+
+    pub(super) fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    pub(super) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.common.transport
     }
 
     /// Its state, for status and housekeeping; clients read through [`Group::read`].
@@ -123,7 +142,7 @@ impl Group {
         deadline: Instant,
     ) -> Result<shard::Outcome, GroupError> {
         let command = shard::Command {
-            time_ms: self.env.now_ms(),
+            time_ms: self.common.env.now_ms(),
             op,
         };
         let proposal = Proposal {
@@ -146,7 +165,7 @@ impl Group {
         deadline: Instant,
     ) -> Result<directory::Outcome, GroupError> {
         let command = directory::Command {
-            time_ms: self.env.now_ms(),
+            time_ms: self.common.env.now_ms(),
             op,
         };
         match self
@@ -220,13 +239,13 @@ impl Group {
                 retry_after: BUSY_RETRY,
             });
         };
-        self.duty.acknowledges()?;
+        self.common.duty.acknowledges()?;
         let written = match malle_rt::timeout_at(deadline, self.write(proposal, leader)).await {
             Ok(written) => written?,
             Err(_) => return Err(GroupError::Deadline),
         };
         // Done or not, who repeats it elsewhere learns; here nobody is told any more.
-        self.duty.acknowledges()?;
+        self.common.duty.acknowledges()?;
         Ok(written)
     }
 
@@ -399,7 +418,7 @@ impl Group {
             (Ok(()), ServerState::Shutdown) => "stopped",
         };
         let membership = metrics.membership_config.membership().clone();
-        let unwilling = self.duty.unwilling().or_else(|| self.bodies.disk().shortage());
+        let unwilling = self.common.duty.unwilling().or_else(|| self.bodies.disk().shortage());
         GroupStatus {
             shard: self.shard.0,
             role: role.to_owned(),

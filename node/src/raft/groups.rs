@@ -16,8 +16,8 @@ use malle_rt::Instant;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Semaphore;
 
-use super::group::Group;
-use super::keep::{keep_log_short, keep_view_small};
+use super::group::{Common, Group};
+use super::keep::{ViewCare, keep_log_short, keep_view_sound};
 use super::network::Network;
 use super::restore::{Wanting, ask_for_a_snapshot};
 use super::riders::Keeper;
@@ -99,13 +99,12 @@ pub struct Groups {
     duty: Arc<Duty>,
     /// Views that were rebuilt since the start.
     rebuilds: AtomicU64,
-    /// Views that were copied into a fresh database since the start.
-    compacted: Arc<AtomicU64>,
+    care: Arc<ViewCare>,
     /// One opening or closing at a time.
     pub(super) changing: tokio::sync::Mutex<bool>,
     /// Checkpoints that may be written now.
     checkpoints: Arc<Semaphore>,
-    /// Views that may be compacted now.
+    /// Views that may be compacted or proved now.
     compactions: Arc<Semaphore>,
 }
 
@@ -120,7 +119,7 @@ impl Groups {
             waiting: RwLock::default(),
             duty: Arc::default(),
             rebuilds: AtomicU64::default(),
-            compacted: Arc::default(),
+            care: Arc::default(),
             changing: tokio::sync::Mutex::new(false),
             checkpoints: Arc::new(Semaphore::new(limits::CHECKPOINTS_AT_ONCE)),
             compactions: Arc::new(Semaphore::new(limits::VIEW_COMPACTIONS_AT_ONCE)),
@@ -186,7 +185,12 @@ impl Groups {
 
     /// Views that were copied into a fresh database since the start.
     pub fn compactions(&self) -> u64 {
-        self.compacted.load(Ordering::Relaxed)
+        self.care.compacted.load(Ordering::Relaxed)
+    }
+
+    /// Views of which every row was read since the start, while they served.
+    pub fn proofs(&self) -> u64 {
+        self.care.proved.load(Ordering::Relaxed)
     }
 
     /// The journal's failure, when it has failed: this node acknowledges nothing any more.
@@ -376,10 +380,10 @@ impl Groups {
                         .unwrap_or_else(PoisonError::into_inner)
                         .insert(shard, group.clone());
                     malle_rt::spawn(watch_over(self.clone(), group.clone(), log.clone(), rebuilt));
-                    malle_rt::spawn(keep_view_small(
+                    malle_rt::spawn(keep_view_sound(
                         Arc::downgrade(&group),
                         self.compactions.clone(),
-                        self.compacted.clone(),
+                        self.care.clone(),
                     ));
                     malle_rt::spawn(keep_log_short(
                         Arc::downgrade(&group),
@@ -475,11 +479,14 @@ impl Groups {
         let group = Arc::new(Group::new(
             shard,
             settings.node,
-            settings.env.clone(),
+            Common {
+                env: settings.env.clone(),
+                duty: self.duty.clone(),
+                transport: settings.transport.clone(),
+            },
             raft,
             state,
             bodies.clone(),
-            self.duty.clone(),
         ));
         let weak = Arc::downgrade(&group);
         let this = settings.node;

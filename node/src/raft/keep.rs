@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::GroupError;
 use super::group::Group;
+use crate::bodies::DiskRoom;
 use crate::log::GroupLog;
 use crate::state::CompactError;
 
@@ -52,21 +53,42 @@ pub(super) async fn keep_log_short(group: Weak<Group>, log: GroupLog, kept_entri
     }
 }
 
-/// Copies a view into a fresh database when it takes much more room than its rows.
-pub(super) async fn keep_view_small(group: Weak<Group>, compactions: Arc<Semaphore>, compacted: Arc<AtomicU64>) {
+/// What was done to the views of a node since its start.
+#[derive(Debug, Default)]
+pub(super) struct ViewCare {
+    /// Copied into a fresh database.
+    pub compacted: AtomicU64,
+    /// Every row was read, and they added up.
+    pub proved: AtomicU64,
+}
+
+/// Copies a view into a fresh database when it takes much more room than its rows, and has every row read from time to time.
+pub(super) async fn keep_view_sound(group: Weak<Group>, one_at_a_time: Arc<Semaphore>, care: Arc<ViewCare>) {
     loop {
         malle_rt::sleep(Duration::from_millis(limits::VIEW_COMPACT_LOOK_MS)).await;
         // One at a time for the weighing too, which reads every row. Never closed. Who waits holds no view open meanwhile.
-        let _place = compactions.acquire().await;
-        let Some(state) = group.upgrade().map(|group| group.state().clone()) else {
-            return;
-        };
+        let _place = one_at_a_time.acquire().await;
+        let Some(open) = group.upgrade() else { return };
+        // What is left of a full disk belongs to the log, the rows and collection, which gives volumes back.
+        let full = open.bodies().disk().room() == DiskRoom::None;
+        let state = open.state().clone();
+        drop(open);
+        if state.proof_is_due() {
+            match state.prove_again().await {
+                Ok(()) => drop(care.proved.fetch_add(1, Ordering::Relaxed)),
+                // Damage is told of where the group stops.
+                Err(error) => tracing::debug!(%error, "a view was not proved"),
+            }
+        }
+        if full {
+            continue;
+        }
         let made = match state.compaction_is_due().await {
             Ok(true) => state.compact().await.map(|()| true),
             due => due,
         };
         match made {
-            Ok(true) => drop(compacted.fetch_add(1, Ordering::Relaxed)),
+            Ok(true) => drop(care.compacted.fetch_add(1, Ordering::Relaxed)),
             Ok(false) | Err(CompactError::GivenUp) => {}
             Err(error) => tracing::warn!(%error, "a view was not compacted; it stays as it is"),
         }

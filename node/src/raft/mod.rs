@@ -13,6 +13,7 @@ mod body_rows;
 mod committed;
 mod duty;
 mod error;
+mod fresh;
 mod group;
 mod groups;
 mod hand_over;

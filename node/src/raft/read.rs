@@ -11,15 +11,22 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use malle_machine::shard;
 use malle_machine::view::{Fault, View};
+use malle_proto::v1::RaftFrame;
 use malle_rt::Instant;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::linearizable_read::Linearizer;
 
 use super::group::Group;
+use super::network::answer;
 use super::{Barrier, GroupError};
 use crate::controls;
+use crate::log::records::ReadIndexRecord;
 use crate::log::types::{LeaderId, TypeConfig};
+use crate::peers::RaftCall;
+
+/// A leader asks its majority within this, or a reader goes to another replica.
+const LEADER_ANSWERS: Duration = Duration::from_secs(2);
 
 /// One round and what it found; whoever shares it may drive it.
 type Work = BoxFuture<'static, Result<(), GroupError>>;
@@ -170,21 +177,52 @@ impl Group {
                     }
                 }
             }
-            Barrier::Stale(age) => self.heard_within(age).await,
+            Barrier::Stale(age) => self.be_fresh(age).await,
             Barrier::OwnChange | Barrier::Local => Ok(()),
         }
     }
 
-    /// A leader's word renews a follower's lease on its vote: the time of that is when it was last heard.
-    async fn heard_within(&self, age: Duration) -> Result<(), GroupError> {
+    /// A leader is fresh while its lease lasts, a follower once it has applied what its leader said within `age`: see [`super::fresh`].
+    async fn be_fresh(&self, age: Duration) -> Result<(), GroupError> {
         if self.is_leader() {
             return self.wait_leader_lease().await;
         }
-        let heard = self.raft().with_raft_state(|state| state.vote_last_modified()).await?;
-        match heard {
-            Some(heard) if malle_rt::now() - heard <= age => Ok(()),
-            _ => Err(GroupError::NotLeader { leader: self.leader() }),
-        }
+        let index = self.freshness().index(age, || self.ask_leader()).await?;
+        let mut applied = self.state().applied();
+        let reached = applied.wait_for(|applied| *applied >= index).await;
+        reached
+            .map(drop)
+            .map_err(|_| GroupError::Stopped("the group closed".into()))
+    }
+
+    /// The index of a linearizable read, from the leader.
+    async fn ask_leader(&self) -> Result<u64, GroupError> {
+        let leader = self.leader().filter(|leader| *leader != self.node());
+        let leader = leader.ok_or(GroupError::NotLeader { leader: None })?;
+        let frame = RaftFrame {
+            shard: self.shard().0,
+            from: self.node().0,
+            to: leader.0,
+            ..RaftFrame::default()
+        };
+        let unavailable = |reason: String| GroupError::Unavailable(reason);
+        let deadline = malle_rt::now() + LEADER_ANSWERS;
+        let reply = self
+            .transport()
+            .call(leader, RaftCall::ReadIndex, frame, deadline)
+            .await;
+        let reply = reply.map_err(|error| unavailable(error.to_string()))?;
+        let said: ReadIndexRecord = answer(&reply).map_err(unavailable)?;
+        Ok(said.index)
+    }
+
+    /// Everything that was acknowledged before this call is in the entries up to this index.
+    ///
+    /// # Errors
+    /// `NotLeader`, or `Unavailable` without a majority.
+    pub(super) async fn read_index(&self) -> Result<u64, GroupError> {
+        let linearizer = self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await?;
+        Ok(linearizer.read_log_id().index())
     }
 
     async fn wait_leader_lease(&self) -> Result<(), GroupError> {

@@ -26,8 +26,8 @@ use super::restore;
 use super::riders::{room_in_frame, stored_body};
 use crate::bodies::BodiesError;
 use crate::log::records::{
-    AppendRecord, AppendedRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, TransferRecord,
-    TransferredRecord, VoteRequestRecord, VotedRecord,
+    AppendRecord, AppendedRecord, ReadIndexRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord,
+    TransferRecord, TransferredRecord, VoteRequestRecord, VotedRecord,
 };
 use crate::log::types::{LogId, StoredMembership, TypeConfig, Vote};
 use crate::peers::RaftCall;
@@ -234,6 +234,10 @@ impl RaftServer {
                 Ok(format::encode(&transferred(result)))
             }
             RaftCall::Propose => self.propose(&group, frame).await,
+            RaftCall::ReadIndex => {
+                let index = group.read_index().await.map_err(|error| error.to_string())?;
+                Ok(format::encode(&ReadIndexRecord { index }))
+            }
             RaftCall::SendSnapshot => restore::send(self.groups.transport().as_ref(), &group, from).await,
         }
     }

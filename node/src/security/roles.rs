@@ -105,6 +105,7 @@ table! {
     PeerPreVote = "Peer.PreVote":                   Denied  Denied    Denied   Allowed,
     PeerTransferLeader = "Peer.TransferLeader":     Denied  Denied    Denied   Allowed,
     PeerPropose = "Peer.Propose":                   Denied  Denied    Denied   Allowed,
+    PeerReadIndex = "Peer.ReadIndex":               Denied  Denied    Denied   Allowed,
     PeerSnapshot = "Peer.Snapshot":                 Denied  Denied    Denied   Allowed,
     PeerSendSnapshot = "Peer.SendSnapshot":         Denied  Denied    Denied   Allowed,
     PeerPutBodies = "Peer.PutBodies":               Denied  Denied    Denied   Allowed,
@@ -178,6 +179,7 @@ mod tests {
         Peer.PreVote          .    .    .    .    .    y
         Peer.TransferLeader   .    .    .    .    .    y
         Peer.Propose          .    .    .    .    .    y
+        Peer.ReadIndex        .    .    .    .    .    y
         Peer.Snapshot         .    .    .    .    .    y
         Peer.SendSnapshot     .    .    .    .    .    y
         Peer.PutBodies        .    .    .    .    .    y

@@ -279,6 +279,11 @@ impl Rooms {
             "Views that were copied into a fresh database because theirs took too much room",
             [(Vec::new(), self.groups.compactions())],
         );
+        page.counter(
+            "malle_view_proofs",
+            "Views of which every row was read while they served, and that were sound",
+            [(Vec::new(), self.groups.proofs())],
+        );
     }
 
     fn mail_figures(&self, page: &mut Page) {

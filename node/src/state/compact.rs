@@ -57,6 +57,9 @@ pub enum CompactError {
     /// The group closes, failed, or installs a snapshot.
     #[error("the group has something more urgent to do")]
     GivenUp,
+    /// Others have filled the disk meanwhile.
+    #[error("the disk fills up: what is left is not for a copy")]
+    NoRoom,
 }
 
 /// What the rows of a view weigh, and what its database took when they were weighed.
@@ -120,7 +123,7 @@ impl Copy {
 }
 
 /// Visits the next rows from `cursor` on and moves it behind them; their bytes, 0 at the end. Blocks.
-fn some_rows(
+pub(super) fn some_rows(
     index: &dyn IndexStore,
     cursor: &mut Vec<u8>,
     visit: &mut dyn FnMut(&[u8], &[u8]),
@@ -143,7 +146,7 @@ fn some_rows(
 }
 
 /// What to wait behind a step: the rate is kept, and the disk belongs to others for half of the time.
-fn pause(bytes: u64, took: Duration) -> Duration {
+pub(super) fn pause(bytes: u64, took: Duration) -> Duration {
     let share = Duration::from_secs_f64(bytes as f64 / limits::VIEW_COMPACT_BYTES_PER_SECOND as f64);
     share.saturating_sub(took).max(took)
 }
@@ -183,12 +186,16 @@ impl GroupState {
 
     /// A fresh database takes up to three times its rows, and others need the disk too.
     fn has_room_for(&self, live_bytes: u64) -> bool {
-        let settings = &self.inner.settings;
         let needed = live_bytes.saturating_mul(4) + limits::VIEW_COMPACT_BYTES_LEFT;
+        self.has_free_bytes(needed)
+    }
+
+    fn has_free_bytes(&self, needed: u64) -> bool {
+        let settings = &self.inner.settings;
         match settings.disk.free_bytes(&settings.dir) {
             Ok(free) if free >= needed => true,
             Ok(free) => {
-                tracing::warn!(shard = %self.inner.shard, free, needed, "a view takes too much of the disk, which has no room to compact it");
+                tracing::warn!(shard = %self.inner.shard, free, needed, "a view takes too much of the disk, which has too little room to compact it");
                 false
             }
             Err(error) => {
@@ -219,8 +226,15 @@ impl GroupState {
     }
 
     fn no_hurry(&self) -> Result<(), CompactError> {
-        let hurry = self.inner.hurry.load(Ordering::SeqCst) > 0 || self.inner.fault.borrow().is_some();
-        if hurry { Err(CompactError::GivenUp) } else { Ok(()) }
+        match self.has_hurry() {
+            true => Err(CompactError::GivenUp),
+            false => Ok(()),
+        }
+    }
+
+    /// Somebody waits for what takes long to give up, or nothing is worth waiting for any more.
+    pub(super) fn has_hurry(&self) -> bool {
+        self.inner.hurry.load(Ordering::SeqCst) > 0 || self.inner.fault.borrow().is_some()
     }
 
     /// Copies the view into a fresh database and lets it take the view's place.
@@ -260,6 +274,9 @@ impl GroupState {
         let from = self.live().index.clone();
         loop {
             self.no_hurry()?;
+            if !self.has_free_bytes(limits::VIEW_COMPACT_BYTES_LEFT) {
+                return Err(CompactError::NoRoom);
+            }
             let (from, began) = (from.clone(), malle_rt::now());
             let flushes = self.inner.flushed.lock().await.tee.replace(Vec::new());
             let (stepped, bytes) = malle_rt::blocking(move || {
@@ -341,4 +358,4 @@ impl GroupState {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

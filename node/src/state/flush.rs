@@ -59,13 +59,17 @@ impl GroupState {
         let batch_rows = rows.clone();
         // Lost, should this call be given up half-way.
         let mut changed = std::mem::replace(&mut flushed.changed, Changed::Lost);
-        flushed.changed = malle_rt::blocking(move || {
+        let mut proof = flushed.proof.take();
+        (flushed.changed, flushed.proof) = malle_rt::blocking(move || {
+            if let Some(proof) = &mut proof {
+                proof.follow(index.as_ref(), &batch_rows)?;
+            }
             let mut batch: Vec<Row> = Vec::with_capacity(batch_rows.len() + 1);
             batch.extend(batch_rows.iter().map(|(key, value)| (key.clone(), value.clone())));
             batch.push(state_row);
             index.apply_batch(&batch)?;
             changed.add(batch_rows.keys().map(Vec::as_slice));
-            Ok::<_, IndexError>(changed)
+            Ok::<_, IndexError>((changed, proof))
         })
         .await?;
         if let Some(tee) = &mut flushed.tee {

@@ -4,8 +4,11 @@
 //! The process is this test binary once more. It says what it does line by line; a line `acked` comes after the log has synced the entries
 //! and they are applied. At each start it says, before it applies anything, how far its view is and what all its rows add up to: that is
 //! what it would serve. It must be what the pure machine makes of the same entries; whether the view had to be rebuilt for it is counted.
-//! `MALLE_LONG` kills ten times as often; `MALLE_KILL_SEED` chooses another history.
+//! `MALLE_LONG` kills ten times as often; `MALLE_KILL_SEED` chooses another history. [`synced`] cuts the power of a modelled disk below sled.
 
+mod synced;
+
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command as Process, Stdio};
@@ -21,6 +24,7 @@ use openraft::storage::RaftLogStorage;
 use super::prove::scan_digest;
 use super::rebuild::{append_and_apply, catch_up};
 use super::suite::open;
+use crate::index::suite::Chance;
 use crate::log::types::{Entry, LeaderId, LogId, Proposal};
 
 /// Where the killed process works.
@@ -30,6 +34,8 @@ const MARK: &str = "killed: ";
 /// Entries between two checkpoints, each with a purge, and two copies of the view.
 const CHECKPOINT_EVERY: u64 = 150;
 const COPY_EVERY: u64 = 400;
+/// A copy of the view leaves 2 GiB of its disk; the image is sparse.
+const DISK_BYTES: u64 = 4 << 30;
 /// Entries that a purge leaves.
 const KEPT: u64 = 40;
 
@@ -160,10 +166,11 @@ fn hex(digest: &Digest) -> String {
 }
 
 /// Starts this test again as the process that works in `dir`.
-fn start(test: &str, dir: &Path) -> (Child, BufReader<ChildStdout>) {
+fn start(test: &str, dir: &Path, environment: &[(&str, OsString)]) -> (Child, BufReader<ChildStdout>) {
     let mut child = Process::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(DIR, dir)
+        .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -196,15 +203,19 @@ struct Seen {
 }
 
 /// Starts, looks, and ends the process by `end`, again and again.
-fn again_and_again(test: &str, dir: &Path, times: u64, mut end: impl FnMut(&mut Child)) -> Seen {
-    let seed = std::env::var("MALLE_KILL_SEED").map_or(11, |seed| seed.parse().unwrap());
-    println!("MALLE_KILL_SEED={seed}");
-    let mut chance = crate::index::suite::Chance(seed);
+fn again_and_again(
+    test: &str,
+    dir: &Path,
+    times: u64,
+    environment: &[(&str, OsString)],
+    mut end: impl FnMut(&mut Child),
+) -> Seen {
+    let mut chance = Chance(seed());
     let mut model = Model::new();
     let mut seen = Seen::default();
     let mut acked = 0;
     for round in 0..=times {
-        let (mut child, mut lines) = start(test, dir);
+        let (mut child, mut lines) = start(test, dir, environment);
         seen.starts += 1;
         assert_eq!(said(&mut lines).expect("it starts")[0], "opens");
         // The last start is only looked at.
@@ -250,6 +261,12 @@ fn again_and_again(test: &str, dir: &Path, times: u64, mut end: impl FnMut(&mut 
     seen
 }
 
+fn seed() -> u64 {
+    let seed = std::env::var("MALLE_KILL_SEED").map_or(11, |seed| seed.parse().unwrap());
+    println!("MALLE_KILL_SEED={seed}");
+    seed
+}
+
 fn kill(child: &mut Child) {
     child.kill().unwrap();
     child.wait().unwrap();
@@ -280,7 +297,7 @@ fn a_killed_process_never_comes_back_with_a_wrong_state() {
     be_the_process();
     let dir = tempfile::tempdir().unwrap();
     let test = "state::killed::a_killed_process_never_comes_back_with_a_wrong_state";
-    let seen = again_and_again(test, dir.path(), times(25, 250), kill);
+    let seen = again_and_again(test, dir.path(), times(25, 250), &[], kill);
     println!("{seen:?}");
     assert_eq!(
         seen.rebuilds, 0,
@@ -297,9 +314,9 @@ fn a_disk_that_lost_power_never_comes_back_with_a_wrong_state() {
     }
     let dir = tempfile::tempdir().unwrap();
     let mount = dir.path().join("disk");
-    let disk = LoopDisk::create(&dir.path().join("image"), &mount, 512 << 20).unwrap();
+    let disk = LoopDisk::create(&dir.path().join("image"), &mount, DISK_BYTES).unwrap();
     let test = "state::killed::a_disk_that_lost_power_never_comes_back_with_a_wrong_state";
-    let seen = again_and_again(test, &mount, times(8, 200), |child| {
+    let seen = again_and_again(test, &mount, times(8, 200), &[], |child| {
         disk.cut().unwrap();
         kill(child);
         disk.power_on().unwrap();

@@ -26,6 +26,7 @@ mod machine;
 mod open;
 mod overlay;
 mod prove;
+mod prove_again;
 #[cfg(test)]
 mod rebuild;
 mod storage;
@@ -39,4 +40,5 @@ pub use indexes::{Indexes, MemoryIndexes, OpenedIndex, SledIndexes};
 pub use machine::MachineKind;
 pub use open::{BodyNews, GroupState, OpenError, Settings};
 pub use overlay::ReadView;
+pub use prove_again::ProofError;
 pub use storage::StateMachine;

@@ -18,6 +18,7 @@ use super::indexes::Indexes;
 use super::machine::MachineKind;
 use super::overlay::{Overlay, Position, ReadView, Rows};
 use super::prove::{CLEAN_KEY, open_index, prove, rebuild};
+use super::prove_again::{Proof, first_due_ms};
 use crate::env::Env;
 use crate::index::{IndexError, IndexStore};
 use crate::log::GroupLog;
@@ -96,6 +97,8 @@ pub(super) struct Flushed {
     pub position: Position,
     /// While a checkpoint scans: everything flushed meanwhile.
     pub tee: Option<Vec<Arc<Rows>>>,
+    /// While the view is proved: what was read of it.
+    pub proof: Option<Proof>,
     /// Keys that the index got since the checkpoint.
     pub changed: Changed,
     /// Keys that the checkpoint under way will have, once it is one.
@@ -130,6 +133,8 @@ pub(super) struct Inner {
     pub rebuilds: AtomicU64,
     /// What the rows weigh, when somebody looked.
     pub weight: Mutex<Option<Weight>>,
+    /// When every row is read the next time.
+    pub proof_due_ms: AtomicU64,
     /// Who waits for a compaction to give up.
     pub hurry: AtomicUsize,
 }
@@ -192,6 +197,7 @@ impl GroupState {
             uuid: opened.uuid,
             ready: true,
         };
+        let proof_due_ms = AtomicU64::new(first_due_ms(settings.env.now_ms(), opened.uuid));
         let inner = Inner {
             shard,
             kind: MachineKind::of(shard),
@@ -207,6 +213,7 @@ impl GroupState {
             no_room: watch::channel(0).0,
             rebuilds: AtomicU64::new(rebuilds),
             weight: Mutex::default(),
+            proof_due_ms,
             hurry: AtomicUsize::new(0),
         };
         let state = GroupState { inner: Arc::new(inner) };
@@ -354,6 +361,7 @@ async fn flushed_at(settings: &Settings, position: Position, checkpoint: Option<
     Flushed {
         position,
         tee: None,
+        proof: None,
         changed,
         covered: None,
         ledger: Ledger::new(

@@ -232,3 +232,28 @@ fn clear(index: &dyn IndexStore) -> Result<(), IndexError> {
         index.apply_batch(&batch)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::golden::{is_kept, line};
+
+    #[test]
+    fn a_position_is_kept_as_it_always_was() {
+        let of = |applied, rows| StateRecord {
+            applied,
+            membership: StoredMembershipRecord::default(),
+            digest: Digest(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+            rows,
+        };
+        let applied = LogIdRecord {
+            term: 3,
+            node: 2,
+            index: 70_000,
+        };
+        let mut lines = String::new();
+        line(&mut lines, "position", &of(Some(applied), 5_000_000));
+        line(&mut lines, "position-fresh", &of(None, 0));
+        is_kept("view.txt", &lines);
+    }
+}

@@ -36,8 +36,17 @@ pub(super) async fn open(dir: &Path) -> (Logs, GroupLog, GroupState) {
 }
 
 pub(super) async fn open_with(dir: &Path, indexes: Arc<dyn Indexes>) -> (Logs, GroupLog, GroupState) {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let logs = Logs::open_with(disk.clone(), &dir.join("log"), NodeId(1), SEGMENT_BYTES).expect("the journal opens");
+    open_on(dir, indexes, Arc::new(RealDisk)).await
+}
+
+/// With the checkpoints on another disk.
+pub(super) async fn open_on(
+    dir: &Path,
+    indexes: Arc<dyn Indexes>,
+    disk: Arc<dyn Disk>,
+) -> (Logs, GroupLog, GroupState) {
+    let real: Arc<dyn Disk> = Arc::new(RealDisk);
+    let logs = Logs::open_with(real, &dir.join("log"), NodeId(1), SEGMENT_BYTES).expect("the journal opens");
     let log = logs.group(SHARD);
     let settings = Settings {
         env: Env::real(),

@@ -241,6 +241,7 @@ impl GroupState {
         };
         flushed.position = position;
         flushed.tee = None;
+        flushed.proof = None;
         flushed.changed = Changed::none();
         flushed.covered = None;
         self.keep(checkpoint);

@@ -18,6 +18,7 @@ pub mod mail;
 pub mod monitoring;
 mod ports;
 mod power;
+pub mod unsynced;
 mod wait;
 
 pub use binaries::{binary, installed};

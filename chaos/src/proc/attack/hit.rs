@@ -191,10 +191,6 @@ impl Attack<'_> {
                     }
                 }
                 DiskFault::LyingSync => self.page(place)?.sync_lies(true)?,
-                DiskFault::ReadEio | DiskFault::Torn | DiskFault::ReadOnly => {
-                    let reason = format!("proc has no disk with the fault {what:?}; sim has");
-                    return Ok(Err(Skipped::Impossible(reason)));
-                }
             }
         }
         Ok(Ok(()))

@@ -67,7 +67,7 @@ impl Attack<'_> {
                 self.revive(place).await?;
             }
             DiskFault::LyingSync => self.page(place)?.sync_lies(false)?,
-            DiskFault::SyncEio | DiskFault::ReadEio | DiskFault::Bitflip | DiskFault::Torn | DiskFault::ReadOnly => {}
+            DiskFault::SyncEio | DiskFault::Bitflip => {}
         }
         Ok(())
     }

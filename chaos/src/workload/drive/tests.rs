@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::check::{Verdict, check};
 use crate::history::{AccountHeader, Final, FinalMailbox, FinalMessage, Header, History, PlaceHeader, SCHEMA};
+use crate::plan::Timeline;
 use crate::scenario::Engine;
 use crate::workload::{MailboxRow, Row};
 

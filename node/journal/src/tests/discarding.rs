@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ fn keep() -> Options {
 struct Owner {
     payloads: BTreeSet<u8>,
     lost: Vec<u64>,
-    damaged: Vec<(u64, u32)>,
+    damaged: Vec<(u64, Range<u32>)>,
 }
 
 impl Replay for Owner {
@@ -32,8 +33,8 @@ impl Replay for Owner {
         true
     }
 
-    fn damaged(&mut self, segment: u64, offset: u32) -> bool {
-        self.damaged.push((segment, offset));
+    fn damaged(&mut self, segment: u64, bytes: Range<u32>) -> bool {
+        self.damaged.push((segment, bytes));
         true
     }
 }

@@ -1,4 +1,5 @@
 use std::io::IoSlice;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -136,7 +137,7 @@ async fn hostile_lengths_in_a_header_cost_nothing_and_end_the_tail() {
 #[derive(Default)]
 struct Lenient {
     payloads: Vec<u8>,
-    damaged: Vec<(u64, u32)>,
+    damaged: Vec<(u64, Range<u32>)>,
 }
 
 impl Replay for Lenient {
@@ -145,8 +146,8 @@ impl Replay for Lenient {
         Ok(())
     }
 
-    fn damaged(&mut self, segment: u64, offset: u32) -> bool {
-        self.damaged.push((segment, offset));
+    fn damaged(&mut self, segment: u64, bytes: Range<u32>) -> bool {
+        self.damaged.push((segment, bytes));
         true
     }
 }
@@ -174,7 +175,18 @@ async fn a_caller_whose_records_stand_alone_may_go_on_behind_damage() {
         lenient.payloads,
         (0..60).filter(|number| ![3, 50].contains(number)).collect::<Vec<u8>>()
     );
-    assert_eq!(lenient.damaged.len(), 2);
+    let [one, other] = &lenient.damaged[..] else {
+        panic!("two places are damaged: {:?}", lenient.damaged)
+    };
+    for ((segment, bytes), hit) in [(one, 3), (other, 50)] {
+        let (here, next) = (appended[hit].location, appended[hit + 1].location);
+        let until = if next.segment == here.segment {
+            next.offset
+        } else {
+            bytes.end
+        };
+        assert_eq!((*segment, bytes.clone()), (here.segment, here.offset..until));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Three or more nodes over a network in memory: majorities, repair, catching up, and what a crash leaves.
 
 mod collect;
+mod golden;
 mod group;
 mod majority;
 mod rot;

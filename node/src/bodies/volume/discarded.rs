@@ -17,8 +17,8 @@ const LIST_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The list as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct DiscardedRecord {
-    runs: Vec<(u64, u64)>,
+pub(in crate::bodies) struct DiscardedRecord {
+    pub runs: Vec<(u64, u64)>,
 }
 first_version!(DiscardedRecord, 54);
 

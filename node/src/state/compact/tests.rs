@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use malle_journal::MemoryDisk;
 use malle_machine::shard::Command;
 use malle_machine::shard::sample::Sample;
 use malle_machine::{Digest, format};
-use malle_proto::ShardId;
+use malle_proto::{ShardId, limits};
 use openraft::EntryPayload;
 use tempfile::TempDir;
 
 use super::super::prove::scan_digest;
 use super::super::rebuild::{append_and_apply, catch_up, stop};
-use super::super::suite::{SHARD, open, open_with};
+use super::super::suite::{SHARD, open, open_on, open_with};
 use super::super::{GroupState, Indexes, OpenedIndex, SledIndexes};
 use super::{CompactError, Weight};
 use crate::index::IndexError;
@@ -21,20 +22,20 @@ use crate::log::GroupLog;
 use crate::log::types::{Entry, LeaderId, LogId, Proposal};
 
 /// Mail that comes into the shard, entry after entry.
-struct Mail {
+pub(in crate::state) struct Mail {
     sample: Sample,
-    next: u64,
+    pub next: u64,
 }
 
 impl Mail {
-    fn new() -> Mail {
+    pub fn new() -> Mail {
         Mail {
             sample: Sample::new(5, 20),
             next: 0,
         }
     }
 
-    fn entries(&mut self, count: u64, op: fn(&mut Sample) -> malle_machine::shard::Op) -> Vec<Entry> {
+    pub fn entries(&mut self, count: u64, op: fn(&mut Sample) -> malle_machine::shard::Op) -> Vec<Entry> {
         let mut ops = if self.next == 0 { self.sample.open() } else { Vec::new() };
         ops.extend((0..count).map(|_| op(&mut self.sample)));
         ops.into_iter()
@@ -56,14 +57,14 @@ impl Mail {
             .collect()
     }
 
-    async fn arrives(&mut self, log: &mut GroupLog, state: &GroupState, count: u64) {
+    pub async fn arrives(&mut self, log: &mut GroupLog, state: &GroupState, count: u64) {
         let entries = self.entries(count, |sample| sample.deliver(1));
         append_and_apply(log, state, entries).await;
     }
 }
 
 /// What the rows of the index add up to, which is what its position says.
-async fn whole(state: &GroupState) -> Digest {
+pub(in crate::state) async fn whole(state: &GroupState) -> Digest {
     state.flush().await.unwrap();
     let (digest, _, rows) = state.digest();
     let index = state.live().index.clone();
@@ -243,6 +244,26 @@ async fn a_group_that_closes_does_not_wait_for_a_copy() {
     let (_logs, _log, state) = open(dir.path()).await;
     assert_eq!((state.rebuilds(), whole(&state).await), (0, digest));
     assert_eq!(databases(dir.path()).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_ends_when_others_fill_the_disk_and_the_view_serves_on() {
+    let dir = TempDir::new().unwrap();
+    let disk = MemoryDisk::new();
+    let indexes = Arc::new(SledIndexes::new(&dir.path().join("index"), 1 << 20));
+    let (_logs, mut log, state) = open_on(dir.path(), indexes, Arc::new(disk.clone())).await;
+    let mut mail = Mail::new();
+    mail.arrives(&mut log, &state, 100).await;
+    let (digest, before) = (whole(&state).await, state.live().uuid);
+    disk.set_says_free(Some(limits::VIEW_COMPACT_BYTES_LEFT - 1));
+    assert!(matches!(state.compact().await, Err(CompactError::NoRoom)));
+    assert_eq!((databases(dir.path()).len(), state.live().uuid), (1, before));
+    assert!(state.fault().borrow().is_none());
+    assert_eq!(whole(&state).await, digest);
+    disk.set_says_free(None);
+    state.compact().await.unwrap();
+    assert_ne!(state.live().uuid, before);
+    assert_eq!(whole(&state).await, digest);
 }
 
 #[test]
