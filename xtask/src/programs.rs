@@ -30,15 +30,21 @@ pub fn install_missing() {
         return eprintln!("== programs: {list} not there, and no apt-get: their tests are skipped");
     }
     eprintln!("== programs: installing {list}");
-    // One by one: a package that this release does not have must not keep the others out.
-    for package in packages {
-        let installed = Command::new("apt-get")
+    let apt_get = |arguments: &[&str]| {
+        let ended = Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["install", "-y", "-q", "--no-install-recommends", package])
+            .args(["-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status();
-        if !installed.is_ok_and(|status| status.success()) {
+        ended.is_ok_and(|status| status.success())
+    };
+    // A machine that is fresh knows no package, or old ones; what then cannot be installed is told below.
+    let _ = apt_get(&["update"]);
+    // One by one: a package that this release does not have must not keep the others out.
+    for package in packages {
+        if !apt_get(&["install", "-y", "--no-install-recommends", package]) {
             eprintln!("== programs: {package} could not be installed: its tests are skipped");
         }
     }

@@ -3,6 +3,7 @@
 mod many_bodies;
 mod named;
 mod news;
+mod overload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
