@@ -240,6 +240,10 @@ async fn a_checkpoint_that_finds_no_room_ends_nothing_and_is_made_once_there_is_
         machine.disk.set_free_bytes(None);
         if first {
             until("the first one is made", || group.status().checkpoint_index > 0).await;
+            until("there is something that it has not", || {
+                group.state().applied_index() > group.status().checkpoint_index
+            })
+            .await;
         } else {
             let applied = group.state().applied_index();
             assert!(group.checkpoint(0).await.expect("there is room") >= applied);

@@ -151,6 +151,12 @@ async fn a_node_that_lost_view_and_checkpoint_behind_a_purged_log_comes_back_by_
         assert!(after.term >= before.term, "the vote stayed: {before:?}, {after:?}");
         assert_eq!(after.rebuilds, 1);
     }
+    let helped: u64 = world
+        .machines
+        .iter()
+        .map(|machine| machine.helped.load(Ordering::SeqCst))
+        .sum();
+    assert!(helped > 0, "seed {seed}: no log was purged");
     load.stop.store(true, Ordering::SeqCst);
     for client in clients {
         client.await.expect("a client that ends");

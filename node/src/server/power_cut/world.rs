@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -246,11 +246,13 @@ pub(in crate::server) struct Machine {
     lies: bool,
     view: Arc<MemoryIndexes>,
     running: RwLock<Option<Arc<Running>>>,
-    pub rebuilds: std::sync::atomic::AtomicU64,
-    /// Its next start needs a member's snapshot.
-    cannot_come_back_alone: AtomicBool,
+    pub rebuilds: AtomicU64,
+    /// View and checkpoint are no good: when the log was purged, its next start needs a member's snapshot.
+    is_rotten: AtomicBool,
+    /// Starts that a member had to help with its snapshot.
+    pub helped: AtomicU64,
     /// Bodies and volumes that its former lives freed.
-    freed: [std::sync::atomic::AtomicU64; 2],
+    freed: [AtomicU64; 2],
 }
 
 /// Three machines.
@@ -272,7 +274,8 @@ impl World {
             view: Arc::default(),
             running: RwLock::default(),
             rebuilds: Default::default(),
-            cannot_come_back_alone: AtomicBool::new(false),
+            is_rotten: AtomicBool::new(false),
+            helped: Default::default(),
             freed: Default::default(),
         };
         let mut world = World {
@@ -353,8 +356,11 @@ impl World {
             addresses: Arc::new(addresses),
         });
         let opened = groups.open(SHARD).await;
-        if machine.cannot_come_back_alone.swap(false, Ordering::SeqCst) {
+        // A purge that was not synced yet went with the cut: then the log tells everything.
+        let is_log_whole = logs.group(SHARD).purged_index().is_none();
+        if machine.is_rotten.swap(false, Ordering::SeqCst) && !is_log_whole {
             assert!(opened.is_err(), "nothing here says what the purged entries did");
+            machine.helped.fetch_add(1, Ordering::SeqCst);
         } else {
             opened.expect("the group opens after any cut");
         }
@@ -474,7 +480,7 @@ impl Machine {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// While it is off: the view is gone, and no file of the checkpoint reads any more. The log was purged behind it.
+    /// While it is off: the view is gone, and no file of the checkpoint reads any more.
     pub async fn rot(&self) {
         self.view.set_aside(SHARD, 0).await.expect("memory does not fail");
         let dir = PathBuf::from(format!("/node/checkpoints/shard-{SHARD}"));
@@ -485,7 +491,7 @@ impl Machine {
             file.write_at(middle, &mut [std::io::IoSlice::new(&rotten)])
                 .expect("memory does not fail");
         }
-        self.cannot_come_back_alone.store(true, Ordering::SeqCst);
+        self.is_rotten.store(true, Ordering::SeqCst);
     }
 
     /// Bodies and volumes that all its lives have freed.
