@@ -76,38 +76,112 @@ fn the_same_seed_does_the_same_in_two_processes() {
     assert!(history(0) == history(1), "one trace and two histories");
 }
 
-/// A test of each line: its name, what it does, and with what.
-macro_rules! tests {
-    ($($name:ident: $does:ident($($with:expr),+);)+) => {
-        $(#[test]
-        fn $name() {
-            $does($($with),+);
-        })+
-    };
+#[test]
+fn leaders_that_lose_power_and_are_back_at_once_diverge_in_nothing() {
+    holds("chaos/scenarios/r01-power-flicker.toml");
 }
 
-tests! {
-    leaders_that_lose_power_and_are_back_at_once_diverge_in_nothing: holds("chaos/scenarios/r01-power-flicker.toml");
-    a_storm_of_kills_loses_nothing: holds("chaos/scenarios/s02-node-kill-storm.toml");
-    a_power_cut_of_all_loses_nothing: holds("chaos/scenarios/s03-power-cut-of-all.toml");
-    power_that_goes_from_node_to_node_loses_nothing: holds("chaos/scenarios/s04-rolling-power-loss.toml");
-    a_leader_in_a_minority_answers_nothing_old: holds("chaos/scenarios/s07-minority-leader.toml");
-    lines_that_carry_one_way_cost_no_promise: holds("chaos/scenarios/s08-one-way.toml");
-    lines_that_clog_and_clear_cost_no_promise: holds("chaos/scenarios/s11-swizzle-clog.toml");
-    lost_and_late_packets_cost_no_promise: holds("chaos/scenarios/s12-bad-lines.toml");
-    a_sync_that_fails_loses_nothing: holds("chaos/scenarios/s16-failed-sync.toml");
-    a_full_disk_loses_nothing: holds("chaos/scenarios/s17-full-disk.toml");
-    a_disk_that_hangs_loses_nothing: holds("chaos/scenarios/s19-hanging-disk.toml");
-    torn_writes_hold_nothing_that_was_acknowledged: holds("chaos/scenarios/s20-torn-write.toml");
-    clocks_that_jump_cost_no_promise: holds("chaos/scenarios/s24-clocks.toml");
+#[test]
+fn a_storm_of_kills_loses_nothing() {
+    holds("chaos/scenarios/s02-node-kill-storm.toml");
+}
 
-    acknowledging_before_the_sync_is_noticed: noticed("chaos/scenarios/s03-power-cut-of-all.toml", 1, "acknowledge-unsynced");
-    a_vote_that_is_forgotten_is_noticed: noticed("chaos/scenarios/r01-power-flicker.toml", 1, "forget-vote");
-    flags_that_are_not_taken_away_are_noticed: noticed(SHORT, 5, "drop-flag-delta");
-    a_uid_that_is_used_again_is_noticed: noticed("chaos/scenarios/s01-leader-kill.toml", 1, "reuse-uid");
-    a_stale_read_of_a_leader_is_noticed: noticed("chaos/scenarios/s07-minority-leader.toml", 1, "stale-read");
-    a_body_that_is_not_checked_is_noticed: noticed("chaos/scenarios/s21-bit-rot.toml", 1, "skip-body-check");
-    an_expunge_without_a_tombstone_is_noticed: noticed(SHORT, 5, "lose-tombstone");
-    a_delivery_without_a_receipt_is_noticed: noticed(SHORT, 5, "lose-receipt");
-    a_leader_that_leads_on_is_noticed: noticed("chaos/scenarios/r01-power-flicker.toml", 1, "lead-on");
+#[test]
+fn a_power_cut_of_all_loses_nothing() {
+    holds("chaos/scenarios/s03-power-cut-of-all.toml");
+}
+
+#[test]
+fn power_that_goes_from_node_to_node_loses_nothing() {
+    holds("chaos/scenarios/s04-rolling-power-loss.toml");
+}
+
+#[test]
+fn a_leader_in_a_minority_answers_nothing_old() {
+    holds("chaos/scenarios/s07-minority-leader.toml");
+}
+
+#[test]
+fn lines_that_carry_one_way_cost_no_promise() {
+    holds("chaos/scenarios/s08-one-way.toml");
+}
+
+#[test]
+fn lines_that_clog_and_clear_cost_no_promise() {
+    holds("chaos/scenarios/s11-swizzle-clog.toml");
+}
+
+#[test]
+fn lost_and_late_packets_cost_no_promise() {
+    holds("chaos/scenarios/s12-bad-lines.toml");
+}
+
+#[test]
+fn a_sync_that_fails_loses_nothing() {
+    holds("chaos/scenarios/s16-failed-sync.toml");
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    holds("chaos/scenarios/s17-full-disk.toml");
+}
+
+#[test]
+fn a_disk_that_hangs_loses_nothing() {
+    holds("chaos/scenarios/s19-hanging-disk.toml");
+}
+
+#[test]
+fn torn_writes_hold_nothing_that_was_acknowledged() {
+    holds("chaos/scenarios/s20-torn-write.toml");
+}
+
+#[test]
+fn clocks_that_jump_cost_no_promise() {
+    holds("chaos/scenarios/s24-clocks.toml");
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_noticed() {
+    noticed("chaos/scenarios/s03-power-cut-of-all.toml", 1, "acknowledge-unsynced");
+}
+
+#[test]
+fn a_vote_that_is_forgotten_is_noticed() {
+    noticed("chaos/scenarios/r01-power-flicker.toml", 1, "forget-vote");
+}
+
+#[test]
+fn flags_that_are_not_taken_away_are_noticed() {
+    noticed(SHORT, 5, "drop-flag-delta");
+}
+
+#[test]
+fn a_uid_that_is_used_again_is_noticed() {
+    noticed("chaos/scenarios/s01-leader-kill.toml", 1, "reuse-uid");
+}
+
+#[test]
+fn a_stale_read_of_a_leader_is_noticed() {
+    noticed("chaos/scenarios/s07-minority-leader.toml", 1, "stale-read");
+}
+
+#[test]
+fn a_body_that_is_not_checked_is_noticed() {
+    noticed("chaos/scenarios/s21-bit-rot.toml", 1, "skip-body-check");
+}
+
+#[test]
+fn an_expunge_without_a_tombstone_is_noticed() {
+    noticed(SHORT, 5, "lose-tombstone");
+}
+
+#[test]
+fn a_delivery_without_a_receipt_is_noticed() {
+    noticed(SHORT, 5, "lose-receipt");
+}
+
+#[test]
+fn a_leader_that_leads_on_is_noticed() {
+    noticed("chaos/scenarios/r01-power-flicker.toml", 1, "lead-on");
 }

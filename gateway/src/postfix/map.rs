@@ -26,25 +26,31 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
     S: Store,
 {
-    let mut io = BufReader::with_capacity(QUERY_MAX_BYTES, io);
-    loop {
-        let query = tokio::select! {
-            () = stopped(&mut context.stop) => return,
-            query = timeout(IDLE, read_netstring(&mut io)) => query,
-        };
-        let Ok(Ok(Some(query))) = query else { return };
-        let answer = answer(&context.store, &query).await;
-        let sent = timeout(WRITE, async {
-            let stream = io.get_mut();
-            stream
-                .write_all(format!("{}:{answer},", answer.len()).as_bytes())
-                .await?;
-            stream.flush().await
-        });
-        if !matches!(sent.await, Ok(Ok(()))) {
-            return;
-        }
+    tokio::select! {
+        () = stopped(&mut context.stop) => {}
+        ended = answer_all(io, &context.store) => if let Err(error) = ended {
+            tracing::info!(%error, "a client of the maps was left");
+        },
     }
+}
+
+async fn answer_all<IO, S>(io: IO, store: &S) -> io::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Store,
+{
+    let mut io = BufReader::with_capacity(QUERY_MAX_BYTES, io);
+    while let Some(query) = timeout(IDLE, read_netstring(&mut io)).await?? {
+        let answer = answer(store, &query).await;
+        let said = format!("{}:{answer},", answer.len());
+        timeout(WRITE, async {
+            let stream = io.get_mut();
+            stream.write_all(said.as_bytes()).await?;
+            stream.flush().await
+        })
+        .await??;
+    }
+    Ok(())
 }
 
 async fn answer<S: Store>(store: &S, query: &[u8]) -> String {

@@ -272,7 +272,7 @@ impl MailApi {
             return Err(GroupError::NotLeader { leader: group.leader() }.into());
         }
         group.takes_bodies()?;
-        let (mut mails, mut rooms, mut bytes_in_all) = (Vec::with_capacity(incoming.len()), Vec::new(), 0);
+        let (mut bodies, mut rooms, mut bytes_in_all) = (Vec::with_capacity(incoming.len()), Vec::new(), 0);
         for incoming in incoming {
             let (bytes, room) = self.bytes_of(asked, incoming).await?;
             bytes_in_all += bytes.len();
@@ -280,10 +280,14 @@ impl MailApi {
                 return Err(Refused::too_large(limits::MESSAGE_MAX_BYTES as u64));
             }
             rooms.extend(room);
+            bodies.push(bytes);
+        }
+        let _share = group.take_in(bytes_in_all)?;
+        let mut mails = Vec::with_capacity(bodies.len());
+        for bytes in bodies {
             let summarized = summarize(&bytes).await;
             mails.push((bytes, summarized));
         }
-        let _share = group.take_in(bytes_in_all)?;
         let mut outcome = Outcome::Refused(Refusal::StaleBody);
         for _ in 0..PUTS_MAX {
             let Some((command, riders)) = self.named_mails(asked, &mails).await? else {

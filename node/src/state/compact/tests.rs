@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use malle_journal::MemoryDisk;
 use malle_machine::shard::Command;
 use malle_machine::shard::sample::Sample;
+use malle_machine::view::Flow;
 use malle_machine::{Digest, format};
 use malle_proto::{ShardId, limits};
 use openraft::EntryPayload;
@@ -18,8 +19,8 @@ use super::super::suite::{SHARD, open, open_on, open_with};
 use super::super::{GroupState, Indexes, OpenedIndex, SledIndexes};
 use super::{CompactError, Weight};
 use crate::index::IndexError;
-use crate::log::GroupLog;
 use crate::log::types::{Entry, LeaderId, LogId, Proposal};
+use crate::log::{GroupLog, Logs};
 
 /// Mail that comes into the shard, entry after entry.
 pub(in crate::state) struct Mail {
@@ -70,6 +71,36 @@ pub(in crate::state) async fn whole(state: &GroupState) -> Digest {
     let index = state.live().index.clone();
     assert_eq!(scan_digest(index.as_ref()).unwrap(), (digest, rows));
     digest
+}
+
+/// The first row of a message that the index holds.
+pub(in crate::state) fn some_row(state: &GroupState) -> Vec<u8> {
+    let index = state.live().index.clone();
+    let mut found = None;
+    index
+        .scan(&[0x10], &[0x11], &mut |key, _| {
+            found = Some(key.to_vec());
+            Ok(Flow::Stop)
+        })
+        .unwrap();
+    found.unwrap()
+}
+
+/// A group whose view was found to be damaged stops; opened again it is rebuilt and holds what it held.
+pub(in crate::state) async fn comes_back_rebuilt(
+    dir: &Path,
+    (logs, log, state): (Logs, GroupLog, GroupState),
+    entries: u64,
+    digest: Digest,
+) {
+    assert!(state.fault().borrow().is_some(), "the group stops");
+    drop((state, log));
+    logs.journal().close().await;
+    drop(logs);
+    let (_logs, mut log, state) = open(dir).await;
+    assert_eq!(state.rebuilds(), 1);
+    catch_up(&mut log, &state, entries).await;
+    assert_eq!(whole(&state).await, digest);
 }
 
 fn databases(dir: &Path) -> Vec<String> {
@@ -201,24 +232,10 @@ async fn a_view_that_lost_a_row_is_found_when_it_is_copied() {
     mail.arrives(&mut log, &state, 50).await;
     let digest = whole(&state).await;
     let index = state.live().index.clone();
-    let mut lost = None;
-    index
-        .scan(&[0x10], &[0x11], &mut |key, _| {
-            lost = Some(key.to_vec());
-            Ok(malle_machine::view::Flow::Stop)
-        })
-        .unwrap();
-    index.apply_batch(&[(lost.unwrap(), None)]).unwrap();
+    index.apply_batch(&[(some_row(&state), None)]).unwrap();
     drop(index);
     assert!(matches!(state.compact().await, Err(CompactError::Damaged { .. })));
-    assert!(state.fault().borrow().is_some(), "the group stops");
-    drop((state, log));
-    logs.journal().close().await;
-    drop(logs);
-    let (_logs, mut log, state) = open(dir.path()).await;
-    assert_eq!(state.rebuilds(), 1);
-    catch_up(&mut log, &state, mail.next).await;
-    assert_eq!(whole(&state).await, digest);
+    comes_back_rebuilt(dir.path(), (logs, log, state), mail.next, digest).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,26 +1,12 @@
 //! Views that are read again while mail comes in, sound ones and others.
 
 use bytes::Bytes;
-use malle_machine::view::Flow;
 use tempfile::TempDir;
 
-use super::super::compact::tests::{Mail, whole};
-use super::super::rebuild::{append_and_apply, catch_up};
+use super::super::compact::tests::{Mail, comes_back_rebuilt, some_row, whole};
+use super::super::rebuild::append_and_apply;
 use super::super::suite::open;
 use super::*;
-
-/// The first row of a message that the index holds.
-fn some_row(state: &GroupState) -> Vec<u8> {
-    let index = state.live().index.clone();
-    let mut found = None;
-    index
-        .scan(&[0x10], &[0x11], &mut |key, _| {
-            found = Some(key.to_vec());
-            Ok(Flow::Stop)
-        })
-        .unwrap();
-    found.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sound_view_is_proved_while_mail_comes_in_and_goes() {
@@ -61,14 +47,7 @@ async fn a_row_that_was_lost_or_changed_is_found_while_the_view_serves_and_the_g
         index.apply_batch(&[(some_row(&state), changed_to)]).unwrap();
         drop(index);
         assert!(matches!(state.prove_again().await, Err(ProofError::Damaged { .. })));
-        assert!(state.fault().borrow().is_some(), "the group stops");
-        drop((state, log));
-        logs.journal().close().await;
-        drop(logs);
-        let (_logs, mut log, state) = open(dir.path()).await;
-        assert_eq!(state.rebuilds(), 1);
-        catch_up(&mut log, &state, mail.next).await;
-        assert_eq!(whole(&state).await, digest);
+        comes_back_rebuilt(dir.path(), (logs, log, state), mail.next, digest).await;
     }
 }
 
