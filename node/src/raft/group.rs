@@ -13,6 +13,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
 use openraft::impls::ProgressResponder;
+use openraft::metrics::WaitError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::committed::HeardCommitted;
@@ -30,6 +31,8 @@ type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// A checkpoint of a full shard is scanned and written in less.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(120);
+/// Pause between two questions for the same checkpoint: most are made in less.
+const CHECKPOINT_ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// How long a proposal waits when the queue is full, as told to the caller.
 const BUSY_RETRY: Duration = Duration::from_millis(50);
 
@@ -386,14 +389,11 @@ impl Group {
     pub async fn checkpoint(&self, kept: u64) -> Result<u64, GroupError> {
         let applied = self.state.applied_index();
         let mut without_room = self.state.checkpoints_without_room();
-        self.raft.trigger().snapshot().await?;
-        let wait = self.raft.wait(Some(CHECKPOINT_WAIT));
-        let made = wait.metrics(
-            |metrics| metrics.snapshot.is_some_and(|at| at.index >= applied),
-            "a checkpoint",
-        );
         tokio::select! {
-            made = made => drop(made.map_err(|error| GroupError::Unavailable(error.to_string()))?),
+            made = malle_rt::timeout(CHECKPOINT_WAIT, self.checkpoint_of(applied)) => match made {
+                Ok(made) => made?,
+                Err(_) => return Err(GroupError::Unavailable("a checkpoint was not made in time".into())),
+            },
             _ = without_room.changed() => {
                 return Err(GroupError::Unavailable("the disk has no room for a checkpoint".into()));
             }
@@ -403,6 +403,20 @@ impl Group {
             self.raft.trigger().purge_log(upto).await?;
         }
         Ok(index)
+    }
+
+    /// Asks until there is a checkpoint of at least this entry: while one is being made raft forgets who asks for another, and the one that
+    /// is being made may be of an earlier entry.
+    async fn checkpoint_of(&self, index: u64) -> Result<(), GroupError> {
+        let is_made = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.snapshot.is_some_and(|at| at.index >= index);
+        loop {
+            self.raft.trigger().snapshot().await?;
+            match self.raft.wait(Some(CHECKPOINT_ASKED_AGAIN)).metrics(is_made, "a checkpoint").await {
+                Ok(_) => return Ok(()),
+                Err(WaitError::Timeout(..)) => {}
+                Err(stopped) => return Err(GroupError::Stopped(stopped.to_string())),
+            }
+        }
     }
 
     /// What this replica has.

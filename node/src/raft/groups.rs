@@ -476,6 +476,8 @@ impl Groups {
         let raft = openraft::Raft::new(settings.node.0, Arc::new(config), network, log, machine)
             .await
             .map_err(|error| stopped(&error))?;
+        // Before its task has begun raft tells of a group without a term and without members.
+        raft.with_raft_state(|_| ()).await.map_err(|error| stopped(&error))?;
         let group = Arc::new(Group::new(
             shard,
             settings.node,

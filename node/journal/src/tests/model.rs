@@ -301,7 +301,8 @@ async fn run(steps: Vec<Step>, mode: Mode) -> Result<(), TestCaseError> {
         }
     }
     world.disk.crash(1);
-    world.reopen()
+    // A slot that is still being prepared must not be given up under the eyes of the next process.
+    world.end().await
 }
 
 proptest! {
