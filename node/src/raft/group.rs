@@ -408,10 +408,16 @@ impl Group {
     /// Asks until there is a checkpoint of at least this entry: while one is being made raft forgets who asks for another, and the one that
     /// is being made may be of an earlier entry.
     async fn checkpoint_of(&self, index: u64) -> Result<(), GroupError> {
-        let is_made = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.snapshot.is_some_and(|at| at.index >= index);
+        let is_made =
+            |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.snapshot.is_some_and(|at| at.index >= index);
         loop {
             self.raft.trigger().snapshot().await?;
-            match self.raft.wait(Some(CHECKPOINT_ASKED_AGAIN)).metrics(is_made, "a checkpoint").await {
+            match self
+                .raft
+                .wait(Some(CHECKPOINT_ASKED_AGAIN))
+                .metrics(is_made, "a checkpoint")
+                .await
+            {
                 Ok(_) => return Ok(()),
                 Err(WaitError::Timeout(..)) => {}
                 Err(stopped) => return Err(GroupError::Stopped(stopped.to_string())),
