@@ -1,6 +1,6 @@
 //! Whether this node may acknowledge, and whether it should lead.
 //!
-//! Two things that are said once and never taken back: *condemned*, a journal lost a write, so nothing is acknowledged any more; and
+//! Two things that are said once and never taken back: *condemned*, the disk lost a write, so nothing is acknowledged any more; and
 //! *leaving*, the node stops as it was asked to, finishes what is under way and leads nothing new.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,11 +22,14 @@ pub struct Duty {
 impl Duty {
     /// Nothing is acknowledged from here on; the first reason counts.
     pub fn condemn(&self, reason: &str) {
-        self.condemned.send_if_modified(|condemned| {
+        let first = self.condemned.send_if_modified(|condemned| {
             let first = condemned.is_none();
             condemned.get_or_insert_with(|| reason.to_owned());
             first
         });
+        if first {
+            tracing::error!(reason, "this node acknowledges nothing any more and leaves");
+        }
     }
 
     /// The node stops: others lead from here on.

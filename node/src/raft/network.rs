@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +60,8 @@ pub(super) struct Peer {
     network: Network,
     to: NodeId,
     pipelined: bool,
+    /// The highest entry that the peer acknowledged. Raft keeps a peer's client for as long as it leads and the peer is a member.
+    acknowledged: Arc<AtomicU64>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -71,6 +73,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             network: self.clone(),
             to: NodeId(target),
             pipelined: true,
+            acknowledged: Arc::default(),
         }
     }
 
@@ -185,6 +188,7 @@ impl Peer {
         malle_rt::spawn(pump(input, out, empty, flow.clone(), stopped));
         let reader = Reader {
             answers,
+            acknowledged: self.acknowledged.clone(),
             flow,
             _stop: stop,
             done: false,
@@ -254,6 +258,7 @@ async fn pump<S>(
 
 struct Reader {
     answers: mpsc::Receiver<Result<RaftFrame, PeerError>>,
+    acknowledged: Arc<AtomicU64>,
     flow: Arc<Flow>,
     _stop: oneshot::Sender<()>,
     done: bool,
@@ -277,9 +282,25 @@ impl Reader {
         };
         self.flow.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.flow.window.add_permits(1);
-        let item = item.map(appended);
+        let item = item.map(appended).and_then(|answer| self.kept(answer));
         self.done = !matches!(item, Ok(Ok(_)));
         Some((item, self))
+    }
+
+    /// A peer that no longer has what it acknowledged to this leader is no follower: raft would send it the same entry, and it would miss the
+    /// one before, for ever. It learns what it is from the next heartbeat ([`super::serve`]).
+    fn kept(&self, answer: StreamAppendResult<TypeConfig>) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+        match &answer {
+            Ok(Some(matching)) => drop(self.acknowledged.fetch_max(matching.index, Ordering::AcqRel)),
+            Err(StreamAppendError::Conflict(at)) if at.index <= self.acknowledged.load(Ordering::Acquire) => {
+                return Err(unreachable(&format!(
+                    "entry {} is gone there, which it had acknowledged",
+                    at.index
+                )));
+            }
+            _ => {}
+        }
+        Ok(answer)
     }
 }
 

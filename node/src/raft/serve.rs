@@ -202,7 +202,7 @@ impl RaftServer {
                     (AppendEntriesResponse::Success, _) => Ok(last),
                     (AppendEntriesResponse::PartialSuccess(matching), _) => Ok(matching),
                     (AppendEntriesResponse::HigherVote(vote), _) => Err(StreamAppendError::HigherVote(vote)),
-                    (AppendEntriesResponse::Conflict, Some(at)) => Err(StreamAppendError::Conflict(at)),
+                    (AppendEntriesResponse::Conflict, Some(at)) => return Err(self.has_lost(&group, at)),
                     (AppendEntriesResponse::Conflict, None) => return Err("a conflict before the first entry".into()),
                 }))
             }
@@ -240,6 +240,23 @@ impl RaftServer {
             }
             RaftCall::SendSnapshot => restore::send(self.groups.transport().as_ref(), &group, from).await,
         }
+    }
+
+    /// A leader's heartbeat names the entry up to which this node acknowledged its log to it. Without that entry the disk did not keep what it
+    /// had said it would, or was put back to an earlier state: then no vote from here is worth anything, and the node leaves.
+    fn has_lost(&self, group: &Group, acknowledged: LogId) -> String {
+        let last = group.status().last_log_index;
+        if last == 0 {
+            // A replica that was just made has lost nothing.
+            return "this replica is empty".to_owned();
+        }
+        let shard = group.shard();
+        let reason = format!(
+            "the disk lost entries of shard {shard} that this node had acknowledged: it had entry {}, and the last one here is {last}",
+            acknowledged.index
+        );
+        self.groups.duty().condemn(&reason);
+        reason
     }
 
     /// A command that a node sends to whoever leads: any of the directory, and of a shard the steps of collection, which let go of nothing

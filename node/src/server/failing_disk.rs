@@ -91,6 +91,38 @@ async fn after_a_failed_sync_of_the_volumes_the_leader_acknowledges_nothing_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_lost_what_it_had_acknowledged_is_found_out_and_the_others_go_on() {
+    let world = World::start(ACCOUNTS, 4, false).await;
+    let load = Load::new(world.clone());
+    let mut chance = Chance(4);
+    let clients: Vec<_> = (0..ACCOUNTS)
+        .map(|account| malle_rt::spawn(load.clone().write(account, chance.next())))
+        .collect();
+    goes_on(&load).await;
+    let leader = world.leader().await;
+    let follows = |machine: &&Machine| machine.running().is_some_and(|running| !running.group.is_leader());
+    let victim = world.machines.iter().find(follows).expect("a follower");
+    victim.disk.set_lying(true);
+    goes_on(&load).await;
+    world.put_back(victim);
+    victim.disk.set_lying(false);
+    world.power_on(victim).await;
+    let running = victim.running().expect("it is on");
+    condemned(&running).await;
+    let reason = running.groups.duty().unwilling().expect("it says why");
+    assert!(reason.contains("lost entries of shard 3"), "{reason}");
+    // Raft on the leader has not stopped over it, and turns in no circle with it.
+    goes_on(&load).await;
+    assert!(leader.group.is_leader(), "{:?}", leader.group.status());
+    load.stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.expect("a client that ends");
+    }
+    let broken = load.broken_so_far();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_condemned_leader_acknowledges_nothing_while_it_still_leads() {
     let world = World::start(1, 3, false).await;
     let load = Load::new(world.clone());

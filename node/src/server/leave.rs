@@ -54,7 +54,6 @@ pub(super) async fn watch_journals(
         reason = volumes.reason() => reason,
     };
     duty.condemn(&reason);
-    tracing::error!(reason, "this node acknowledges nothing any more and leaves");
 }
 
 /// Gives every group away that the node leads, as long as is proper.

@@ -429,6 +429,18 @@ impl World {
         }
     }
 
+    /// Cuts the power of a machine whose disk has lied about its syncs since a moment: it is what it was then.
+    pub fn put_back(&self, machine: &Machine) {
+        let ended = self.switch_off(machine);
+        machine.disk.crash_to_synced();
+        machine.view.cut(|_| 0);
+        malle_rt::spawn(async move {
+            if let Some(running) = ended {
+                running.groups.close().await;
+            }
+        });
+    }
+
     pub fn switch_off(&self, machine: &Machine) -> Option<Arc<Running>> {
         self.net
             .on

@@ -46,6 +46,8 @@ impl Installed {
         ensure!(user == "0", "only the superuser can start a Dovecot of its own");
         if !Path::new("/usr/lib/dovecot/lmtp").exists() || !Path::new("/usr/lib/dovecot/imap").exists() {
             eprintln!("installing {}", PACKAGES.join(" "));
+            // A machine that knows no packages, or old ones. When this fails, the next says what of it matters.
+            let _ = run("apt-get", &["update"]).await;
             let install = ["install", "-y", "--no-install-recommends"];
             run("apt-get", &[&install[..], &PACKAGES].concat()).await?;
         }
