@@ -290,7 +290,7 @@ impl Directory {
         Ok(app_passwords(ask!(self, app_password_add, message).await?))
     }
 
-    /// Takes an application password back: it logs nobody in from now on.
+    /// Takes an application password back: it logs nobody in from now on, and what it opened is over within a minute.
     ///
     /// # Errors
     /// [`Error::NotFound`].

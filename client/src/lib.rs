@@ -36,6 +36,7 @@ mod retry;
 mod route;
 mod secure;
 mod session;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -56,6 +57,7 @@ pub use malle_proto::{
 };
 pub use op_id::fresh_op_id;
 pub use reach::{Reach, ReachError, Reached};
+pub use sessions::{Attendance, GatewaySessions, LoginProof, MailSession, Sessions, SessionsQuestion, SessionsSeen};
 pub use types::{
     AccountStatus, Annotation, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, InnerMessage, MailAddress,
     Mailbox, Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved, SpecialUse,

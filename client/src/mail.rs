@@ -19,6 +19,7 @@ use crate::core::{MailCall, Place, Prefer, Upload};
 use crate::error::Error;
 use crate::pieces::Pieces;
 use crate::session::Session;
+use crate::sessions::LoginProof;
 use crate::types::{
     AccountStatus, Changes, Consistency, Copied, Flags, FlagsStored, Mailbox, Opened, Page, SpecialUse, StoreMode,
     UidRange,
@@ -76,6 +77,16 @@ impl Account {
     /// Its primary address when it logged in.
     pub fn primary_address(&self) -> &str {
         &self.session.primary_address
+    }
+
+    /// What opened it, for a person: "password", "application password phone", "access token".
+    pub fn opened_by(&self) -> &str {
+        &self.session.opened_by
+    }
+
+    /// What [`Client::logins_over`] asks about.
+    pub fn proof(&self) -> LoginProof {
+        LoginProof(self.session.proof())
     }
 
     /// The highest MODSEQ that this session has seen of its account: everything it wrote is at or below it.

@@ -22,6 +22,8 @@ use crate::error::Error;
 pub(crate) struct Session {
     pub(crate) account: AccountId,
     pub(crate) primary_address: String,
+    /// For a person.
+    pub(crate) opened_by: String,
     token: Mutex<Token>,
     renewing: AtomicBool,
     modseq: AtomicU64,
@@ -46,6 +48,7 @@ impl Session {
         Session {
             account,
             primary_address: login.primary_address,
+            opened_by: login.opened_by,
             token: Mutex::new(Token::new(login.token)),
             renewing: AtomicBool::new(false),
             modseq: AtomicU64::new(0),
@@ -79,6 +82,11 @@ impl Session {
         let bytes = asked.await?.token;
         self.with_token(|token| *token = Token::new(bytes.clone()));
         Ok(bytes)
+    }
+
+    /// The token as it is now, to ask about it.
+    pub(crate) fn proof(&self) -> Bytes {
+        self.with_token(|token| token.bytes.clone())
     }
 
     /// An answer told how far the account is.

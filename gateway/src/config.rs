@@ -74,6 +74,9 @@ pub struct Lmtp {
     /// Sessions at the same time; one more is told to come later.
     #[serde(default = "default_lmtp_sessions")]
     pub sessions_max: usize,
+    /// Relays that may say by XCLIENT for whom they speak; it stands in the log.
+    #[serde(default)]
+    pub xclient_from: Vec<IpAddr>,
     /// LMTP knows no login: whoever reaches the port delivers to anybody. An address beyond loopback must say that this is wanted.
     #[serde(default)]
     pub trusted_network: bool,
@@ -423,6 +426,22 @@ mod tests {
     fn lmtp_beyond_loopback_must_be_wanted() {
         assert!(refusal("[lmtp]\nlisten = [\"10.0.0.1:24\"]").contains("trusted_network"));
         assert!(parse("[lmtp]\nlisten = [\"10.0.0.1:24\"]\ntrusted_network = true").is_ok());
+    }
+
+    #[test]
+    fn relays_that_speak_for_others_are_named() {
+        assert!(
+            parse("[lmtp]\nlisten = [\"127.0.0.1:24\"]")
+                .unwrap()
+                .lmtp
+                .unwrap()
+                .xclient_from
+                .is_empty()
+        );
+        let lmtp = parse("[lmtp]\nlisten = [\"127.0.0.1:24\"]\nxclient_from = [\"10.0.0.7\", \"::1\"]")
+            .unwrap()
+            .lmtp;
+        assert_eq!(lmtp.unwrap().xclient_from.len(), 2);
     }
 
     #[test]

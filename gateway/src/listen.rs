@@ -109,7 +109,12 @@ impl Service {
         };
         match self {
             Service::Lmtp(context) => {
-                Box::pin(lmtp::serve(stream, lmtp::Context { session, ..context })).await;
+                let context = lmtp::Context {
+                    session,
+                    peer: peer.ip(),
+                    ..context
+                };
+                Box::pin(lmtp::serve(stream, context)).await;
             }
             Service::PostfixMaps(context) => Box::pin(postfix::serve_map(stream, context)).await,
             Service::PostfixSasl(context) => Box::pin(postfix::serve_sasl(stream, context)).await,
@@ -127,36 +132,25 @@ impl Service {
                     plaintext_login_allowed: plaintext_login == PlaintextLogin::Loopback && local,
                     ..context.settings
                 };
-                serve_imap(
-                    Box::new(stream),
-                    imap::Context {
-                        peer: peer.to_string(),
-                        address: peer.ip(),
-                        ..context
-                    },
-                    tls,
-                )
-                .await;
+                serve_imap(Box::new(stream), from(peer, context), tls).await;
             }
             Service::Imaps { mut context, tls } => {
                 context.settings.tls = true;
                 match Box::pin(tls.accept(stream)).await {
-                    Ok(stream) => {
-                        serve_imap(
-                            Box::new(stream),
-                            imap::Context {
-                                peer: peer.to_string(),
-                                address: peer.ip(),
-                                ..context
-                            },
-                            None,
-                        )
-                        .await;
-                    }
+                    Ok(stream) => serve_imap(Box::new(stream), from(peer, context), None).await,
                     Err(error) => tracing::info!(%peer, %error, "tls handshake failed"),
                 }
             }
         }
+    }
+}
+
+/// The context of a session with this client.
+fn from(peer: SocketAddr, context: imap::Context) -> imap::Context {
+    imap::Context {
+        peer: peer.to_string(),
+        address: peer.ip(),
+        ..context
     }
 }
 

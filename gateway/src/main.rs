@@ -11,6 +11,7 @@ mod listen;
 mod lmtp;
 mod postfix;
 mod proxy;
+mod sessions;
 mod tls;
 
 use std::path::PathBuf;
@@ -110,7 +111,12 @@ async fn run(
         return Ok(());
     };
     let mut listeners = JoinSet::new();
-    for (address, service, sessions_max) in services(&config, &client, &tls, &stopped)? {
+    let roster = Arc::new(imap::Roster::default());
+    if config.imap.is_some() || config.imaps.is_some() {
+        listeners.spawn(sessions::attend(client.clone(), Arc::clone(&roster), stopped.clone()));
+        listeners.spawn(sessions::check(client.clone(), Arc::clone(&roster), stopped.clone()));
+    }
+    for (address, service, sessions_max) in services(&config, &client, &tls, &roster, &stopped)? {
         let name = service.name();
         let bound = Listener::bind(address, service, sessions_max).await;
         let listener = bound
@@ -149,26 +155,10 @@ fn services(
     config: &Config,
     client: &Client,
     tls: &Option<Arc<PublicTls>>,
+    roster: &Arc<imap::Roster>,
     stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<Place>> {
-    let mut places = Vec::new();
-    if let Some(section) = &config.lmtp {
-        let context = lmtp::Context {
-            store: client.with_deadline(LMTP_DEADLINE),
-            host: config.host.clone(),
-            room: lmtp::Room::new(limits::BODY_BYTES_IN_FLIGHT_MAX),
-            stop: stop.clone(),
-            timeouts: lmtp::Timeouts::default(),
-            session: 0,
-        };
-        let service = Service::Lmtp(context);
-        places.extend(
-            section
-                .listen
-                .iter()
-                .map(|address| (*address, service.clone(), section.sessions_max)),
-        );
-    }
+    let mut places = lmtp_services(config, client, stop);
     let gate = Arc::new(imap::Gate::new(config.sessions.bounds()));
     places.extend(postfix_services(config, client, &gate, stop));
     let context = imap::Context {
@@ -179,6 +169,7 @@ fn services(
         },
         memory: imap::BodyMemory::default(),
         gate,
+        roster: Arc::clone(roster),
         shutdown: stop.clone(),
         peer: String::new(),
         address: std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -208,6 +199,27 @@ fn services(
         );
     }
     Ok(places)
+}
+
+fn lmtp_services(config: &Config, client: &Client, stop: &watch::Receiver<bool>) -> Vec<Place> {
+    let Some(section) = &config.lmtp else {
+        return Vec::new();
+    };
+    let relays = section.xclient_from.iter().map(std::net::IpAddr::to_canonical);
+    let service = Service::Lmtp(lmtp::Context {
+        store: client.with_deadline(LMTP_DEADLINE),
+        host: config.host.clone(),
+        room: lmtp::Room::new(limits::BODY_BYTES_IN_FLIGHT_MAX),
+        stop: stop.clone(),
+        timeouts: lmtp::Timeouts::default(),
+        session: 0,
+        peer: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        xclient_from: relays.collect(),
+    });
+    let listen = section.listen.iter();
+    listen
+        .map(|address| (*address, service.clone(), section.sessions_max))
+        .collect()
 }
 
 fn postfix_services(

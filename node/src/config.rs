@@ -63,8 +63,12 @@ pub struct OAuth {
     pub issuer: String,
     /// What `aud` of a token must be, or hold.
     pub audience: String,
-    /// File with the provider's keys as a JSON web key set (RFC 7517). It is read again on SIGHUP and when it changes.
-    pub jwks: PathBuf,
+    /// File with the provider's keys as a JSON web key set (RFC 7517). It is read again on SIGHUP and when it changes. This or `jwks_url`.
+    pub jwks: Option<PathBuf>,
+    /// Where the node fetches them itself: `https://`, no redirect. The last good set stays in use, and is kept in the data directory.
+    pub jwks_url: Option<String>,
+    /// PEM file of the authorities that the provider's server is known by; the system's bundle when it is left out.
+    pub jwks_ca: Option<PathBuf>,
     /// The claim that is an address of the account.
     #[serde(default = "default_claim")]
     pub claim: String,
@@ -74,20 +78,38 @@ fn default_claim() -> String {
     "email".into()
 }
 
+/// Where Debian and most others keep the authorities of the world.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// The largest such bundle that is read.
+const AUTHORITIES_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
 impl OAuth {
-    /// The text of the file of keys.
+    /// The text of a file of keys.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] naming the file.
-    pub fn read_keys(&self) -> Result<String, ConfigError> {
-        let path = &self.jwks;
-        let wrong = |reason: String| ConfigError::Invalid(vec![format!("oauth.jwks = {path:?}: {reason}")]);
-        let about = fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
-        if about.len() > limits::JWKS_MAX_BYTES {
-            return Err(wrong(format!("larger than {} bytes", limits::JWKS_MAX_BYTES)));
-        }
-        fs::read_to_string(path).map_err(|error| wrong(error.to_string()))
+    pub fn read_keys(path: &Path) -> Result<String, ConfigError> {
+        let bytes = read_bounded("oauth.jwks", path, limits::JWKS_MAX_BYTES)?;
+        String::from_utf8(bytes).map_err(|_| ConfigError::Invalid(vec![format!("oauth.jwks = {path:?}: not UTF-8")]))
     }
+
+    /// The authorities that the provider's server is known by (PEM).
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] naming the file.
+    pub fn read_authorities(&self) -> Result<Vec<u8>, ConfigError> {
+        let path = self.jwks_ca.as_deref().unwrap_or(Path::new(SYSTEM_AUTHORITIES));
+        read_bounded("oauth.jwks_ca", path, AUTHORITIES_MAX_BYTES)
+    }
+}
+
+fn read_bounded(name: &str, path: &Path, max_bytes: u64) -> Result<Vec<u8>, ConfigError> {
+    let wrong = |reason: String| ConfigError::Invalid(vec![format!("{name} = {path:?}: {reason}")]);
+    let about = fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    if about.len() > max_bytes {
+        return Err(wrong(format!("larger than {max_bytes} bytes")));
+    }
+    fs::read(path).map_err(|error| wrong(error.to_string()))
 }
 
 /// PEM files. They are read again on SIGHUP and when they change.
@@ -281,6 +303,10 @@ impl Config {
                     format!("oauth.{name} is empty: it would fit nothing"),
                 );
             }
+            demand(
+                oauth.jwks.is_some() != oauth.jwks_url.is_some(),
+                "oauth: give the provider's keys once, by jwks (a file) or by jwks_url".into(),
+            );
         }
         if problems.is_empty() {
             Ok(())

@@ -1,6 +1,7 @@
 //! Wires the rooms together: from a configuration to a node that serves, and back to a clean stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::security::Identity;
 use crate::security::accept::{Door, incoming, listen};
 use crate::security::bearer::Bearers;
 use crate::security::password::Effort;
+use crate::security::provider::Provider;
 use crate::security::tls::{Reloaded, Tls};
 use crate::state::SledIndexes;
 
@@ -50,8 +52,16 @@ pub struct Node {
 #[derive(Clone)]
 struct Credentials {
     tls: Arc<Tls>,
-    /// With the file that their keys are in.
-    bearers: Option<(Arc<Bearers>, OAuth)>,
+    bearers: Option<(Arc<Bearers>, Keys)>,
+}
+
+/// Where the keys of an identity provider come from.
+#[derive(Clone)]
+enum Keys {
+    /// A file, which somebody replaces.
+    File(PathBuf),
+    /// The provider.
+    Fetched(Arc<Provider>),
 }
 
 /// The listener for monitoring: the first thing that starts and the last that ends.
@@ -133,7 +143,7 @@ impl Node {
         settled.telemetry.listen = monitoring.address;
         let credentials = Credentials {
             tls,
-            bearers: bearers(config.oauth.as_ref())?,
+            bearers: bearers(config, disk.as_ref())?,
         };
         let interior = Interior::open(&settled, ground(config, disk, &credentials)).await?;
         interior.tells(&observatory);
@@ -153,6 +163,7 @@ impl Node {
         .await?;
         let follow = follow_files(node.credentials.clone(), node.interior.stopped());
         node.interior.keeps(malle_rt::spawn(follow));
+        node.fetch_keys(config);
         tracing::info!(node = %config.node, region = config.region, clients = %config.client_listen, peers = %config.peer_listen, "serving");
         Ok(node)
     }
@@ -169,6 +180,28 @@ impl Node {
             }
         }));
         Ok(())
+    }
+
+    /// Keeps the keys of an identity provider current where it is asked itself.
+    fn fetch_keys(&self, config: &Config) {
+        let Some((bearers, Keys::Fetched(provider))) = &self.credentials.bearers else {
+            return;
+        };
+        let (provider, bearers, path) = (provider.clone(), bearers.clone(), kept_keys(config));
+        let stopped = self.interior.stopped();
+        let keep = move |jwks: String| {
+            let path = path.clone();
+            async move {
+                let kept =
+                    malle_rt::blocking(move || malle_journal::replace_file(&RealDisk, &path, jwks.as_bytes())).await;
+                if let Err(error) = kept {
+                    tracing::warn!(%error, "the identity provider's keys are not kept for the next start");
+                }
+            }
+        };
+        self.interior.keeps(malle_rt::spawn(async move {
+            provider.follow(bearers, keep, stopped).await;
+        }));
     }
 
     /// Reads the certificate files, and those of an identity provider's keys, again.
@@ -239,10 +272,31 @@ fn cache_of_one(all: u64, groups: usize) -> u64 {
     (all / groups.max(16) as u64).max(4 * 1024 * 1024)
 }
 
-fn bearers(config: Option<&OAuth>) -> anyhow::Result<Option<(Arc<Bearers>, OAuth)>> {
-    let Some(config) = config else { return Ok(None) };
-    let bearers = Bearers::new(config, &config.read_keys()?).context("oauth.jwks")?;
-    Ok(Some((Arc::new(bearers), config.clone())))
+/// The last set of keys that was fetched, from one start to the next.
+fn kept_keys(config: &Config) -> PathBuf {
+    config.data_dir.join("identity-provider.jwks")
+}
+
+fn bearers(config: &Config, disk: &dyn Disk) -> anyhow::Result<Option<(Arc<Bearers>, Keys)>> {
+    let Some(oauth) = &config.oauth else { return Ok(None) };
+    if let Some(path) = &oauth.jwks {
+        let bearers = Bearers::new(oauth, &OAuth::read_keys(path)?).context("oauth.jwks")?;
+        return Ok(Some((Arc::new(bearers), Keys::File(path.clone()))));
+    }
+    let url = oauth.jwks_url.as_deref().unwrap_or_default();
+    let provider = Provider::new(url, &oauth.read_authorities()?).context("oauth.jwks_url")?;
+    let bearers = Bearers::without_keys(oauth);
+    match malle_journal::read_file(disk, &kept_keys(config), limits::JWKS_MAX_BYTES) {
+        Ok(kept) => {
+            // A damaged file is as good as none: the provider is asked in any case.
+            if let Err(error) = bearers.replace(&String::from_utf8_lossy(&kept)) {
+                tracing::warn!(%error, "the identity provider's keys that were kept do not read");
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(%error, "the identity provider's keys that were kept do not read"),
+    }
+    Ok(Some((Arc::new(bearers), Keys::Fetched(Arc::new(provider)))))
 }
 
 impl Credentials {
@@ -252,9 +306,10 @@ impl Credentials {
             Ok(Reloaded::Unchanged) => {}
             Err(error) => tracing::error!(%error, "the certificates were not reloaded; the old ones stay in use"),
         }
-        let Some((bearers, config)) = &self.bearers else { return };
-        let replaced = config
-            .read_keys()
+        let Some((bearers, Keys::File(path))) = &self.bearers else {
+            return;
+        };
+        let replaced = OAuth::read_keys(path)
             .map_err(anyhow::Error::from)
             .and_then(|jwks| Ok(bearers.replace(&jwks)?));
         match replaced {

@@ -128,6 +128,12 @@ pub const PASSWORD_MAX_BYTES: usize = 1024;
 pub const BEARER_TOKEN_MAX_BYTES: usize = 16 * 1024;
 /// Largest file of an identity provider's keys: a few dozen of them.
 pub const JWKS_MAX_BYTES: u64 = 256 * 1024;
+/// The keys are fetched anew this often where they come by HTTPS: providers announce a new key hours before they sign with it.
+pub const JWKS_REFRESH_MS: u64 = 5 * 60 * 1000;
+/// A failed fetch is tried again after this long, doubling up to the refresh; and no two fetches are closer, whatever tokens people show.
+pub const JWKS_RETRY_MS: u64 = 15 * 1000;
+/// One fetch: dialling, asking and reading.
+pub const JWKS_FETCH_MS: u64 = 10 * 1000;
 /// Argon2id runs at the same time on one node: each takes 19 MiB and one core.
 pub const PASSWORD_CHECKS_AT_ONCE: usize = 2;
 /// Password checks that wait for a place; one more is answered Busy.
@@ -140,6 +146,21 @@ pub const APP_PASSWORD_NAME_MAX_BYTES: usize = 64;
 pub const APP_PASSWORD_MIN_BYTES: usize = 20;
 /// A login token lives this long; the gateway renews it while the session lasts.
 pub const TOKEN_LIFETIME_MS: u64 = 3600 * 1000;
+/// Whether what opened an account still holds is looked at again after this long, by gateways for their sessions and by nodes for tokens:
+/// what is revoked is over within a minute, also where one look fails.
+pub const LOGIN_CHECK_MS: u64 = 20 * 1000;
+/// Logins that one question is about: some three rows each, read in one go.
+pub const LOGINS_PER_CHECK_MAX: usize = 500;
+/// Logins that a node remembers as looked at: 40 bytes each. Beyond it they are looked at sooner.
+pub const LOGINS_CHECKED_MAX: usize = 100_000;
+/// Gateways that attend one node: a large platform has some dozens in all.
+pub const GATEWAYS_PER_NODE_MAX: usize = 256;
+/// Questions about sessions on their way to one gateway; a gateway that takes none is told of as silent.
+pub const SESSIONS_QUESTIONS_MAX: usize = 16;
+/// A gateway answers from its memory: one that needs longer is told of as silent.
+pub const SESSIONS_ANSWER_MS: u64 = 3 * 1000;
+/// Sessions in one answer: what an account may have at one gateway, and more than a person reads.
+pub const SESSIONS_PER_ANSWER_MAX: usize = 1_000;
 /// Clocks of two nodes may differ by this much when a token is checked.
 pub const CLOCK_SKEW_MS: u64 = 30 * 1000;
 
@@ -385,6 +406,8 @@ pub const IMAP_LOGIN_FAILURES_HALVED_MS: u64 = 5 * 60 * 1000;
 pub const IMAP_LOGIN_WAIT_MAX_MS: u64 = 30 * 1000;
 /// Addresses and names with failed logins that a gateway remembers, and as many pairs that logged in: some 10 MiB.
 pub const IMAP_LOGINS_REMEMBERED_MAX: usize = 100_000;
+/// A session that is ended from outside has this long to finish its command and say BYE; then its connection is closed.
+pub const IMAP_LEAVE_MS: u64 = 5 * 1000;
 /// IMAP sessions from one address at the same time unless the configuration says otherwise: an office behind one NAT.
 pub const IMAP_SESSIONS_PER_ADDRESS_MAX: usize = 1_000;
 /// IMAP sessions of one account at the same time unless the configuration says otherwise: five for each of a person's programs, and some.

@@ -1,7 +1,14 @@
 //! Who may not read a mail does not.
 
-use harness::{Cluster, Identity, Imap, PASSWORD, account, mail};
-use malle_client::{AppPassword, Class, Error, NodeId, Who, fresh_op_id};
+use std::time::Duration;
+
+use harness::{Cluster, Identity, Imap, PASSWORD, account, mail, until};
+use malle_client::{AccountChange, AppPassword, Class, Error, NodeId, Who, fresh_op_id};
+
+/// A gateway attends a node a second after it has one.
+const SOON: Duration = Duration::from_secs(20);
+/// What is taken back is over by then.
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn an_lmtp_certificate_reads_nothing() -> anyhow::Result<()> {
@@ -127,5 +134,87 @@ async fn an_app_password_opens_what_it_is_for_until_it_is_taken_back() -> anyhow
     );
     assert_eq!(gateway.login(&account(1), phone).await.err(), refused);
     assert!(gateway.login(&account(1), PASSWORD).await.is_ok());
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn operators_see_and_end_sessions_and_what_a_lost_password_opened_ends_by_itself() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let operator = cluster.operator().await?;
+    let directory = operator.directory();
+    let id = directory.account_show(Who::Address(account(1))).await?.id;
+    let mut opened = Vec::new();
+    for (name, secret) in [
+        ("phone", "abcde-fghij-kmnpq-rstuv"),
+        ("tablet", "zzzzz-yyyyy-xxxxx-wwwww"),
+    ] {
+        let wanted = AppPassword {
+            name: name.into(),
+            mail: true,
+            submission: false,
+            created_ms: 0,
+        };
+        directory.app_password_add(id, wanted, secret, fresh_op_id()).await?;
+        opened.push(Imap::login(cluster.imap_address(), &account(1), secret).await?);
+    }
+    let mut own = Imap::login(cluster.imap_address(), &account(1), PASSWORD).await?;
+    let mut stranger = Imap::login(cluster.imap_address(), &account(2), PASSWORD).await?;
+    let sessions = operator.sessions();
+    let seen = until("three sessions", SOON, || async {
+        let seen = sessions.show(id).await?;
+        let told: Vec<_> = seen
+            .gateways
+            .iter()
+            .filter_map(|one| one.sessions.clone())
+            .flatten()
+            .collect();
+        Ok((told.len() == 3 && seen.silent_nodes.is_empty()).then_some(told))
+    })
+    .await?;
+    let mut by: Vec<&str> = seen.iter().map(|session| session.opened_by.as_str()).collect();
+    by.sort_unstable();
+    assert_eq!(
+        by,
+        ["application password phone", "application password tablet", "password"]
+    );
+
+    let phone = seen.iter().find(|session| session.opened_by.ends_with("phone"));
+    let phone = phone.map(|session| session.id.clone());
+    let ended = sessions.end(id, phone.as_deref()).await?;
+    let ended: usize = ended
+        .gateways
+        .iter()
+        .filter_map(|one| one.sessions.as_ref().map(Vec::len))
+        .sum();
+    assert_eq!(ended, 1);
+    let [phone, tablet] = &mut opened[..] else {
+        anyhow::bail!("two were opened")
+    };
+    let bye = phone.farewell(SOON).await?;
+    assert!(bye.contains("ended by an operator"), "{bye}");
+
+    // Not in IDLE, no mailbox selected: nobody asks the store for this session.
+    directory.app_password_remove(id, "tablet", fresh_op_id()).await?;
+    let bye = tablet.farewell(MINUTE).await?;
+    assert!(bye.contains("taken back"), "{bye}");
+    own.command("NOOP").await?.ok()?;
+
+    let denied = cluster
+        .client_as(&Identity::Gateway("front".into(), vec!["imap".into()]))
+        .await?
+        .sessions()
+        .show(id)
+        .await
+        .err();
+    assert!(matches!(denied, Some(Error::Denied(_))), "{denied:?}");
+
+    let change = AccountChange {
+        password: Some("another".into()),
+        ..AccountChange::default()
+    };
+    directory.account_set(id, change, fresh_op_id()).await?;
+    let bye = own.farewell(MINUTE).await?;
+    assert!(bye.contains("taken back"), "{bye}");
+    stranger.command("NOOP").await?.ok()?;
     cluster.finish().await
 }

@@ -2,7 +2,7 @@
 //!
 //! [`delivery`]: what a `250` promises. [`failover`]: what is left when nodes die. [`power`]: what is left when their disks lose what was
 //! not synced, [`filling`]: and when they are full. [`access`]: who may not read. [`clients`]: libraries and sessions of clients.
-//! [`programs`]: mail programs that people use. [`dialogues`]: word for word, and what Dovecot says. [`operation`]: what operators see and do.
+//! [`programs`]: mail programs that people use. [`postfix`]: a relay whose only directory is malle. [`dialogues`]: word for word, and what Dovecot says. [`operation`]: what operators see and do.
 
 mod access;
 mod clients;
@@ -12,5 +12,6 @@ mod dialogues;
 mod failover;
 mod filling;
 mod operation;
+mod postfix;
 mod power;
 mod programs;

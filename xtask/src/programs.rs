@@ -1,4 +1,4 @@
-//! Programs that others wrote and the cluster tests use: mail clients, and Dovecot to compare with.
+//! Programs that others wrote and the cluster tests use: mail clients, Postfix as a relay, and Dovecot to compare with.
 //!
 //! Where they are missing and this is Debian and the superuser asks, they are installed; else the tests that need them print SKIPPED with the
 //! reason. Nothing is installed where all are there already, so a second run needs no network.
@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A file that a package brings, and the package.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("/usr/bin/curl", "curl"),
     ("/usr/bin/fetchmail", "fetchmail"),
     ("/usr/bin/mbsync", "isync"),
     ("/usr/bin/mutt", "mutt"),
     ("/usr/bin/neomutt", "neomutt"),
     ("/usr/bin/offlineimap", "offlineimap3"),
+    ("/usr/lib/postfix/sbin/master", "postfix"),
     ("/usr/bin/script", "bsdutils"),
     ("/usr/bin/swaks", "swaks"),
     ("/usr/lib/dovecot/imap", "dovecot-imapd"),

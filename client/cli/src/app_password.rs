@@ -21,7 +21,7 @@ pub enum Verb {
         #[arg(long = "for", value_enum, default_value = "both")]
         purpose: Purpose,
     },
-    /// Takes one back: it logs nobody in from now on. Sessions that it opened stay.
+    /// Takes one back: it logs nobody in from now on, and what it opened is closed within a minute.
     Remove {
         /// An address of the account, or its id.
         account: String,

@@ -4,7 +4,7 @@ use malle_client::Error;
 
 /// Shown below every help text.
 pub const HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nobody answers or no leader, \
-                        4 degraded (cluster status), 5 refused by a safety check, 6 not found.";
+                        4 degraded (cluster status) or not all could be asked (session), 5 refused by a safety check, 6 not found.";
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Exit {
     Usage = 2,
     /// No node answers, or a group has no leader.
     Unreachable = 3,
-    /// `cluster status`: it works, and something is not as it should be.
+    /// `cluster status`: it works, and something is not as it should be. `session`: not every gateway could be asked.
     Degraded = 4,
     /// What was asked for would put data at risk.
     Refused = 5,

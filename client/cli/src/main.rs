@@ -16,6 +16,7 @@ mod exit;
 mod node;
 mod output;
 mod password;
+mod session;
 mod shard;
 mod status;
 
@@ -54,6 +55,9 @@ enum Noun {
     /// Passwords for single programs, beside an account's own.
     #[command(subcommand)]
     AppPassword(app_password::Verb),
+    /// Sessions of mail programs.
+    #[command(subcommand)]
+    Session(session::Verb),
     /// Certificates: an authority, and identities signed by it. Works on files, asks no cluster.
     #[command(subcommand)]
     Cert(cert::Verb),
@@ -78,6 +82,7 @@ async fn main() -> std::process::ExitCode {
         Noun::Account(verb) => account::run(&cli.global, verb).await,
         Noun::Address(verb) => address::run(&cli.global, verb).await,
         Noun::AppPassword(verb) => app_password::run(&cli.global, verb).await,
+        Noun::Session(verb) => session::run(&cli.global, verb).await,
         Noun::Cert(verb) => cert::run(&cli.global, verb),
         // The demo speaks for itself, and ends with codes of its own.
         Noun::Demo(args) => match demo::run(args).await {

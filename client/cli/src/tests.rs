@@ -31,6 +31,8 @@ fn every_verb_parses() {
         "address add u1@example.org first.last@example.org --primary",
         "address remove first.last@example.org",
         "address history u1@example.org",
+        "session list u1@example.org",
+        "session kick u1@example.org --session 5f00",
         "cert ca --cluster mail.example --out ca",
         "cert node 1 --ca-dir ca --out node-1",
         "cert gateway gw1 --role lmtp --role imap --ca-dir ca --out gw1",

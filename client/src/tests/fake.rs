@@ -462,6 +462,10 @@ impl Directory for Node {
         }))
     }
 
+    async fn check_logins(&self, _: Request<v1::CheckLoginsRequest>) -> Result<Response<v1::CheckLoginsReply>, Status> {
+        refused(Code::PermissionDenied, error(ErrorCode::Denied))
+    }
+
     async fn account_create(&self, _: Request<v1::AccountCreateRequest>) -> Result<Response<v1::Account>, Status> {
         refused(Code::AlreadyExists, error(ErrorCode::Exists))
     }

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::connection::BoxedIo;
 use super::gate::Gate;
+use super::roster::Roster;
 use super::store::Store;
 
 /// How one listener treats its sessions.
@@ -55,6 +56,8 @@ pub struct Context {
     pub memory: BodyMemory,
     /// Shared by all sessions of the process.
     pub gate: Arc<Gate>,
+    /// Shared by all sessions of the process.
+    pub roster: Arc<Roster>,
     /// Becomes true when the process stops: sessions say BYE.
     pub shutdown: watch::Receiver<bool>,
     /// Where the client comes from, for the log.

@@ -1,10 +1,12 @@
 //! The loop of one session: read a command, see whether it may come now, do it, tell what changed meanwhile, answer.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use malle_client::{Class, Error, MailboxId};
 use malle_proto::limits;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::access::{Context, Ended};
 use super::command::{self, Listening, Notifying, Tell};
@@ -12,6 +14,7 @@ use super::connection::{BoxedIo, Connection, FrameBounds, FrameError, Gone, Piec
 use super::gate::Place;
 use super::parse::{self, Body, Command};
 use super::respond::{Answer, Failure, Status, store_failure};
+use super::roster::{Ending, Seat};
 use super::state::{self, State};
 use super::store::Account;
 use super::view::View;
@@ -24,6 +27,10 @@ pub(super) struct Session {
     pub(super) account: Option<Arc<dyn Account>>,
     /// The account's place among its sessions.
     pub(super) place: Option<Place>,
+    /// The session's own in the roster, from login on.
+    pub(super) seat: Option<Seat>,
+    /// Somebody outside wants it to end.
+    pub(super) ending: Arc<Ending>,
     pub(super) selected: Option<Selected>,
     /// The account as the present command changes it: its last change tells what is new in the selected mailbox.
     pub(super) writer: Option<Arc<dyn Account>>,
@@ -74,6 +81,8 @@ pub async fn serve(io: BoxedIo, context: Context) -> Ended {
         context,
         account: None,
         place: None,
+        seat: None,
+        ending: Arc::default(),
         selected: None,
         writer: None,
         condstore: false,
@@ -94,7 +103,17 @@ pub async fn serve(io: BoxedIo, context: Context) -> Ended {
             .output
             .untagged(format_args!("OK [CAPABILITY {capabilities}] malle is ready"));
     }
-    match session.run().await {
+    let ending = Arc::clone(&session.ending);
+    let cut = async {
+        ending.ended().await;
+        sleep(Duration::from_millis(limits::IMAP_LEAVE_MS)).await;
+    };
+    let run = tokio::select! {
+        run = session.run() => run,
+        // In the middle of a command that does not end: nothing that could be said now would be understood.
+        () = cut => return Ended::Closed,
+    };
+    match run {
         Ok(Next::StartTls) => return Ended::StartTls(session.connection.into_io()),
         Ok(_) => {}
         Err(Failure::Gone(gone)) => session.lose(&gone),
@@ -119,17 +138,29 @@ impl Session {
         }
     }
 
+    /// Waits until the session must end: with the process, or because somebody outside wants it.
+    pub(super) fn leave(&self) -> impl Future<Output = Failure> + use<> {
+        let mut shutdown = self.context.shutdown.clone();
+        let ending = Arc::clone(&self.ending);
+        async move {
+            tokio::select! {
+                () = stopped(&mut shutdown) => Failure::Bye("malle is shutting down"),
+                why = ending.ended() => Failure::Bye(why),
+            }
+        }
+    }
+
     async fn run(&mut self) -> Result<Next, Failure> {
         loop {
             self.connection.flush().await?;
             if self.notify.is_some() {
                 self.tell_until_input().await?;
             }
-            let mut shutdown = self.context.shutdown.clone();
+            let leave = self.leave();
             let bounds = self.bounds();
             let frame = tokio::select! {
                 biased;
-                () = stopped(&mut shutdown) => return Err(Failure::Bye("malle is shutting down")),
+                why = leave => return Err(why),
                 frame = self.connection.read_frame(bounds, &self.context.memory) => frame,
             };
             let frame = match frame {
@@ -174,13 +205,13 @@ impl Session {
             return Ok(());
         };
         let ends_at = Instant::now() + self.bounds().idle();
-        let mut shutdown = self.context.shutdown.clone();
         let mut listening = self.listening.take().unwrap_or_else(Listening::new);
         loop {
+            let leave = self.leave();
             let wanted = self.notify.as_ref().is_some_and(|notify| notify.is_wanted());
             let heard = tokio::select! {
                 biased;
-                () = stopped(&mut shutdown) => return Err(Failure::Bye("malle is shutting down")),
+                why = leave => return Err(why),
                 came = self.connection.wait(ends_at) => {
                     self.listening = Some(listening);
                     return Ok(came?);
@@ -322,7 +353,7 @@ impl Session {
 }
 
 /// Waits until the process stops; for ever when nobody is left to say so.
-pub(super) async fn stopped(shutdown: &mut tokio::sync::watch::Receiver<bool>) {
+async fn stopped(shutdown: &mut tokio::sync::watch::Receiver<bool>) {
     if shutdown.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountId, AccountStatus, Annotation, Changes, Copied, Error, Flags, FlagsStored, Mailbox, MailboxId, ModSeq,
-    NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
+    AccountId, AccountStatus, Annotation, Changes, Copied, Error, Flags, FlagsStored, LoginProof, Mailbox, MailboxId,
+    ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
 };
 
 /// Where accounts are.
@@ -24,6 +24,10 @@ pub trait Store: Send + Sync {
 pub trait Account: Send + Sync {
     /// Which account it is.
     fn id(&self) -> AccountId;
+    /// What opened it, for a person.
+    fn opened_by(&self) -> &str;
+    /// What is asked about to learn whether the login still stands.
+    fn proof(&self) -> LoginProof;
     /// All mailboxes, sorted by name.
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error>;
     /// Makes a mailbox and its missing parents.
@@ -140,6 +144,14 @@ impl Watch for ClientWatch {
 impl Account for ClientAccount {
     fn id(&self) -> AccountId {
         self.0.id()
+    }
+
+    fn opened_by(&self) -> &str {
+        self.0.opened_by()
+    }
+
+    fn proof(&self) -> LoginProof {
+        self.0.proof()
     }
 
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {

@@ -5,6 +5,8 @@
 //! Command lines end in CRLF or in LF alone; the end of DATA is stricter (`data`).
 
 use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -18,6 +20,7 @@ use super::data::Decoder;
 use super::deliver::{self, Store};
 use super::reply::{self, Reply};
 use super::session::{Action, DRAIN_MAX_BYTES, Session, TOO_LARGE, Transaction};
+use super::xclient::{self, Origin};
 
 /// One read from the socket.
 const READ_BYTES: usize = 64 * 1024;
@@ -57,6 +60,10 @@ pub struct Context<S> {
     pub timeouts: Timeouts,
     /// Names the session in the log.
     pub session: u64,
+    /// Where the relay comes from.
+    pub peer: IpAddr,
+    /// Relays that may say by XCLIENT for whom they speak.
+    pub xclient_from: Arc<[IpAddr]>,
 }
 
 /// How a session ended.
@@ -76,6 +83,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
     S: Store,
 {
+    let trusted = context.xclient_from.contains(&context.peer.to_canonical());
     let mut connection = Connection {
         wire: Wire {
             io,
@@ -83,7 +91,9 @@ where
             output: Vec::new(),
             peer: context.timeouts.peer,
         },
-        session: Session::default(),
+        session: Session::of(trusted),
+        origin: None,
+        trusted,
         mail: None,
         context,
     };
@@ -99,6 +109,9 @@ where
 struct Connection<IO, S> {
     wire: Wire<IO>,
     session: Session,
+    /// For whom the relay speaks, once it said so.
+    origin: Option<Origin>,
+    trusted: bool,
     /// A mail that comes in chunks, between two BDATs.
     mail: Option<(Collector, Instant)>,
     context: Context<S>,
@@ -106,8 +119,7 @@ struct Connection<IO, S> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send, S: Store> Connection<IO, S> {
     async fn run(&mut self) -> io::Result<Ended> {
-        let greeting = format!("{} LMTP malle", self.context.host);
-        self.wire.reply(&Reply::made(220, "", &greeting)).await?;
+        self.wire.reply(&self.greeting()).await?;
         loop {
             let line = match self.wire.line(&mut self.context.stop).await? {
                 Line::Complete(line) => line,
@@ -127,6 +139,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send, S: Store> Connection<IO, S> {
             match self.session.command(&line) {
                 Action::Reply(reply) => self.wire.reply(&reply).await?,
                 Action::Greet => self.greet().await?,
+                Action::SpeakFor(said) => {
+                    self.origin.get_or_insert_default().learn(said);
+                    self.wire.reply(&self.greeting()).await?;
+                }
                 Action::Resolve(path) => {
                     let answer = self.context.store.resolve(&path.lookup()).await;
                     if let Err(error) = &answer {
@@ -155,6 +171,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send, S: Store> Connection<IO, S> {
         }
     }
 
+    fn greeting(&self) -> Reply {
+        Reply::made(220, "", &format!("{} LMTP malle", self.context.host))
+    }
+
     async fn greet(&mut self) -> io::Result<()> {
         let keywords = [
             "PIPELINING",
@@ -165,6 +185,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send, S: Store> Connection<IO, S> {
             "SMTPUTF8",
         ];
         let mut keywords = keywords.map(str::to_owned).to_vec();
+        if self.trusted {
+            keywords.push(xclient::KEYWORD.to_owned());
+        }
         keywords.push(format!("SIZE {RECEIVED_MAX_BYTES}"));
         reply::write_greeting(&self.context.host, &keywords, &mut self.wire.output);
         self.wire.flush_if_full().await
@@ -257,8 +280,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send, S: Store> Connection<IO, S> {
     }
 
     fn log(&self, transaction: &Transaction, bytes: u64, stored: usize) {
+        let origin = self.origin.as_ref().map(tracing::field::display);
         tracing::info!(
             session = self.context.session,
+            relay = %self.context.peer,
+            origin,
             sender = %transaction.mail.from.raw,
             recipients = transaction.recipients.len(),
             stored,

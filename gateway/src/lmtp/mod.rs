@@ -1,7 +1,7 @@
 //! LMTP (RFC 2033): mail comes in, and each recipient gets an answer of their own.
 //!
 //! `connection` drives bytes, `session` decides what a command means, `parse` and `reply` are the grammar, `data` and `body` receive
-//! a mail, `header` looks at three fields of it, `deliver` hands it to malle. Enter at [`serve`]. This room reads no mailbox, keeps
+//! a mail, `header` looks at three fields of it, `xclient` is for whom a trusted relay speaks, `deliver` hands it to malle. Enter at [`serve`]. This room reads no mailbox, keeps
 //! nothing on disk and changes nothing in a mail: the bytes that were sent are stored behind one `Return-Path` line, whatever they
 //! are (8-bit, NUL, bare CR, bare LF, broken MIME).
 
@@ -15,6 +15,7 @@ mod reply;
 mod session;
 #[cfg(test)]
 mod tests;
+mod xclient;
 
 pub use body::Room;
 pub use connection::{Context, Timeouts, serve};

@@ -9,6 +9,7 @@
 use malle_proto::limits;
 
 use super::reply::Reply;
+use super::xclient::{self, Said};
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Command {
     Help,
     /// `QUIT`
     Quit,
+    /// `XCLIENT name=value ...`; who may not say it is refused whatever it says.
+    Xclient(Result<Vec<Said>, Reply>),
 }
 
 /// The encoding that the sender declared (RFC 6152, RFC 3030). Bytes are stored as sent whatever it says.
@@ -119,6 +122,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
         b"NOOP" => Ok(Command::Noop),
         b"VRFY" => Ok(Command::Vrfy),
         b"HELP" => Ok(Command::Help),
+        b"XCLIENT" => Ok(Command::Xclient(xclient::parse(rest))),
         b"EXPN" | b"AUTH" | b"STARTTLS" | b"ETRN" | b"TURN" | b"BURL" => {
             Err(Reply::fixed(502, "5.5.1", "command not implemented"))
         }

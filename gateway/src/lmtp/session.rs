@@ -14,6 +14,7 @@ use malle_proto::limits;
 use super::body::RECEIVED_MAX_BYTES;
 use super::parse::{self, BodyKind, Command, Mail, Path};
 use super::reply::Reply;
+use super::xclient::Said;
 
 /// Mistakes that end a session.
 pub const MISTAKES_MAX: u32 = 20;
@@ -47,6 +48,8 @@ pub enum Action {
     Reply(Reply),
     /// Send the LHLO answer.
     Greet,
+    /// Remember for whom the relay speaks, and greet anew.
+    SpeakFor(Vec<Said>),
     /// Look this address up and hand the answer to [`Session::resolved`].
     Resolve(Path),
     /// Send 354, read up to the end of data, deliver.
@@ -72,12 +75,22 @@ pub enum Action {
 /// The state of one session.
 #[derive(Debug, Default)]
 pub struct Session {
+    /// The peer may say XCLIENT.
+    trusted: bool,
     greeted: bool,
     transaction: Option<Transaction>,
     mistakes: u32,
 }
 
 impl Session {
+    /// A new session; a trusted peer may say for whom it speaks.
+    pub fn of(trusted: bool) -> Session {
+        Session {
+            trusted,
+            ..Session::default()
+        }
+    }
+
     /// Takes one command line, without its line end.
     pub fn command(&mut self, line: &[u8]) -> Action {
         let action = match parse::parse(line) {
@@ -139,10 +152,28 @@ impl Session {
             Command::Vrfy => Action::Reply(Reply::fixed(252, "2.1.5", "not said here, send the mail")),
             Command::Quit => Action::Close(Reply::fixed(221, "2.0.0", "bye")),
             Command::Bdat { size_bytes, last } => self.bdat(size_bytes, last),
+            Command::Xclient(said) => self.xclient(said),
             _ if !self.greeted => Action::Reply(Reply::fixed(503, "5.5.1", "say LHLO first")),
             Command::Mail(mail) => self.mail(mail),
             Command::Rcpt(path) => self.rcpt(path),
             Command::Data => self.data(),
+        }
+    }
+
+    /// Postfix's XCLIENT_README: afterwards the session is as new, and the relay greets again.
+    fn xclient(&mut self, said: Result<Vec<Said>, Reply>) -> Action {
+        if !self.trusted {
+            return Action::Reply(Reply::fixed(550, "5.7.1", "you are not trusted to speak for others"));
+        }
+        if self.transaction.is_some() {
+            return Action::Reply(Reply::fixed(503, "5.5.1", "a mail is under way, finish it or say RSET"));
+        }
+        match said {
+            Ok(said) => {
+                self.greeted = false;
+                Action::SpeakFor(said)
+            }
+            Err(reply) => Action::Reply(reply),
         }
     }
 

@@ -6,7 +6,7 @@
 //! | `recipient` | an address | the primary address of its account: `virtual_mailbox_maps`, `local_recipient_maps` |
 //! | `login` | an address | the same, unless the account is suspended: `smtpd_sender_login_maps` |
 //!
-//! A recipient that is suspended is still one: LMTP answers for it what may be answered.
+//! A detail behind `+` in a local part does not count. A recipient that is suspended is still one: LMTP answers for it what may be answered.
 
 use std::io;
 
@@ -70,13 +70,24 @@ async fn answer<S: Store>(store: &S, query: &[u8]) -> String {
     if !is_address {
         return "NOTFOUND ".to_owned();
     }
-    match store.resolve(key).await {
+    match store.resolve(&without_detail(key)).await {
         Ok(Some(found)) if suspended_counts || !found.suspended => format!("OK {}", found.primary_address),
         Ok(_) | Err(Error::Invalid(_)) => "NOTFOUND ".to_owned(),
         Err(error) => {
             tracing::warn!(%error, "a map could not be looked up");
             "TEMP the directory does not answer".to_owned()
         }
+    }
+}
+
+/// `user+detail@domain` is the user's (RFC 5233), as LMTP takes it. Postfix asks for the whole address only, whatever its `recipient_delimiter`.
+fn without_detail(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((local, domain)) => match local.split_once('+') {
+            Some((user, _)) if !user.is_empty() => format!("{user}@{domain}"),
+            _ => address.to_owned(),
+        },
+        None => address.to_owned(),
     }
 }
 

@@ -9,8 +9,8 @@ use malle_proto::v1::directory_server::Directory;
 use malle_proto::v1::{
     Account, AccountCreateRequest, AccountSetRequest, AccountShowRequest, Address, AddressAddRequest, AddressEvent,
     AddressRemoveRequest, AppPasswordAddRequest, AppPasswordListRequest, AppPasswordRemoveRequest, AppPasswords,
-    LoginReply, LoginRequest, Node, NodeState, RenewTokenRequest, ResolveReply, ResolveRequest, Shard, TopologyReply,
-    TopologyRequest, account_show_request, resolve_request,
+    CheckLoginsReply, CheckLoginsRequest, LoginReply, LoginRequest, Node, NodeState, RenewTokenRequest, ResolveReply,
+    ResolveRequest, Shard, TopologyReply, TopologyRequest, account_show_request, resolve_request,
 };
 use malle_proto::{AccountId, OpId, ShardId, limits, v1};
 use tonic::{Request, Response, Status};
@@ -301,6 +301,11 @@ impl Directory for DirectoryApi {
     async fn renew_token(&self, request: Request<RenewTokenRequest>) -> Result<Response<LoginReply>, Status> {
         let (peer, _) = error::permitted(&request, Call::RenewToken)?;
         error::reply(self.renew(&peer, request.into_inner()).await)
+    }
+
+    async fn check_logins(&self, request: Request<CheckLoginsRequest>) -> Result<Response<CheckLoginsReply>, Status> {
+        let (peer, _) = error::permitted(&request, Call::CheckLogins)?;
+        error::reply(DirectoryApi::check_logins(self, &peer, request.into_inner()).await)
     }
 
     async fn account_create(&self, request: Request<AccountCreateRequest>) -> Result<Response<Account>, Status> {

@@ -5,14 +5,25 @@
 
 use malle_machine::directory::{AccountState, AppScopes, read};
 use malle_proto::limits;
-use malle_proto::v1::{LoginPurpose, LoginReply, LoginRequest, RenewTokenRequest};
+use malle_proto::v1::{
+    CheckLoginsReply, CheckLoginsRequest, LoginPurpose, LoginReply, LoginRequest, RenewTokenRequest,
+};
 
 use super::app_passwords::digest;
 use super::directory::{DirectoryApi, Who, find};
 use super::error::Refused;
+use super::standing::holds;
 use crate::raft::Barrier;
 use crate::security::password::PasswordError;
-use crate::security::{Denied, Identity, Peer, Token, audit};
+use crate::security::{Denied, Identity, Peer, Proof, Token, audit};
+
+/// Who has proved to be whom.
+struct Proved {
+    account: read::Account,
+    by: Proof,
+    /// The same for a person.
+    named: String,
+}
 
 /// An account that somebody wants to be, and what its passwords are compared with.
 type Candidate = (read::Account, Option<String>, Vec<read::AppPassword>);
@@ -24,13 +35,13 @@ impl DirectoryApi {
         };
         let purpose = request.purpose();
         let login = request.login.clone();
-        let account = if request.bearer_token.is_empty() {
+        let proved = if request.bearer_token.is_empty() {
             self.by_password(request, purpose).await?
         } else {
             self.by_bearer_token(&request).await?
         };
-        match account {
-            Ok(account) => self.logged_in(account, name, purpose).await,
+        match proved {
+            Ok(proved) => self.logged_in(proved, name, purpose).await,
             Err(reason) => {
                 audit::login_refused(peer, &login, &reason);
                 Err(Refused::bad_credentials())
@@ -43,7 +54,7 @@ impl DirectoryApi {
         &self,
         request: LoginRequest,
         purpose: LoginPurpose,
-    ) -> Result<Result<read::Account, String>, Refused> {
+    ) -> Result<Result<Proved, String>, Refused> {
         let who = Who::Address(request.login);
         let found: Option<Candidate> = self
             .read(Barrier::Linearizable, move |view| {
@@ -66,23 +77,34 @@ impl DirectoryApi {
                 if let Some(known) = app_passwords.iter().find(|one| one.digest == digest) {
                     let wrong = || "an application password for something else".to_owned();
                     let fits = known.scopes & scope != 0;
-                    return Ok(fits.then_some(account).ok_or_else(wrong));
+                    let proved = Proved {
+                        account,
+                        by: Proof::of_app_password(&digest),
+                        named: format!("application password {}", known.name),
+                    };
+                    return Ok(fits.then_some(proved).ok_or_else(wrong));
                 }
                 (Some(account), hash)
             }
             None => (None, None),
         };
+        let by = hash.as_deref().map(Proof::of_password);
         let right = match self.passwords.verify(request.password, hash).await {
             // Nobody has such a password.
             Err(PasswordError::Length) => false,
             checked => checked?,
         };
         let wrong = || "wrong login name or password".to_owned();
-        Ok(account.filter(|_| right).ok_or_else(wrong))
+        let proved = account.zip(by).map(|(account, by)| Proved {
+            account,
+            by,
+            named: "password".into(),
+        });
+        Ok(proved.filter(|_| right).ok_or_else(wrong))
     }
 
     /// The account that an access token names; inside, why it names none.
-    async fn by_bearer_token(&self, request: &LoginRequest) -> Result<Result<read::Account, String>, Refused> {
+    async fn by_bearer_token(&self, request: &LoginRequest) -> Result<Result<Proved, String>, Refused> {
         let Some(bearers) = &self.bearers else {
             return Ok(Err("no access tokens are taken here: [oauth] is not configured".into()));
         };
@@ -90,6 +112,7 @@ impl DirectoryApi {
             Ok(bearer) => bearer,
             Err(error) => return Ok(Err(format!("an access token that is {error}"))),
         };
+        let ends_ms = bearer.ends_ms;
         let (named, asked) = (bearer.address, request.login.clone());
         let (named, asked) = self
             .read(Barrier::Linearizable, move |view| {
@@ -103,19 +126,19 @@ impl DirectoryApi {
             })
             .await?;
         Ok(match (named, asked) {
-            (Some(named), Some(asked)) if named.id == asked.id => Ok(named),
+            (Some(named), Some(asked)) if named.id == asked.id => Ok(Proved {
+                account: named,
+                by: Proof::AccessToken { ends_ms },
+                named: "access token".into(),
+            }),
             (Some(_), _) => Err("an access token for another account".into()),
             (None, _) => Err("an access token for nobody here".into()),
         })
     }
 
-    async fn logged_in(
-        &self,
-        account: read::Account,
-        gateway: &str,
-        purpose: LoginPurpose,
-    ) -> Result<LoginReply, Refused> {
-        let reply = self.token(account, gateway).await?;
+    async fn logged_in(&self, proved: Proved, gateway: &str, purpose: LoginPurpose) -> Result<LoginReply, Refused> {
+        let mut reply = self.token(proved.account, gateway, proved.by).await?;
+        reply.opened_by = proved.named;
         Ok(match purpose {
             // Who may send mail in somebody's name need not read it.
             LoginPurpose::Submission => LoginReply {
@@ -127,7 +150,7 @@ impl DirectoryApi {
         })
     }
 
-    async fn token(&self, account: read::Account, gateway: &str) -> Result<LoginReply, Refused> {
+    async fn token(&self, account: read::Account, gateway: &str, proof: Proof) -> Result<LoginReply, Refused> {
         if account.state == AccountState::Suspended {
             return Err(Refused::suspended());
         }
@@ -140,6 +163,7 @@ impl DirectoryApi {
             account: account.id,
             gateway: gateway.to_owned(),
             expires_ms,
+            proof,
         };
         Ok(LoginReply {
             token: token.sign(key).into(),
@@ -148,6 +172,7 @@ impl DirectoryApi {
             placement_epoch: account.placement_epoch,
             expires_ms,
             primary_address: account.primary_address,
+            opened_by: String::new(),
         })
     }
 
@@ -158,10 +183,50 @@ impl DirectoryApi {
         let keys = self.read(Barrier::Local, read::token_keys).await?;
         let token = Token::open(&request.token, &keys, self.env.now_ms(), name)
             .map_err(|error| Refused::from(Denied::Token(error)))?;
-        let account = self
-            .read(Barrier::Linearizable, move |view| read::account(view, token.account))
+        let (proof, now_ms) = (token.proof, self.env.now_ms());
+        let (account, holds) = self
+            .read(Barrier::Linearizable, move |view| {
+                Ok((read::account(view, token.account)?, holds(view, &token, now_ms)?))
+            })
             .await?;
         let account = account.ok_or_else(|| Refused::not_found("the account is gone"))?;
-        self.token(account, name).await
+        if account.state != AccountState::Suspended && !holds {
+            return Err(Refused::token_expired());
+        }
+        self.token(account, name, proof).await
+    }
+
+    /// Which logins of a gateway are over. A majority is asked, once for all of them: nobody is sent away because a replica is behind.
+    pub(super) async fn check_logins(
+        &self,
+        peer: &Peer,
+        request: CheckLoginsRequest,
+    ) -> Result<CheckLoginsReply, Refused> {
+        let Identity::Gateway { name, .. } = &peer.identity else {
+            return Err(Refused::denied("tokens are for gateways"));
+        };
+        if request.tokens.len() > limits::LOGINS_PER_CHECK_MAX {
+            let most = limits::LOGINS_PER_CHECK_MAX;
+            return Err(Refused::limit(format!("at most {most} logins in one question")));
+        }
+        let (name, now_ms) = (name.clone(), self.env.now_ms());
+        let over = self
+            .read(Barrier::Linearizable, move |view| {
+                let keys = read::token_keys(view)?;
+                let mut over = Vec::new();
+                for (place, token) in request.tokens.iter().enumerate() {
+                    // At the beginning of time no token has expired: what is asked here is not its age.
+                    let holds = match Token::open(token, &keys, 0, &name) {
+                        Ok(token) => holds(view, &token, now_ms)?,
+                        Err(_) => false,
+                    };
+                    if !holds {
+                        over.push(place as u32);
+                    }
+                }
+                Ok(over)
+            })
+            .await?;
+        Ok(CheckLoginsReply { over })
     }
 }

@@ -26,6 +26,7 @@ use super::error::{self, Refused};
 use super::intake::Owner;
 use super::outlines::Outlines;
 use super::room::Room;
+use super::standing::Standing;
 use super::tally::{MailCounts, Tally};
 use super::{convert, intake, stream, watch};
 use crate::bodies::Bodies;
@@ -51,6 +52,7 @@ pub struct MailApi {
     pub(super) room: Room,
     pub(super) tally: Arc<Tally>,
     pub(super) outlines: Arc<Outlines>,
+    pub(super) standing: Standing,
     keys: Arc<RwLock<Option<TokenKeys>>>,
 }
 
@@ -69,6 +71,7 @@ impl MailApi {
     /// Answers for these groups.
     pub fn new(groups: Arc<Groups>, bodies: Arc<Bodies>, env: Env) -> Self {
         MailApi {
+            standing: Standing::new(groups.clone(), env.clone()),
             groups,
             bodies,
             env,
@@ -116,7 +119,7 @@ impl MailApi {
         Ok(keys)
     }
 
-    /// Role, and where the table wants it the token of this account.
+    /// Role, and where the table wants it the token of this account, which what opened it still stands behind.
     async fn authorize(&self, peer: &Peer, call: Call, token: &[u8], account: AccountId) -> Result<(), Refused> {
         if permit(peer, call)? == Rule::Allowed {
             return Ok(());
@@ -125,7 +128,12 @@ impl MailApi {
             let keys = self.token_keys(fresh).await?;
             match permit_account(peer, call, token, &keys, self.env.now_ms(), account) {
                 Err(Denied::Token(TokenError::UnknownKey(_))) if !fresh => {}
-                verdict => return Ok(verdict?),
+                verdict => {
+                    return match verdict? {
+                        Some(token) => self.standing.require(&token).await,
+                        None => Ok(()),
+                    };
+                }
             }
         }
         Err(Refused::denied("the token's key is not known"))
@@ -196,13 +204,15 @@ impl MailApi {
                 }
             }
         }
-        verdict.map(Some).map_err(|error| {
+        let token = verdict.map_err(|error| {
             let denied = Denied::Token(error);
             if denied != Denied::Token(TokenError::Expired) {
                 audit::call_refused(peer, call, &denied);
             }
-            denied.into()
-        })
+            Refused::from(denied)
+        })?;
+        self.standing.require(&token).await?;
+        Ok(Some(token))
     }
 
     /// One request of a client stream: an answer in any case, and one that the stream can carry.
@@ -326,6 +336,24 @@ fn named(call: &mail_request::Call) -> Result<(Call, Option<AccountId>), Refused
     Ok((name, Some(convert::account(account)?)))
 }
 
+/// Ends when a watch must: with its token, or with what opened it.
+async fn over(standing: Standing, token: Option<(Instant, Token)>) {
+    let Some((until, token)) = token else {
+        return std::future::pending().await;
+    };
+    let pause = Duration::from_millis(limits::LOGIN_CHECK_MS);
+    loop {
+        malle_rt::sleep_until(until.min(malle_rt::now() + pause)).await;
+        if malle_rt::now() >= until {
+            return;
+        }
+        // A directory that does not answer now ends nobody's watch.
+        if let Ok(false) = standing.holds_now(&token).await {
+            return;
+        }
+    }
+}
+
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -394,8 +422,8 @@ impl Mail for MailApi {
         self.authorize(&peer, Call::Watch, &request.token, account).await?;
         let group = self.group(request.shard)?;
         let token = self.opened(&peer, Call::Watch, &request.token).await?;
-        let until = token.map(|token| self.instant_of(token.expires_ms));
-        let events = watch::follow(group, account, until).await?;
+        let token = token.map(|token| (self.instant_of(token.expires_ms), token));
+        let events = watch::follow(group, account, over(self.standing.clone(), token)).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
     }
 }

@@ -15,6 +15,8 @@ mod mail;
 mod outlines;
 mod reads;
 mod room;
+mod sessions;
+mod standing;
 mod stream;
 mod tally;
 #[cfg(test)]
@@ -25,4 +27,5 @@ mod writes;
 pub use cluster::{ClusterApi, NodeFacts, Upkeep};
 pub use directory::DirectoryApi;
 pub use mail::MailApi;
+pub use sessions::SessionsApi;
 pub use tally::MailCounts;

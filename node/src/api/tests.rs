@@ -4,6 +4,7 @@ mod many_bodies;
 mod named;
 mod news;
 mod overload;
+mod revoked;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,13 +30,15 @@ use crate::index::{IndexError, MemoryIndex};
 use crate::log::Logs;
 use crate::peers::{AppendStream, PeerError, RaftCall, StoredBody, Transport};
 use crate::raft::{Group, Groups, GroupsSettings, LogKept, Timing};
-use crate::security::{GatewayRoles, Identity, Peer, Token};
+use crate::security::{GatewayRoles, Identity, Peer, Proof, Token};
 use crate::state::{Indexes, OpenedIndex};
 
 const NODE: NodeId = NodeId(1);
 const SHARD: ShardId = ShardId(3);
 const ALICE: AccountId = AccountId([0xA1; 16]);
 const BOB: AccountId = AccountId([0xB0; 16]);
+/// Of both, as the directory keeps it.
+const PASSWORD_HASH: &str = "$argon2id$0";
 const START_MS: u64 = 1_800_000_000_000;
 
 /// There is nobody else.
@@ -180,6 +183,19 @@ impl World {
             directory.propose_directory(init, soon()).await.unwrap(),
             directory::Outcome::Done
         );
+        for (account, name) in [(ALICE, "alice"), (BOB, "bob")] {
+            let create = directory::Op::AccountCreate {
+                op_id: env.op_id(),
+                account,
+                address: format!("{name}@example.org"),
+                password_hash: Some(PASSWORD_HASH.into()),
+                quota_bytes: limits::DEFAULT_QUOTA_BYTES,
+                shard: Some(SHARD),
+                region: None,
+            };
+            let made = directory.propose_directory(create, soon()).await.unwrap();
+            assert!(matches!(made, directory::Outcome::Account { .. }), "{made:?}");
+        }
         let group = lead(&groups, SHARD).await;
         let grant = |account| shard::AccountGrant {
             account,
@@ -206,6 +222,7 @@ impl World {
             account,
             gateway: "front".into(),
             expires_ms: START_MS + limits::TOKEN_LIFETIME_MS,
+            proof: Proof::of_password(PASSWORD_HASH),
         };
         token.sign(&self.key).into()
     }
@@ -619,7 +636,9 @@ async fn one_recipients_refusal_is_not_anothers_and_a_body_collected_meanwhile_i
 async fn a_watch_tells_where_the_account_stands_then_each_change_and_ends_with_its_token() {
     let world = World::new().await;
     world.deliver(1, MAIL).await;
-    let mut events = super::watch::follow(world.group.clone(), ALICE, None).await.unwrap();
+    let mut events = super::watch::follow(world.group.clone(), ALICE, std::future::pending())
+        .await
+        .unwrap();
     let first = events.recv().await.unwrap().unwrap();
     assert!(first.modseq > 0 && first.mailboxes.is_empty() && !first.overflow);
     let delivered = world.deliver(2, b"Subject: 2\r\n\r\n").await;
@@ -633,8 +652,7 @@ async fn a_watch_tells_where_the_account_stands_then_each_change_and_ends_with_i
     drop(events);
 
     // A token that ends now: where the account stands, at most, and then the reason.
-    let now = malle_rt::now();
-    let mut events = super::watch::follow(world.group.clone(), ALICE, Some(now))
+    let mut events = super::watch::follow(world.group.clone(), ALICE, std::future::ready(()))
         .await
         .unwrap();
     let end = loop {

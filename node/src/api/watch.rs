@@ -1,6 +1,7 @@
 //! Tells a front end that an account changed. Events are coalesced: whoever reads slowly gets fewer and fuller ones.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use malle_machine::shard::{self, read};
 use malle_machine::view::Change;
 use malle_proto::v1::WatchEvent;
 use malle_proto::{AccountId, MailboxId, limits};
-use malle_rt::Instant;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
@@ -64,11 +64,11 @@ impl News {
     }
 }
 
-/// Follows one account from now on; the first event says where it stands. It ends with the token that opened it, at `until`.
+/// Follows one account from now on; the first event says where it stands. It ends when its login is `over`.
 pub(super) async fn follow(
     group: Arc<Group>,
     account: AccountId,
-    until: Option<Instant>,
+    over: impl Future<Output = ()> + Send + 'static,
 ) -> Result<mpsc::Receiver<Result<WatchEvent, Status>>, Refused> {
     // Subscribed before the first look, so that nothing falls in between.
     let changes = group.changes();
@@ -86,13 +86,9 @@ pub(super) async fn follow(
         ..News::default()
     };
     malle_rt::spawn(async move {
-        let told = tell(changes, account, first, &out);
-        let over = match until {
-            Some(until) => malle_rt::timeout_at(until, told).await.is_err(),
-            None => {
-                told.await;
-                false
-            }
+        let over = tokio::select! {
+            () = tell(changes, account, first, &out) => false,
+            () = over => true,
         };
         if over {
             // Whoever left meanwhile needs no reason.

@@ -1,9 +1,11 @@
-//! What was refused, to whom, and why: one line each, under the target `audit`, so that it can be kept apart.
+//! What was refused, to whom, and why, and what operators did to sessions: one line each, under the target `audit`, so that it can be kept apart.
 //!
 //! No line carries a password, a token, or anything of a mail.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+
+use malle_proto::AccountId;
 
 use super::Peer;
 use super::roles::Call;
@@ -29,4 +31,9 @@ pub fn connection_refused(address: SocketAddr, reason: &dyn Display) {
 pub fn login_refused(peer: &Peer, login: &str, reason: &dyn Display) {
     let login: String = login.chars().take(80).flat_map(char::escape_debug).collect();
     tracing::warn!(target: "audit", identity = %peer.identity, %login, %reason, "login refused");
+}
+
+/// An operator ended sessions of an account.
+pub fn sessions_ended(peer: &Peer, account: AccountId, sessions: usize) {
+    tracing::info!(target: "audit", identity = %peer.identity, %account, sessions, "sessions ended");
 }

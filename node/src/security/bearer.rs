@@ -5,7 +5,7 @@
 //! configured audience, and its time is now; one of its claims is the address of the account. Enter at [`Bearers::open`].
 //!
 //! What must never be here: a token in a log or an error, an algorithm that the key is not for, `none`. Absent: encrypted tokens,
-//! introspection (RFC 7662), and fetching the keys: they are a file, which whatever fetches it replaces.
+//! introspection (RFC 7662), and fetching the keys: they come from a file or from [`super::provider`].
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ use ring::signature::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use crate::config::OAuth;
 
@@ -26,6 +27,8 @@ use crate::config::OAuth;
 pub struct Bearer {
     /// The address of the account.
     pub address: String,
+    /// When the token is over, milliseconds since 1970.
+    pub ends_ms: u64,
 }
 
 /// Why a token is not believed. The texts are for the log: they hold nothing of the token but the name of its key.
@@ -74,6 +77,7 @@ pub struct Bearers {
     audience: String,
     claim: String,
     keys: ArcSwap<Keys>,
+    missing: Notify,
 }
 
 /// By their names; a set may hold one without.
@@ -126,12 +130,35 @@ impl Bearers {
     /// # Errors
     /// A [`KeysError`].
     pub fn new(config: &OAuth, jwks: &str) -> Result<Bearers, KeysError> {
-        Ok(Bearers {
+        let bearers = Bearers::without_keys(config);
+        bearers.replace(jwks)?;
+        Ok(bearers)
+    }
+
+    /// Believes nobody yet: its keys are on their way.
+    pub fn without_keys(config: &OAuth) -> Bearers {
+        Bearers {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             claim: config.claim.clone(),
-            keys: ArcSwap::from_pointee(keys(jwks)?),
-        })
+            keys: ArcSwap::default(),
+            missing: Notify::new(),
+        }
+    }
+
+    /// Waits for a token of a key that is not known here.
+    pub async fn key_is_missing(&self) {
+        self.missing.notified().await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn missed_a_key(&self) {
+        self.missing.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.keys.load().contains_key(name)
     }
 
     /// Believes in these from now on; true when they are others.
@@ -181,6 +208,7 @@ impl Bearers {
             .filter(|key| key.is_for(&header.alg))
             .peekable();
         if candidates.peek().is_none() {
+            self.missing.notify_one();
             return Err(BearerError::UnknownKey);
         }
         if candidates.any(|key| key.has_signed(signed, signature)) {
@@ -219,6 +247,8 @@ impl Bearers {
         let address = claims[&*self.claim].as_str().ok_or(BearerError::Claim)?;
         Ok(Bearer {
             address: address.to_owned(),
+            // Saturates at both ends, which is what such an end means.
+            ends_ms: (ends_s * 1000.0) as u64,
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! There is no plaintext between malle processes: [`accept`] and [`connect`] are the only places that open sockets, and both speak
 //! mTLS with the configurations that [`tls`] holds. [`identity`] reads who a certificate is for; [`roles`] is the table of who may
-//! call what; [`token`], [`password`] and [`bearer`] are about users; [`audit`] writes down what was refused.
+//! call what; [`token`], [`password`] and [`bearer`] are about users, [`provider`] fetches the keys that [`bearer`] believes; [`audit`] writes down what was refused.
 //!
 //! Every service asks [`permit`] first, and [`permit_account`] where the table wants a token. Both write the refusal down, once;
 //! the service only turns it into an answer. What is absent: any exception for a peer that is "inside", and any reading of mail by
@@ -14,6 +14,7 @@ pub mod bearer;
 pub mod connect;
 pub mod identity;
 pub mod password;
+pub mod provider;
 pub mod roles;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use malle_proto::AccountId;
 
 pub use identity::{GatewayRoles, Identity};
 pub use roles::{Call, Rule};
-pub use token::{Token, TokenError};
+pub use token::{Proof, Token, TokenError};
 
 /// The other end of a connection, as tonic gives it to a service (`request.extensions().get::<Peer>()`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,8 @@ pub fn permit(peer: &Peer, call: Call) -> Result<Rule, Denied> {
     }
 }
 
-/// May this peer make this call on this account, with this token?
+/// May this peer make this call on this account, with this token? The token where one was needed: whether what opened it still holds is
+/// asked of the directory.
 ///
 /// # Errors
 /// A [`Denied`]. One for [`TokenError::Expired`] is the normal end of a token and is not written down.
@@ -86,9 +88,9 @@ pub fn permit_account(
     keys: &[TokenKey],
     now_ms: u64,
     account: AccountId,
-) -> Result<(), Denied> {
+) -> Result<Option<Token>, Denied> {
     if permit(peer, call)? == Rule::Allowed {
-        return Ok(());
+        return Ok(None);
     }
     let verdict = match &peer.identity {
         _ if token.is_empty() => Err(Denied::NoToken(call.name())),
@@ -97,7 +99,7 @@ pub fn permit_account(
         Identity::Node(_) | Identity::Operator { .. } => Err(Denied::Token(TokenError::OtherGateway)),
     };
     match verdict {
-        Ok(_) => Ok(()),
+        Ok(token) => Ok(Some(token)),
         Err(denied) => {
             if denied != Denied::Token(TokenError::Expired) {
                 audit::call_refused(peer, call, &denied);

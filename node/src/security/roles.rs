@@ -82,6 +82,8 @@ table! {
     Login = "Directory.Login":                      Denied  Allowed   Denied   Denied,
     // The token is the request itself: the service opens it.
     RenewToken = "Directory.RenewToken":            Denied  Allowed   Denied   Denied,
+    // As RenewToken, for many.
+    CheckLogins = "Directory.CheckLogins":          Denied  Allowed   Denied   Denied,
     AccountCreate = "Directory.AccountCreate":      Denied  Denied    Allowed  Denied,
     AccountShow = "Directory.AccountShow":          Denied  Denied    Allowed  Denied,
     AccountSet = "Directory.AccountSet":            Denied  Denied    Allowed  Denied,
@@ -98,6 +100,10 @@ table! {
     NodeAdd = "Cluster.NodeAdd":                    Denied  Denied    Allowed  Denied,
     LeaderMove = "Cluster.LeaderMove":              Denied  Denied    Allowed  Denied,
     Checkpoint = "Cluster.Checkpoint":              Denied  Denied    Allowed  Denied,
+
+    SessionsAttend = "Sessions.Attend":             Denied  Allowed   Denied   Denied,
+    SessionsShow = "Sessions.Show":                 Denied  Denied    Allowed  Denied,
+    SessionsEnd = "Sessions.End":                   Denied  Denied    Allowed  Denied,
 
     PeerAppend = "Peer.Append":                     Denied  Denied    Denied   Allowed,
     PeerHeartbeat = "Peer.Heartbeat":               Denied  Denied    Denied   Allowed,
@@ -158,6 +164,7 @@ mod tests {
         Directory.Resolve     .    y    y    y    y    .
         Directory.Login       .    .    y    y    .    .
         Directory.RenewToken  .    .    y    y    .    .
+        Directory.CheckLogins .    .    y    y    .    .
         Directory.AccountCreate . .    .    .    y    .
         Directory.AccountShow .    .    .    .    y    .
         Directory.AccountSet  .    .    .    .    y    .
@@ -173,6 +180,9 @@ mod tests {
         Cluster.NodeAdd       .    .    .    .    y    .
         Cluster.LeaderMove    .    .    .    .    y    .
         Cluster.Checkpoint    .    .    .    .    y    .
+        Sessions.Attend       .    .    y    y    .    .
+        Sessions.Show         .    .    .    .    y    .
+        Sessions.End          .    .    .    .    y    .
         Peer.Append           .    .    .    .    .    y
         Peer.Heartbeat        .    .    .    .    .    y
         Peer.Vote             .    .    .    .    .    y
@@ -230,6 +240,7 @@ mod tests {
             ("Mail", include_str!("../../../proto/malle/v1/mail.proto")),
             ("Directory", include_str!("../../../proto/malle/v1/cluster.proto")),
             ("Cluster", include_str!("../../../proto/malle/v1/cluster.proto")),
+            ("Sessions", include_str!("../../../proto/malle/v1/cluster.proto")),
             ("Peer", include_str!("../../../proto/malle/v1/peer.proto")),
         ];
         let mut methods = 0;

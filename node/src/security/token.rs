@@ -2,28 +2,32 @@
 //!
 //! ```text
 //! offset  bytes  what
-//!      0      1  version, 1
+//!      0      1  version, 2
 //!      1      4  id of the key, big-endian
 //!      5      8  expiry, milliseconds since 1970, big-endian
 //!     13     16  account
-//!     29      1  length of the gateway's name
-//!     30      -  the gateway's name
+//!     29      1  what opened it: 1 password, 2 application password, 3 access token
+//!     30     16  its fingerprint; of an access token its end, milliseconds since 1970, big-endian, and 8 zeros
+//!     46      1  length of the gateway's name
+//!     47      -  the gateway's name
 //!      -     32  HMAC-SHA256 of a fixed prefix and all bytes before
 //! ```
 //!
 //! A token is worth one account to one gateway for an hour: stolen from the wire or a log it is useless without that gateway's
-//! certificate. What is absent: revocation before the expiry (a suspended account is refused by its own state).
+//! certificate. It says by what it was opened ([`Proof`]), so that whoever is shown it can ask the directory whether that still holds. What is
+//! absent: a list of revoked tokens.
 
 use malle_machine::directory::TokenKey;
 use malle_proto::{AccountId, limits};
-use ring::hmac;
+use ring::{digest, hmac};
 
 use super::identity::NAME_MAX_BYTES;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// So that a signature of anything else under the same key is no token.
 const PREFIX: &[u8] = b"malle login token\0";
-const HEAD_BYTES: usize = 1 + 4 + 8 + 16 + 1;
+const HEAD_BYTES: usize = 1 + 4 + 8 + 16 + 1 + PROOF_BYTES + 1;
+const PROOF_BYTES: usize = 16;
 const TAG_BYTES: usize = 32;
 
 /// What a token says.
@@ -35,6 +39,67 @@ pub struct Token {
     pub gateway: String,
     /// Until when, milliseconds since 1970.
     pub expires_ms: u64,
+    /// What opened it.
+    pub proof: Proof,
+}
+
+/// What opened an account. A fingerprint tells two of a kind apart and helps nobody to guess a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// The account's own password, by its hash: another password has another.
+    Password([u8; PROOF_BYTES]),
+    /// One of its application passwords, by its digest.
+    AppPassword([u8; PROOF_BYTES]),
+    /// An access token of the identity provider.
+    AccessToken {
+        /// When that is over, milliseconds since 1970.
+        ends_ms: u64,
+    },
+}
+
+impl Proof {
+    /// The password with this hash (PHC string).
+    pub fn of_password(hash: &str) -> Proof {
+        Proof::Password(fingerprint(b"malle password\0", hash.as_bytes()))
+    }
+
+    /// The application password with this digest.
+    pub fn of_app_password(digest: &[u8; 32]) -> Proof {
+        Proof::AppPassword(fingerprint(b"malle app password\0", digest))
+    }
+
+    fn kind(self) -> u8 {
+        match self {
+            Proof::Password(_) => 1,
+            Proof::AppPassword(_) => 2,
+            Proof::AccessToken { .. } => 3,
+        }
+    }
+
+    fn bytes(self) -> [u8; PROOF_BYTES] {
+        match self {
+            Proof::Password(fingerprint) | Proof::AppPassword(fingerprint) => fingerprint,
+            Proof::AccessToken { ends_ms } => (u128::from(ends_ms) << 64).to_be_bytes(),
+        }
+    }
+
+    fn parse(kind: u8, bytes: [u8; PROOF_BYTES]) -> Option<Proof> {
+        match kind {
+            1 => Some(Proof::Password(bytes)),
+            2 => Some(Proof::AppPassword(bytes)),
+            3 => Some(Proof::AccessToken {
+                ends_ms: (u128::from_be_bytes(bytes) >> 64) as u64,
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn fingerprint(prefix: &[u8], of: &[u8]) -> [u8; PROOF_BYTES] {
+    let whole = digest::digest(&digest::SHA256, &[prefix, of].concat());
+    let mut short = [0; PROOF_BYTES];
+    short.copy_from_slice(&whole.as_ref()[..PROOF_BYTES]);
+    short
 }
 
 /// Why a token does not open an account.
@@ -72,6 +137,8 @@ impl Token {
         bytes.extend_from_slice(&key.id.to_be_bytes());
         bytes.extend_from_slice(&self.expires_ms.to_be_bytes());
         bytes.extend_from_slice(&self.account.0);
+        bytes.push(self.proof.kind());
+        bytes.extend_from_slice(&self.proof.bytes());
         bytes.push(self.gateway.len() as u8);
         bytes.extend_from_slice(self.gateway.as_bytes());
         let tag = hmac::sign(&signing_key(key), &signed_bytes(&bytes));
@@ -134,6 +201,8 @@ fn parse(bytes: &[u8]) -> Option<(u32, Token, usize)> {
     let (key_id, rest) = rest.split_first_chunk::<4>()?;
     let (expires_ms, rest) = rest.split_first_chunk::<8>()?;
     let (account, rest) = rest.split_first_chunk::<16>()?;
+    let (&kind, rest) = rest.split_first()?;
+    let (proof, rest) = rest.split_first_chunk::<PROOF_BYTES>()?;
     let (&length, rest) = rest.split_first()?;
     let (name, tag) = rest.split_at_checked(length.into())?;
     if version != VERSION || name.len() > NAME_MAX_BYTES || tag.len() != TAG_BYTES {
@@ -143,13 +212,14 @@ fn parse(bytes: &[u8]) -> Option<(u32, Token, usize)> {
         account: AccountId(*account),
         gateway: std::str::from_utf8(name).ok()?.to_owned(),
         expires_ms: u64::from_be_bytes(*expires_ms),
+        proof: Proof::parse(kind, *proof)?,
     };
     Some((u32::from_be_bytes(*key_id), token, HEAD_BYTES + name.len()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Token, TokenError, verify};
+    use super::{Proof, Token, TokenError, verify};
     use malle_machine::directory::TokenKey;
     use malle_proto::{AccountId, limits};
     use proptest::prelude::{any, prop_assert, proptest};
@@ -169,6 +239,7 @@ mod tests {
             account: ALICE,
             gateway: "front-1".into(),
             expires_ms: NOW_MS + limits::TOKEN_LIFETIME_MS,
+            proof: Proof::of_password("$argon2id$1"),
         }
     }
 
@@ -186,6 +257,21 @@ mod tests {
             verify(&bytes, &keys, NOW_MS, "front-2", ALICE),
             Err(TokenError::OtherGateway)
         );
+    }
+
+    #[test]
+    fn a_token_says_what_opened_it() {
+        let password = Proof::of_password("$argon2id$1");
+        assert_ne!(password, Proof::of_password("$argon2id$2"));
+        for proof in [
+            password,
+            Proof::of_app_password(&[7; 32]),
+            Proof::AccessToken { ends_ms: u64::MAX - 5 },
+        ] {
+            let token = Token { proof, ..token() };
+            let opened = Token::open(&token.sign(&key(1, 1)), &[key(1, 1)], NOW_MS, "front-1");
+            assert_eq!(opened.unwrap().proof, proof);
+        }
     }
 
     #[test]

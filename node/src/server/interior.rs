@@ -14,6 +14,7 @@ use malle_proto::v1::cluster_server::ClusterServer;
 use malle_proto::v1::directory_server::DirectoryServer;
 use malle_proto::v1::mail_server::MailServer;
 use malle_proto::v1::peer_server::PeerServer;
+use malle_proto::v1::sessions_server::SessionsServer;
 use malle_proto::{ShardId, limits};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -23,7 +24,7 @@ use super::PeerRooms;
 use super::full_disk;
 use super::leave::{Watched, give_groups_away, watch_journals};
 use super::observe::{Observatory, Rooms};
-use crate::api::{ClusterApi, DirectoryApi, MailApi, NodeFacts, Upkeep};
+use crate::api::{ClusterApi, DirectoryApi, MailApi, NodeFacts, SessionsApi, Upkeep};
 use crate::bodies::{Bodies, CollectTimes, Collector, Scrub};
 use crate::config::Config;
 use crate::env::Env;
@@ -73,6 +74,7 @@ pub struct Interior {
     mail: MailApi,
     directory: DirectoryApi,
     cluster: ClusterApi,
+    sessions: SessionsApi,
     raft: RaftServer,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<malle_rt::JoinHandle<()>>>,
@@ -122,14 +124,8 @@ impl Interior {
         };
         let replacements = Replacements::new(groups.clone(), transport, addresses.clone());
         let facts = facts(config, disk);
-        let cluster = ClusterApi::new(
-            groups.clone(),
-            bodies.clone(),
-            upkeep.clone(),
-            replacements,
-            env.clone(),
-            facts,
-        );
+        let (of_groups, of_bodies) = (groups.clone(), bodies.clone());
+        let cluster = ClusterApi::new(of_groups, of_bodies, upkeep.clone(), replacements, env.clone(), facts);
         let placement = Placement::new(groups.clone(), addresses, env.clone()).run(stopped.clone());
         let opened = full_disk::open_when_there_is_room(has_room, groups.clone(), logs.clone(), bodies.clone());
         let tasks = vec![
@@ -137,12 +133,17 @@ impl Interior {
             malle_rt::spawn(upkeep.scrub.clone().run(stopped.clone())),
             malle_rt::spawn(upkeep.collector.clone().run(stopped.clone())),
             malle_rt::spawn(bodies.disk().clone().run(stopped.clone())),
-            malle_rt::spawn(full_disk::give_way(groups.clone(), bodies.disk().clone(), stopped)),
+            malle_rt::spawn(full_disk::give_way(
+                groups.clone(),
+                bodies.disk().clone(),
+                stopped.clone(),
+            )),
         ];
         Ok(Interior {
             mail: MailApi::new(groups.clone(), bodies.clone(), env.clone()),
             directory: directory(groups.clone(), env, ground.passwords, ground.bearers),
             cluster,
+            sessions: SessionsApi::new(stopped),
             raft,
             groups,
             bodies,
@@ -162,6 +163,7 @@ impl Interior {
         Routes::new(mail)
             .add_service(DirectoryServer::new(self.directory.clone()))
             .add_service(ClusterServer::new(self.cluster.clone()))
+            .add_service(SessionsServer::new(self.sessions.clone()))
     }
 
     /// What other nodes may call.

@@ -78,9 +78,9 @@ struct DemoGateway {
 
 /// The CLI's context file.
 #[derive(Debug, Clone, Deserialize)]
-struct ContextFile {
-    endpoints: Vec<String>,
-    ca: PathBuf,
+pub(crate) struct ContextFile {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) ca: PathBuf,
     cert: PathBuf,
     key: PathBuf,
 }
@@ -91,9 +91,9 @@ pub struct Cluster {
     directory: Option<tempfile::TempDir>,
     demo: Child,
     file: DemoFile,
-    context: ContextFile,
-    /// Nodes that the harness started beside the demo's own.
-    extra: Vec<Child>,
+    pub(crate) context: ContextFile,
+    /// What the harness started beside the demo's own processes.
+    pub(crate) extra: Vec<Child>,
     /// Disks of the nodes, in their order, when their power can be cut.
     disks: Vec<LoopDisk>,
     _alone: File,
@@ -556,7 +556,7 @@ impl Cluster {
     }
 
     /// Makes a certificate with the demo's CA; gives the path of `.pem` and `.key` without their endings.
-    async fn certificate(&self, identity: &Identity) -> anyhow::Result<PathBuf> {
+    pub(crate) async fn certificate(&self, identity: &Identity) -> anyhow::Result<PathBuf> {
         let ca = self.context.ca.parent().context("the CA lies in a directory")?;
         let mut command = Command::new(binary("malle")?);
         let name = match identity {

@@ -251,6 +251,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Imap<S> {
         .await
     }
 
+    /// Waits for BYE without saying anything, and gives its text.
+    ///
+    /// # Errors
+    /// When it does not come in time.
+    pub async fn farewell(&mut self, patience: Duration) -> anyhow::Result<String> {
+        let bye = async {
+            loop {
+                if let Some(Piece::Text(text)) = self.response().await?.first()
+                    && let Some(bye) = text.strip_prefix("* BYE ")
+                {
+                    return Ok(bye.to_owned());
+                }
+            }
+        };
+        within("BYE", patience, bye).await
+    }
+
     /// One response with its literals.
     async fn response(&mut self) -> anyhow::Result<Vec<Piece>> {
         let mut pieces = Vec::new();

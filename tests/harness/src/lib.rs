@@ -10,6 +10,7 @@
 
 mod binaries;
 mod cluster;
+mod gateway;
 pub mod host;
 mod imap;
 mod lmtp;
@@ -17,6 +18,7 @@ pub mod made;
 pub mod mail;
 pub mod monitoring;
 mod ports;
+mod postfix;
 mod power;
 pub mod unsynced;
 mod wait;
@@ -27,5 +29,6 @@ pub use imap::{Answer, Imap, Piece, Status};
 pub use lmtp::{Lmtp, Reply};
 pub use monitoring::Metrics;
 pub use ports::free_ports;
+pub use postfix::{Postfix, Services, Smtp};
 pub use power::{LoopDisk, liar};
 pub use wait::{patiently, until, within};

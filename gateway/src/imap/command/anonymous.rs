@@ -133,6 +133,13 @@ async fn log_in(session: &mut Session, credentials: &Credentials) -> Result<Answ
             gate.succeeded(address, counted_as);
             let place = gate.enter_as(account.id());
             session.place = Some(place.map_err(|_| Failure::no("LIMIT", "The account has too many sessions"))?);
+            let seat = session.context.roster.enter(
+                Arc::clone(&account),
+                session.context.peer.clone(),
+                session.context.settings.tls,
+                Arc::clone(&session.ending),
+            );
+            session.seat = Some(seat);
             session.account = Some(account);
             session.failed_logins = 0;
             let capabilities = any::capabilities(session);

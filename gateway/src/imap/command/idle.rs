@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::super::respond::{Answer, Failure};
-use super::super::session::{Session, stopped};
+use super::super::session::Session;
 use super::account;
 use super::anonymous::line_failure;
 use super::listen::{Listening, tell_heard};
@@ -12,18 +12,18 @@ pub(super) async fn idle(session: &mut Session) -> Result<Answer, Failure> {
     let account = account(session)?;
     session.connection.output.raw(b"+ Idling\r\n");
     let ends_at = Instant::now() + session.bounds().idle();
-    let mut shutdown = session.context.shutdown.clone();
     // Under NOTIFY there is one already, and it goes on afterwards.
     let mut listening = session.listening.take().unwrap_or_else(Listening::new);
     loop {
         session.connection.flush().await?;
+        let leave = session.leave();
         let wanted = match &session.notify {
             Some(notify) => notify.is_wanted(),
             None => session.selected.is_some(),
         };
         let heard = tokio::select! {
             biased;
-            () = stopped(&mut shutdown) => return Err(Failure::Bye("malle is shutting down")),
+            why = leave => return Err(why),
             line = session.connection.read_line(ends_at) => {
                 session.listening = session.notify.is_some().then_some(listening);
                 return done(&line.map_err(line_failure)?);

@@ -1,7 +1,7 @@
 //! Dialogues: `gateway/tests/imap/<the_claim>.txt`, one behaviour each, with the RFC section in the first line.
 //!
 //! `C: ` is sent with CRLF, `S: ` must come next, word for word (`<any>` stands for any text), `S!` must be the end of the stream, `W: ` is what
-//! happens elsewhere ([`MemoryStore::event`], or `wait` and seconds). `@` lines at the top change the settings. Sample mails are
+//! happens elsewhere ([`MemoryStore::event`], `wait` and seconds, `shutdown`, or `kick`). `@` lines at the top change the settings. Sample mails are
 //! in `mail/`, with LF that becomes CRLF. Time is simulated: pauses cost nothing.
 //!
 //! With MALLE_REWRITE_DIALOGUES set, the `S` lines are written anew; read the difference before you commit it.
@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexS
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::super::{BodyMemory, Context, Ended, SessionSettings, serve};
+use super::super::{BodyMemory, Context, Ended, Roster, SessionSettings, serve};
 use super::memory::MemoryStore;
 
 /// In simulated time: longer than any pause of the server, shorter than its waits for the client.
@@ -44,6 +44,7 @@ pub(super) struct Client {
     writer: WriteHalf<DuplexStream>,
     pub(super) store: Arc<MemoryStore>,
     shutdown: watch::Sender<bool>,
+    roster: Arc<Roster>,
     session: tokio::task::JoinHandle<()>,
 }
 
@@ -55,8 +56,10 @@ impl Client {
         }
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (shutdown, stopped) = watch::channel(false);
+        let roster = Arc::new(Roster::default());
         let context = Context {
             settings,
+            roster: Arc::clone(&roster),
             shutdown: stopped,
             ..context_of(Arc::clone(&store))
         };
@@ -75,6 +78,7 @@ impl Client {
             writer,
             store,
             shutdown,
+            roster,
             session,
         }
     }
@@ -158,6 +162,8 @@ impl Client {
             }
         } else if event == "shutdown" {
             self.shutdown.send_replace(true);
+        } else if event == "kick" {
+            assert_eq!(self.roster.sessions(MemoryStore::ACCOUNT, None, true).len(), 1);
         } else {
             self.store.event(event, mail);
         }
@@ -171,6 +177,7 @@ pub(super) fn context_of(store: Arc<MemoryStore>) -> Context {
         settings: trusted(),
         memory: BodyMemory::default(),
         gate: Arc::default(),
+        roster: Arc::default(),
         shutdown: watch::channel(false).1,
         peer: "test".into(),
         address: std::net::Ipv4Addr::LOCALHOST.into(),
@@ -328,6 +335,7 @@ dialogues! {
     a_silent_stranger_is_sent_away,
     a_stop_says_bye,
     a_store_that_does_not_answer_is_told,
+    an_operator_ends_a_session,
     append_is_refused_with_a_reason,
     append_brings_several_messages,
     append_tells_the_uid,

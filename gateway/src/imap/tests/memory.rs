@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountId, AccountStatus, Annotation, Changes, Copied, EmailId, Error, Flags, FlagsStored, Mailbox, MailboxId,
-    Message, MessageFlags, ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid, UidRange,
-    UidValidity, WatchEvent,
+    AccountId, AccountStatus, Annotation, Changes, Copied, EmailId, Error, Flags, FlagsStored, LoginProof, Mailbox,
+    MailboxId, Message, MessageFlags, ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid,
+    UidRange, UidValidity, WatchEvent,
 };
 use tokio::sync::watch;
 
@@ -264,6 +264,8 @@ fn as_ranges(uids: &[Uid]) -> Vec<UidRange> {
 }
 
 impl MemoryStore {
+    pub(super) const ACCOUNT: AccountId = AccountId([1; 16]);
+
     pub(super) fn new() -> MemoryStore {
         let mut world = World {
             modseq: 10,
@@ -498,7 +500,15 @@ impl MemoryAccount {
 #[async_trait]
 impl Account for MemoryAccount {
     fn id(&self) -> AccountId {
-        AccountId([1; 16])
+        MemoryStore::ACCOUNT
+    }
+
+    fn opened_by(&self) -> &str {
+        "password"
+    }
+
+    fn proof(&self) -> LoginProof {
+        LoginProof::default()
     }
 
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {

@@ -5,4 +5,5 @@ mod dialogue;
 mod hostile;
 mod memory;
 mod oracle;
+mod roster;
 mod summary;

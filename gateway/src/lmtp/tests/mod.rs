@@ -8,6 +8,7 @@ mod pipelining;
 mod repeat;
 mod stopping;
 mod transparency;
+mod trusted_relays;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -157,6 +158,15 @@ impl Peer {
     }
 
     pub async fn greeted(store: Fake, room: Room, timeouts: Timeouts) -> Peer {
+        Peer::greeted_as(store, room, timeouts, false).await
+    }
+
+    /// As a relay that may say XCLIENT.
+    pub async fn trusted() -> Peer {
+        Peer::greeted_as(Fake::new(), Room::new(1 << 20), Timeouts::default(), true).await
+    }
+
+    async fn greeted_as(store: Fake, room: Room, timeouts: Timeouts, trusted: bool) -> Peer {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (stop, stopped) = watch::channel(false);
         let context = Context {
@@ -166,6 +176,8 @@ impl Peer {
             stop: stopped,
             timeouts,
             session: 1,
+            peer: "::ffff:10.0.0.7".parse().unwrap(),
+            xclient_from: trusted.then(|| "10.0.0.7".parse().unwrap()).into_iter().collect(),
         };
         let session = tokio::spawn(serve(theirs, context));
         let (reader, writer) = tokio::io::split(ours);
