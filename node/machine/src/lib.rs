@@ -7,6 +7,8 @@
 //! writes are put into it by the caller, in one batch with the applied index. A refusal is an [`Outcome`](shard::Outcome) and is
 //! replicated like any answer; a [`Fault`] means that a row could not be read or made no sense: the group stops.
 //!
+//! Beside them [`planner`], as pure: where the replicas of the shards should stand.
+//!
 //! What is absent: clocks, random numbers, disks, networks, tasks, floating point, and any iteration whose order is not the order of
 //! the keys. Time, ids and chance are chosen by the proposer and travel in the command. The crate's dependencies are the proof.
 
@@ -16,6 +18,7 @@ pub mod directory;
 pub mod format;
 #[cfg(test)]
 mod golden;
+pub mod planner;
 pub mod shard;
 pub mod view;
 

@@ -1,5 +1,6 @@
 //! The `Cluster` service: what operators ask of the machines.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use malle_journal::Disk;
 use malle_machine::directory;
+use malle_machine::planner::{self, Goal, Input, NodeSpec, ShardSpec, Standing};
 use malle_proto::v1::cluster_server::Cluster;
 use malle_proto::v1::{
     CheckpointReply, CheckpointRequest, InitReply, InitRequest, LeaderMoveReply, LeaderMoveRequest, NodeAddReply,
@@ -242,7 +244,8 @@ fn node_of(node: v1::Node) -> Result<directory::Node, Refused> {
     })
 }
 
-/// Spreads shards over the nodes: preferred leaders evenly, each replica in a region of its own while there are enough.
+/// Spreads shards over the nodes: preferred leaders evenly, the other replicas where the planner puts them, as far apart as they can be and
+/// evenly, too. The nodes take their turns in the order in which they are given.
 fn plan_shards(nodes: &[directory::Node], shards: u32, replicas: u32) -> Result<Vec<directory::Shard>, Refused> {
     let replicas = replicas as usize;
     if replicas.is_multiple_of(2) || replicas == 0 || replicas > nodes.len() {
@@ -257,24 +260,57 @@ fn plan_shards(nodes: &[directory::Node], shards: u32, replicas: u32) -> Result<
             nodes.len()
         )));
     }
+    let leader = |number: u32| &nodes[number as usize % nodes.len()];
+    let made = planner::plan(&Input {
+        goal: Goal::Node,
+        replicas,
+        nodes: nodes.iter().map(taker).collect(),
+        shards: (0..shards)
+            .map(|number| ShardSpec {
+                id: ShardId(number + 1),
+                replicas: vec![leader(number).id],
+                home_region: leader(number).region.clone(),
+                bytes: 0,
+                busy: false,
+            })
+            .collect(),
+        balance: false,
+    });
+    if let Some(problem) = made.problems.into_iter().next() {
+        return Err(Refused::invalid(problem));
+    }
+    let mut joins: BTreeMap<ShardId, BTreeSet<NodeId>> = BTreeMap::new();
+    for one in made.moves {
+        joins.entry(one.shard).or_default().extend(one.join);
+    }
     let plan = (0..shards).map(|number| {
-        let first = number as usize % nodes.len();
-        let mut order: Vec<&directory::Node> = nodes.iter().cycle().skip(first).take(nodes.len()).collect();
-        let mut chosen: Vec<&directory::Node> = Vec::with_capacity(replicas);
-        while chosen.len() < replicas {
-            let fresh = order
-                .iter()
-                .position(|node| chosen.iter().all(|other| other.region != node.region));
-            chosen.push(order.remove(fresh.unwrap_or(0)));
-        }
+        let (id, first) = (ShardId(number + 1), leader(number));
+        let others = joins.remove(&id).unwrap_or_default();
+        let turns = nodes
+            .iter()
+            .cycle()
+            .skip(number as usize % nodes.len() + 1)
+            .take(nodes.len());
+        let others = turns.filter(|node| others.contains(&node.id)).map(|node| node.id);
         directory::Shard {
-            id: ShardId(number + 1),
-            replicas: chosen.iter().map(|node| node.id).collect(),
-            home_region: nodes[first].region.clone(),
+            id,
+            replicas: std::iter::once(first.id).chain(others).collect(),
+            home_region: first.region.clone(),
             epoch: 1,
         }
     });
     Ok(plan.collect())
+}
+
+/// A node of a new cluster: all of them take the same.
+fn taker(node: &directory::Node) -> NodeSpec {
+    NodeSpec {
+        id: node.id,
+        region: node.region.clone(),
+        zone: node.zone.clone(),
+        weight: 1,
+        standing: Standing::Serving,
+    }
 }
 
 #[tonic::async_trait]
@@ -364,7 +400,15 @@ mod tests {
         }
         for node in &nodes {
             assert_eq!(plan.iter().filter(|shard| shard.replicas[0] == node.id).count(), 2);
+            let held = plan.iter().filter(|shard| shard.replicas.contains(&node.id)).count();
+            assert_eq!(held, 6, "node {} holds its share of 36 replicas", node.id);
         }
+        let three = plan_shards(&nodes[..3], 3, 3).unwrap();
+        let order: Vec<Vec<u64>> = three
+            .iter()
+            .map(|shard| shard.replicas.iter().map(|node| node.0).collect())
+            .collect();
+        assert_eq!(order, [[1, 2, 3], [2, 3, 1], [3, 1, 2]], "each node in turn");
         assert!(plan_shards(&nodes, 1, 2).is_err(), "an even number of replicas");
         assert!(plan_shards(&nodes, 1, 7).is_err(), "more replicas than nodes");
         assert!(plan_shards(&nodes, 0, 3).is_err(), "no shard");
