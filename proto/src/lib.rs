@@ -5,6 +5,7 @@
 pub mod channel;
 pub mod ids;
 pub mod limits;
+pub mod rights;
 
 /// Version 1 of the wire contract, generated from `proto/malle/v1/*.proto`.
 pub mod v1 {
@@ -17,3 +18,4 @@ pub use ids::{
     AccountId, BadId, BodyHash, ClusterId, EmailId, MailboxId, ModSeq, NodeId, OpId, ShardId, ThreadId, Uid,
     UidValidity,
 };
+pub use rights::Rights;

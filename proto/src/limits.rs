@@ -422,3 +422,5 @@ pub const IMAP_PROGRESS_MS: u64 = 10 * 1000;
 pub const IMAP_BODY_BYTES_IN_MEMORY_MAX: usize = 512 * 1024 * 1024;
 /// How long a session waits for its share of that memory.
 pub const IMAP_MEMORY_WAIT_MS: u64 = 30 * 1000;
+/// Accounts with which one mailbox is shared: a service of an office. Each is a row that CREATE copies to what is made below.
+pub const GRANTS_PER_MAILBOX_MAX: usize = 100;

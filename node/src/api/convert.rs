@@ -184,6 +184,12 @@ pub(super) fn mailbox_change(change: Option<v1::mailbox_change::Change>) -> Resu
                 .map(|annotation| (annotation.entry, annotation.value))
                 .collect(),
         },
+        Some(Change::Grant(grant)) => shard::MailboxChange::Grant {
+            name: grant.name,
+            guest: account(&grant.guest)?,
+            mode: store_mode(grant.mode)?,
+            rights: u16::try_from(grant.rights).map_err(|_| Refused::invalid("a right that is not known"))?,
+        },
         None => return Err(Refused::invalid("a mailbox change of no known kind")),
     })
 }
@@ -239,6 +245,7 @@ pub(super) fn mailbox_out(mailbox: read::Mailbox) -> v1::Mailbox {
         subscribed: mailbox.subscribed,
         no_select: mailbox.no_select,
         deleted: mailbox.deleted,
+        rights: None,
     }
 }
 

@@ -156,6 +156,7 @@ impl From<shard::Refusal> for Refused {
             }
             Refusal::Limit(_) | Refusal::UidsExhausted => Refused::limit(message),
             Refusal::StaleBody => Refused::unavailable(message),
+            Refusal::NoRight(_) => Refused::denied(message),
         }
     }
 }

@@ -294,7 +294,9 @@ impl MailApi {
                 continue;
             };
             let hashes: Vec<BodyHash> = command.iter().map(|mail| mail.body.hash).collect();
-            outcome = group.propose_mail(op(command), riders, leader, asked.deadline).await?;
+            outcome = group
+                .propose_mail(asked.put(op(command)), riders, leader, asked.deadline)
+                .await?;
             if !is_stale(&outcome) {
                 return Ok(outcome);
             }

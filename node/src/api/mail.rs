@@ -15,7 +15,7 @@ use malle_proto::v1::{
     self, DownloadChunk, DownloadRequest, MailReply, MailRequest, UploadChunk, UploadReply, WatchEvent, WatchRequest,
     mail_reply, mail_request,
 };
-use malle_proto::{AccountId, ShardId, Uid, limits};
+use malle_proto::{AccountId, Rights, ShardId, Uid, limits};
 use malle_rt::Instant;
 use prost::Message as _;
 use tokio::sync::RwLock;
@@ -32,7 +32,7 @@ use super::{convert, intake, stream, watch};
 use crate::bodies::Bodies;
 use crate::env::Env;
 use crate::raft::{Barrier, Group, GroupError, Groups};
-use crate::security::{Call, Denied, Identity, Peer, Rule, Token, TokenError, audit, permit, permit_account};
+use crate::security::{Call, Denied, Peer, Token, TokenError, audit, permit, permit_token};
 
 /// Token keys are read from the directory again after this long, and at once for a key that is not known.
 const KEYS_FRESH: Duration = Duration::from_secs(5);
@@ -62,6 +62,8 @@ pub(super) struct Asked {
     pub(super) deadline: Instant,
     /// Whose tickets the request may use.
     pub(super) owner: Owner,
+    /// Who asks, when the account is another one's.
+    pub(super) guest: Option<AccountId>,
 }
 
 /// An answer, and the account's MODSEQ with it; 0 when it says nothing about that.
@@ -119,24 +121,17 @@ impl MailApi {
         Ok(keys)
     }
 
-    /// Role, and where the table wants it the token of this account, which what opened it still stands behind.
-    async fn authorize(&self, peer: &Peer, call: Call, token: &[u8], account: AccountId) -> Result<(), Refused> {
-        if permit(peer, call)? == Rule::Allowed {
-            return Ok(());
-        }
-        for fresh in [false, true] {
-            let keys = self.token_keys(fresh).await?;
-            match permit_account(peer, call, token, &keys, self.env.now_ms(), account) {
-                Err(Denied::Token(TokenError::UnknownKey(_))) if !fresh => {}
-                verdict => {
-                    return match verdict? {
-                        Some(token) => self.standing.require(&token).await,
-                        None => Ok(()),
-                    };
-                }
-            }
-        }
-        Err(Refused::denied("the token's key is not known"))
+    /// Role, and where the table wants it a token that what opened it still stands behind. Another account than `account` that the token is
+    /// of: a guest, who is let in by what `account` has granted to him ([`MailApi::admit`]) and by nothing else.
+    async fn authorize(
+        &self,
+        peer: &Peer,
+        call: Call,
+        token: &[u8],
+        account: AccountId,
+    ) -> Result<Option<AccountId>, Refused> {
+        let token = self.opened(peer, call, token).await?;
+        Ok(token.map(|token| token.account).filter(|holder| *holder != account))
     }
 
     /// When a token that says so is over, on this node's clock.
@@ -191,28 +186,20 @@ impl MailApi {
 
     /// Opens the token of a caller whom the table allows a call with one; `None` when the call needs none.
     async fn opened(&self, peer: &Peer, call: Call, token: &[u8]) -> Result<Option<Token>, Refused> {
-        if permit(peer, call)? == Rule::Allowed {
-            return Ok(None);
-        }
-        let mut verdict = Err(TokenError::OtherGateway);
-        if let Identity::Gateway { name, .. } = &peer.identity {
-            for fresh in [false, true] {
-                let keys = self.token_keys(fresh).await?;
-                verdict = Token::open(token, &keys, self.env.now_ms(), name);
-                if !matches!(verdict, Err(TokenError::UnknownKey(_))) {
-                    break;
+        for fresh in [false, true] {
+            let keys = self.token_keys(fresh).await?;
+            match permit_token(peer, call, token, &keys, self.env.now_ms()) {
+                Err(Denied::Token(TokenError::UnknownKey(_))) if !fresh => {}
+                verdict => {
+                    let token = verdict?;
+                    if let Some(token) = &token {
+                        self.standing.require(token).await?;
+                    }
+                    return Ok(token);
                 }
             }
         }
-        let token = verdict.map_err(|error| {
-            let denied = Denied::Token(error);
-            if denied != Denied::Token(TokenError::Expired) {
-                audit::call_refused(peer, call, &denied);
-            }
-            Refused::from(denied)
-        })?;
-        self.standing.require(&token).await?;
-        Ok(Some(token))
+        Err(Refused::denied("the token's key is not known"))
     }
 
     /// One request of a client stream: an answer in any case, and one that the stream can carry.
@@ -255,20 +242,32 @@ impl MailApi {
         let token = request.token;
         // The order matters: nobody learns where a shard is, or that it is, without being let in.
         let (name, account) = named(&call)?;
-        match account {
+        let guest = match account {
             Some(account) => self.authorize(peer, name, &token, account).await?,
             None => {
                 permit(peer, name)?;
+                None
             }
-        }
+        };
         let asked = Asked {
             group: self.group(request.shard)?,
             deadline,
-            owner: Owner::of(peer, account)?,
+            owner: Owner::of(peer, guest.or(account))?,
+            guest,
         };
+        if let (Some(guest), Some(account)) = (guest, account)
+            && let Err(refused) = self.admit(&asked, guest, account, &call).await
+        {
+            audit::guest_refused(peer, name, guest, account, &refused.0.message);
+            return Err(refused);
+        }
         let (result, account_modseq) = self.perform(&asked, call).await?;
         let news = match (request.news_of, account) {
-            (Some(news_of), Some(account)) if is_whole_change(&result) => self.news(&asked, account, news_of).await,
+            (Some(news_of), Some(account))
+                if self.may_hear(&asked, account, &news_of).await && is_whole_change(&result) =>
+            {
+                self.news(&asked, account, news_of).await
+            }
             _ => None,
         };
         Ok(MailReply {
@@ -297,6 +296,7 @@ impl MailApi {
             Asks::AccountStatus(status) => self.account_status(asked, status).await,
             Asks::AppendAll(append) => self.append_all(asked, append).await,
             Asks::Annotations(annotations) => self.annotations(asked, annotations).await,
+            Asks::Grants(grants) => self.grants(asked, grants).await,
         }
     }
 }
@@ -332,6 +332,7 @@ fn named(call: &mail_request::Call) -> Result<(Call, Option<AccountId>), Refused
         Asks::AccountStatus(call) => (Call::AccountStatus, &call.account),
         Asks::AppendAll(call) => (Call::AppendAll, &call.account),
         Asks::Annotations(call) => (Call::Annotations, &call.account),
+        Asks::Grants(call) => (Call::Grants, &call.account),
     };
     Ok((name, Some(convert::account(account)?)))
 }
@@ -384,13 +385,17 @@ impl Mail for MailApi {
         let (peer, _) = error::permitted(&request, Call::Download)?;
         let request = request.into_inner();
         let account = convert::account(&request.account)?;
-        self.authorize(&peer, Call::Download, &request.token, account).await?;
+        let guest = self.authorize(&peer, Call::Download, &request.token, account).await?;
         let asked = Asked {
             group: self.group(request.shard)?,
             deadline: malle_rt::now() + TRANSFER,
-            owner: Owner::of(&peer, Some(account))?,
+            owner: Owner::of(&peer, guest.or(Some(account)))?,
+            guest,
         };
         let mailbox = convert::mailbox(&request.mailbox)?;
+        if let Some(guest) = guest {
+            self.require(&asked, guest, account, mailbox, Rights::READ).await?;
+        }
         let (body, room) = self.message_body(&asked, account, mailbox, Uid(request.uid)).await?;
         let size_bytes = body.len() as u64;
         let from = request.offset.min(size_bytes);
@@ -419,7 +424,14 @@ impl Mail for MailApi {
         let (peer, _) = error::permitted(&request, Call::Watch)?;
         let request = request.into_inner();
         let account = convert::account(&request.account)?;
-        self.authorize(&peer, Call::Watch, &request.token, account).await?;
+        // An event names mailboxes that a guest may know nothing of.
+        if self
+            .authorize(&peer, Call::Watch, &request.token, account)
+            .await?
+            .is_some()
+        {
+            return Err(Refused::denied("an account is watched by its owner only").into());
+        }
         let group = self.group(request.shard)?;
         let token = self.opened(&peer, Call::Watch, &request.token).await?;
         let token = token.map(|token| (self.instant_of(token.expires_ms), token));

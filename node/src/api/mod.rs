@@ -9,6 +9,7 @@ mod cluster;
 mod convert;
 mod directory;
 pub mod error;
+mod guests;
 mod intake;
 mod login;
 mod mail;

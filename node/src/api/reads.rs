@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use malle_machine::View;
 use malle_machine::shard::{self, read};
 use malle_proto::v1::{self, mail_reply};
-use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, Uid, limits};
+use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, Rights, Uid, limits};
 use prost::Message as _;
 
 use super::convert;
@@ -19,6 +19,9 @@ use crate::raft::Barrier;
 impl MailApi {
     pub(super) async fn mailbox_list(&self, asked: &Asked, list: v1::MailboxList) -> Answer {
         let account = convert::account(&list.account)?;
+        if let Some(guest) = asked.guest {
+            return self.guest_list(asked, guest, account).await;
+        }
         let barrier = convert::barrier(list.consistency, account);
         let (mailboxes, modseq) = asked
             .group
@@ -41,7 +44,7 @@ impl MailApi {
             _ => Err(open.name),
         };
         let barrier = convert::barrier(open.consistency, account);
-        let (outlines, shard) = (self.outlines.clone(), asked.group.shard());
+        let (outlines, group, guest) = (self.outlines.clone(), asked.group.shard(), asked.guest);
         let look = move |view: &dyn View| {
             let mailbox = match named {
                 Ok(id) => id,
@@ -50,7 +53,13 @@ impl MailApi {
                     Err(refusal) => return Ok(Err(refusal)),
                 },
             };
-            let place = (shard, account, mailbox);
+            // In this very view: what a name meant a moment ago, it may mean no more.
+            if let Some(guest) = guest
+                && !read::rights_of(view, account, mailbox, guest)?.hold(Rights::READ)
+            {
+                return Ok(Err(shard::Refusal::NoMailbox));
+            }
+            let place = (group, account, mailbox);
             let opened = read::open(view, account, mailbox, outlines.get(&place).as_deref())?;
             if let Ok(opened) = &opened {
                 outlines.keep(place, &opened.outline);

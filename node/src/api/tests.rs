@@ -1,5 +1,6 @@
 //! The mail service over one real group: raft, journal, volumes and index in memory, callers as certificates would name them.
 
+mod guests;
 mod many_bodies;
 mod named;
 mod news;

@@ -174,7 +174,7 @@ impl MailApi {
     ) -> Result<Outcome, Refused> {
         match asked
             .group
-            .propose_mail(nothing, Vec::new(), leader, asked.deadline)
+            .propose_mail(asked.put(nothing), Vec::new(), leader, asked.deadline)
             .await?
         {
             Outcome::Refused(shard::Refusal::NoMailbox | shard::Refusal::StaleBody) => Err(refusal.into()),
@@ -192,7 +192,7 @@ impl MailApi {
             flags: convert::flags(store.flags)?,
             unchanged_since: store.unchanged_since.map(malle_proto::ModSeq),
         };
-        match asked.group.propose_shard(op, asked.deadline).await? {
+        match asked.group.propose_shard(asked.put(op), asked.deadline).await? {
             Outcome::FlagsStored(done) => {
                 let reply = v1::StoreReply {
                     stored: convert::message_flags(done.stored),
@@ -214,7 +214,7 @@ impl MailApi {
             to: convert::mailbox(&copy.to)?,
             remove: copy.remove,
         };
-        match asked.group.propose_shard(op, asked.deadline).await? {
+        match asked.group.propose_shard(asked.put(op), asked.deadline).await? {
             Outcome::Copied(done) => {
                 let reply = v1::CopyReply {
                     uid_validity: done.uid_validity.0,
@@ -239,7 +239,7 @@ impl MailApi {
             mailbox: convert::mailbox(&expunge.mailbox)?,
             uids: convert::uids(&expunge.uids)?,
         };
-        match asked.group.propose_shard(op, asked.deadline).await? {
+        match asked.group.propose_shard(asked.put(op), asked.deadline).await? {
             Outcome::Expunged(done) => {
                 let reply = v1::ExpungeReply {
                     vanished: convert::uids_out(done.vanished),
@@ -259,7 +259,7 @@ impl MailApi {
             change: convert::mailbox_change(change.change)?,
             fresh_ids: (0..=limits::MAILBOX_DEPTH_MAX).map(|_| self.env.mailbox_id()).collect(),
         };
-        match asked.group.propose_shard(op, asked.deadline).await? {
+        match asked.group.propose_shard(asked.put(op), asked.deadline).await? {
             Outcome::MailboxChanged { mailbox, modseq } => {
                 let reply = v1::MailboxChangeReply {
                     mailbox: mailbox.map(|id| id.to_vec()).unwrap_or_default().into(),

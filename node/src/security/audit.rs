@@ -37,3 +37,16 @@ pub fn login_refused(peer: &Peer, login: &str, reason: &dyn Display) {
 pub fn sessions_ended(peer: &Peer, account: AccountId, sessions: usize) {
     tracing::info!(target: "audit", identity = %peer.identity, %account, sessions, "sessions ended");
 }
+
+/// A guest asked about an account that has not granted it.
+pub fn guest_refused(peer: &Peer, call: Call, guest: AccountId, account: AccountId, reason: &dyn Display) {
+    tracing::warn!(
+        target: "audit",
+        identity = %peer.identity,
+        call = call.name(),
+        %guest,
+        %account,
+        %reason,
+        "guest refused"
+    );
+}

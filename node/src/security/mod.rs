@@ -4,7 +4,7 @@
 //! mTLS with the configurations that [`tls`] holds. [`identity`] reads who a certificate is for; [`roles`] is the table of who may
 //! call what; [`token`], [`password`] and [`bearer`] are about users, [`provider`] fetches the keys that [`bearer`] believes; [`audit`] writes down what was refused.
 //!
-//! Every service asks [`permit`] first, and [`permit_account`] where the table wants a token. Both write the refusal down, once;
+//! Every service asks [`permit`] first, and [`permit_token`] where the table wants a token. Both write the refusal down, once;
 //! the service only turns it into an answer. What is absent: any exception for a peer that is "inside", and any reading of mail by
 //! an operator.
 
@@ -24,7 +24,6 @@ pub mod token;
 use std::net::SocketAddr;
 
 use malle_machine::directory::TokenKey;
-use malle_proto::AccountId;
 
 pub use identity::{GatewayRoles, Identity};
 pub use roles::{Call, Rule};
@@ -58,7 +57,7 @@ pub enum Denied {
     Token(#[from] TokenError),
 }
 
-/// May this peer make this call at all? With [`Rule::WithToken`] the caller still has to ask [`permit_account`].
+/// May this peer make this call at all? With [`Rule::WithToken`] the caller still has to ask [`permit_token`].
 ///
 /// # Errors
 /// [`Denied::Role`].
@@ -76,25 +75,24 @@ pub fn permit(peer: &Peer, call: Call) -> Result<Rule, Denied> {
     }
 }
 
-/// May this peer make this call on this account, with this token? The token where one was needed: whether what opened it still holds is
-/// asked of the directory.
+/// May this peer make this call with this token? The token where one was needed: of which account it is, and whether what opened it still
+/// holds, the caller still has to look.
 ///
 /// # Errors
 /// A [`Denied`]. One for [`TokenError::Expired`] is the normal end of a token and is not written down.
-pub fn permit_account(
+pub fn permit_token(
     peer: &Peer,
     call: Call,
     token: &[u8],
     keys: &[TokenKey],
     now_ms: u64,
-    account: AccountId,
 ) -> Result<Option<Token>, Denied> {
     if permit(peer, call)? == Rule::Allowed {
         return Ok(None);
     }
     let verdict = match &peer.identity {
         _ if token.is_empty() => Err(Denied::NoToken(call.name())),
-        Identity::Gateway { name, .. } => token::verify(token, keys, now_ms, name, account).map_err(Denied::Token),
+        Identity::Gateway { name, .. } => Token::open(token, keys, now_ms, name).map_err(Denied::Token),
         // The table gives no WithToken to others; a token says nothing about them.
         Identity::Node(_) | Identity::Operator { .. } => Err(Denied::Token(TokenError::OtherGateway)),
     };

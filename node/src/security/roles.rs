@@ -74,6 +74,7 @@ table! {
     AccountStatus = "Mail.AccountStatus":           Denied  WithToken Denied   Denied,
     AppendAll = "Mail.AppendAll":                   Denied  WithToken Denied   Denied,
     Annotations = "Mail.Annotations":               Denied  WithToken Denied   Denied,
+    Grants = "Mail.Grants":                         Denied  WithToken Denied   Denied,
     Upload = "Mail.Upload":                         Allowed WithToken Denied   Denied,
     Download = "Mail.Download":                     Denied  WithToken Denied   Denied,
     Watch = "Mail.Watch":                           Denied  WithToken Denied   Denied,
@@ -158,6 +159,7 @@ mod tests {
         Mail.AccountStatus    .    .    t    t    .    .
         Mail.AppendAll        .    .    t    t    .    .
         Mail.Annotations      .    .    t    t    .    .
+        Mail.Grants           .    .    t    t    .    .
         Mail.Upload           .    y    t    y    .    .
         Mail.Download         .    .    t    t    .    .
         Mail.Watch            .    .    t    t    .    .

@@ -117,9 +117,6 @@ pub enum TokenError {
     /// Signed for a login through another gateway.
     #[error("the token is another gateway's")]
     OtherGateway,
-    /// Signed for another account.
-    #[error("the token is for another account")]
-    OtherAccount,
 }
 
 impl Token {
@@ -149,7 +146,7 @@ impl Token {
     /// Opens a token that was signed for `gateway` and is not over.
     ///
     /// # Errors
-    /// Every [`TokenError`] but `OtherAccount`.
+    /// A [`TokenError`].
     pub fn open(bytes: &[u8], keys: &[TokenKey], now_ms: u64, gateway: &str) -> Result<Token, TokenError> {
         let (key_id, token, tag_at) = parse(bytes).ok_or(TokenError::Forged)?;
         let Some(key) = keys.iter().find(|key| key.id == key_id) else {
@@ -165,25 +162,6 @@ impl Token {
             return Err(TokenError::OtherGateway);
         }
         Ok(token)
-    }
-}
-
-/// Does the token open `account` to `gateway` now?
-///
-/// # Errors
-/// Every [`TokenError`].
-pub fn verify(
-    bytes: &[u8],
-    keys: &[TokenKey],
-    now_ms: u64,
-    gateway: &str,
-    account: AccountId,
-) -> Result<Token, TokenError> {
-    let token = Token::open(bytes, keys, now_ms, gateway)?;
-    if token.account == account {
-        Ok(token)
-    } else {
-        Err(TokenError::OtherAccount)
     }
 }
 
@@ -219,7 +197,7 @@ fn parse(bytes: &[u8]) -> Option<(u32, Token, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Proof, Token, TokenError, verify};
+    use super::{Proof, Token, TokenError};
     use malle_machine::directory::TokenKey;
     use malle_proto::{AccountId, limits};
     use proptest::prelude::{any, prop_assert, proptest};
@@ -247,14 +225,9 @@ mod tests {
     fn a_token_opens_one_account_to_one_gateway() {
         let bytes = token().sign(&key(2, 2));
         let keys = [key(3, 3), key(2, 2)];
-        assert_eq!(verify(&bytes, &keys, NOW_MS, "front-1", ALICE), Ok(token()));
-        let other = AccountId([2; 16]);
+        assert_eq!(Token::open(&bytes, &keys, NOW_MS, "front-1"), Ok(token()));
         assert_eq!(
-            verify(&bytes, &keys, NOW_MS, "front-1", other),
-            Err(TokenError::OtherAccount)
-        );
-        assert_eq!(
-            verify(&bytes, &keys, NOW_MS, "front-2", ALICE),
+            Token::open(&bytes, &keys, NOW_MS, "front-2"),
             Err(TokenError::OtherGateway)
         );
     }
@@ -278,8 +251,8 @@ mod tests {
     fn a_token_is_over_after_its_hour_and_the_clocks_difference() {
         let bytes = token().sign(&key(1, 1));
         let last_ms = NOW_MS + limits::TOKEN_LIFETIME_MS + limits::CLOCK_SKEW_MS;
-        assert!(verify(&bytes, &[key(1, 1)], last_ms, "front-1", ALICE).is_ok());
-        let over = verify(&bytes, &[key(1, 1)], last_ms + 1, "front-1", ALICE);
+        assert!(Token::open(&bytes, &[key(1, 1)], last_ms, "front-1").is_ok());
+        let over = Token::open(&bytes, &[key(1, 1)], last_ms + 1, "front-1");
         assert_eq!(over, Err(TokenError::Expired));
     }
 

@@ -8,6 +8,7 @@
 use malle_proto::{AccountId, OpId, limits};
 
 use super::edit::Edit;
+use super::rights::{self, Reach};
 use super::{Command, Op, Outcome, Refusal};
 use super::{accounts, bodies, copy, deliver, expunge, flags, keys, mailboxes, receipts, rows, sweep};
 use crate::view::{Draft, Fault, View, Writes};
@@ -77,18 +78,43 @@ fn run(draft: &mut Draft<'_>, now_ms: u64, op: &Op) -> Step<Outcome> {
         Op::ForgetBodies { hashes } => bodies::forget(draft, hashes),
         Op::Sweep { account } => sweep::command(draft, now_ms, *account),
         Op::FreeBodies { hashes, released_by_ms } => bodies::free(draft, hashes, *released_by_ms),
+        Op::ForGuest { guest, op } => interactive(draft, now_ms, Some(*guest), op),
+        Op::Append { .. }
+        | Op::AppendAll { .. }
+        | Op::Store { .. }
+        | Op::Copy { .. }
+        | Op::Expunge { .. }
+        | Op::Mailbox { .. } => interactive(draft, now_ms, None, op),
+    }
+}
+
+/// The account that an operation names, and its op id; `None` for one of the shard.
+fn account_of(op: &Op) -> Option<(AccountId, OpId)> {
+    match op {
         Op::Append { account, op_id, .. }
         | Op::AppendAll { account, op_id, .. }
         | Op::Store { account, op_id, .. }
         | Op::Copy { account, op_id, .. }
         | Op::Expunge { account, op_id, .. }
-        | Op::Mailbox { account, op_id, .. } => interactive(draft, now_ms, *account, *op_id, op),
+        | Op::Mailbox { account, op_id, .. } => Some((*account, *op_id)),
+        Op::OpenAccounts { .. }
+        | Op::Deliver { .. }
+        | Op::ReleaseBodies { .. }
+        | Op::ForgetBodies { .. }
+        | Op::Sweep { .. }
+        | Op::FreeBodies { .. }
+        | Op::ForGuest { .. } => None,
     }
 }
 
-/// An operation of one account: once done, its receipt answers.
-fn interactive(draft: &mut Draft<'_>, now_ms: u64, account: AccountId, op_id: OpId, op: &Op) -> Step<Outcome> {
+/// An operation of one account: once done, its receipt answers, also a guest from whom a right was taken back since.
+fn interactive(draft: &mut Draft<'_>, now_ms: u64, guest: Option<AccountId>, op: &Op) -> Step<Outcome> {
+    let Some((account, op_id)) = account_of(op) else {
+        return Err(Refusal::NotPossible("not an operation of an account".into()).into());
+    };
     let mut edit = Edit::open(draft, account, now_ms)?;
+    // Receipts of guests stand apart: nobody gets an answer that was another's.
+    let op_id = guest.map_or(op_id, |guest| rights::op_id_of(guest, op_id));
     if let Some(outcome) = receipts::find(&edit, op_id)? {
         return match answers(op, &outcome) {
             true => Ok(outcome),
@@ -96,13 +122,17 @@ fn interactive(draft: &mut Draft<'_>, now_ms: u64, account: AccountId, op_id: Op
         };
     }
     edit.require_active()?;
-    let outcome = perform(&mut edit, op)?;
+    let outcome = match guest {
+        None => perform(&mut edit, op, Reach::ALL)?,
+        Some(guest) => rights::perform(&mut edit, guest, op)?,
+    };
     receipts::keep(&mut edit, receipts::Class::Interactive, op_id, &outcome)?;
     edit.finish()?;
     Ok(outcome)
 }
 
-fn perform(edit: &mut Edit<'_, '_>, op: &Op) -> Step<Outcome> {
+/// Does an operation, with the flags that are within reach.
+pub(super) fn perform(edit: &mut Edit<'_, '_>, op: &Op, reach: Reach) -> Step<Outcome> {
     match op {
         Op::Append {
             mailbox,
@@ -110,13 +140,13 @@ fn perform(edit: &mut Edit<'_, '_>, op: &Op) -> Step<Outcome> {
             internal_date,
             mail,
             ..
-        } => deliver::append(edit, *mailbox, flags, *internal_date, mail),
+        } => deliver::append(edit, *mailbox, &reach.within(flags), *internal_date, mail),
         Op::AppendAll {
             mailbox,
             messages,
             replaces,
             ..
-        } => deliver::append_all(edit, *mailbox, messages, *replaces),
+        } => deliver::append_all(edit, *mailbox, messages, *replaces, reach),
         Op::Store {
             mailbox,
             uids,
@@ -124,14 +154,21 @@ fn perform(edit: &mut Edit<'_, '_>, op: &Op) -> Step<Outcome> {
             flags,
             unchanged_since,
             ..
-        } => flags::store(edit, *mailbox, uids, *mode, flags, *unchanged_since),
+        } => {
+            let change = flags::Change {
+                mode: *mode,
+                flags,
+                reach,
+            };
+            flags::store(edit, *mailbox, uids, &change, *unchanged_since)
+        }
         Op::Copy {
             mailbox,
             uids,
             to,
             remove,
             ..
-        } => copy::copy(edit, *mailbox, uids, *to, *remove),
+        } => copy::copy(edit, *mailbox, uids, *to, *remove, reach),
         Op::Expunge { mailbox, uids, .. } => expunge::expunge(edit, *mailbox, uids),
         Op::Mailbox { change, fresh_ids, .. } => mailboxes::change(edit, change, fresh_ids),
         Op::OpenAccounts { .. }
@@ -139,7 +176,8 @@ fn perform(edit: &mut Edit<'_, '_>, op: &Op) -> Step<Outcome> {
         | Op::ReleaseBodies { .. }
         | Op::ForgetBodies { .. }
         | Op::Sweep { .. }
-        | Op::FreeBodies { .. } => {
+        | Op::FreeBodies { .. }
+        | Op::ForGuest { .. } => {
             Err(Fault::Broken("an operation of the shard was taken for one of an account".into()).into())
         }
     }

@@ -105,6 +105,7 @@ struct Owned {
     turns: BTreeSet<OpId>,
     interactive: u32,
     annotations: BTreeMap<MailboxId, usize>,
+    grants: BTreeMap<MailboxId, usize>,
 }
 
 impl Owned {
@@ -147,6 +148,13 @@ impl Owned {
             kind::ANNOTATION => {
                 let row: rows::Annotation = rows::read(value, "annotation")?;
                 *self.annotations.entry(mailbox).or_default() += usize::from(row.value.is_some());
+            }
+            kind::GRANT => {
+                let grant: rows::Grant = rows::read(value, "grant")?;
+                if grant.rights == 0 {
+                    wrong.push("a grant of nothing".into());
+                }
+                *self.grants.entry(mailbox).or_default() += 1;
             }
             other => wrong.push(format!("a row of unknown kind {other:#04x}")),
         }
@@ -224,6 +232,7 @@ impl Owned {
             .keys()
             .map(|(id, _)| id)
             .chain(self.keywords.keys())
+            .chain(self.grants.keys())
             .chain(annotated);
         if !homes.all(known) || !self.tombstones.iter().all(|(id, _, _)| known(id)) {
             wrong.push("rows of a mailbox that is neither there nor doomed".into());

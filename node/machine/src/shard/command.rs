@@ -139,6 +139,13 @@ pub enum Op {
         /// The message that goes in the same command.
         replaces: Option<(MailboxId, Uid)>,
     },
+    /// An operation of an account, asked by another one: done as far as the grants of its mailboxes go (RFC 4314).
+    ForGuest {
+        /// Who asks.
+        guest: AccountId,
+        /// What: one of the operations that name an account.
+        op: Box<Op>,
+    },
 }
 
 /// An account of this shard.
@@ -335,6 +342,17 @@ pub enum MailboxChange {
         /// Entries in ASCII lower case with their values; `None` takes an entry away. At most `limits::ANNOTATIONS_PER_MAILBOX_MAX`.
         entries: Vec<(String, Option<Bytes>)>,
     },
+    /// SETACL, DELETEACL (RFC 4314 3.1 and 3.2)
+    Grant {
+        /// Its name.
+        name: String,
+        /// To whom; never the account itself.
+        guest: AccountId,
+        /// What to do with `rights`.
+        mode: StoreMode,
+        /// The bits of `malle_proto::Rights`.
+        rights: u16,
+    },
 }
 
 /// What a command came to. Replicas agree on it; receipts keep the effects among them.
@@ -472,4 +490,7 @@ pub enum Refusal {
     /// UIDs ran out (2^32 - 1 messages were in this mailbox).
     #[error("no UIDs left in this mailbox")]
     UidsExhausted,
+    /// The mailbox is another account's, which has not granted this.
+    #[error("the owner of the mailbox has not granted the right {0}")]
+    NoRight(String),
 }

@@ -7,6 +7,7 @@ use malle_proto::{MailboxId, Uid, UidValidity, limits};
 
 use super::apply::Step;
 use super::edit::Edit;
+use super::rights::Reach;
 use super::{Copied, Flags, Outcome, UidRange, bodies, keys, keywords, messages, rows, sets, threads};
 
 /// Copies, and with `remove` moves, the messages of a set. A copy that would be over quota is refused whole; a move needs no room.
@@ -16,6 +17,7 @@ pub(super) fn copy(
     uids: &[UidRange],
     to: MailboxId,
     remove: bool,
+    reach: Reach,
 ) -> Step<Outcome> {
     let ranges = sets::normalise(uids)?;
     edit.mailbox(from)?;
@@ -34,10 +36,11 @@ pub(super) fn copy(
             threads::keep(edit, *id, content.thread_id)?;
         }
         content.save_date_ms = edit.now_ms;
-        let mut words = keywords::spell(edit, &mut target, &state.flags.keywords)?;
+        let kept = reach.within(&state.flags);
+        let mut words = keywords::spell(edit, &mut target, &kept.keywords)?;
         keywords::sort(&mut words);
         let flags = Flags {
-            system: state.flags.system,
+            system: kept.system,
             keywords: words,
         };
         let (new, _) = messages::insert(edit, &mut target, flags, &content)?;

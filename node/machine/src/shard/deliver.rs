@@ -4,6 +4,7 @@ use malle_proto::{EmailId, MailboxId, ThreadId, Uid, UidValidity, limits};
 
 use super::apply::{Step, Stop};
 use super::edit::{Edit, OpenMailbox};
+use super::rights::Reach;
 use super::{
     Arriving, Flags, InternalDate, NewMail, Outcome, Recipient, Refusal, SpecialUse, Stored, Summary, bodies, keys,
     keywords, messages, receipts, rows, threads,
@@ -95,6 +96,7 @@ pub(super) fn append_all(
     mailbox: MailboxId,
     arriving: &[Arriving],
     replaces: Option<(MailboxId, Uid)>,
+    reach: Reach,
 ) -> Step<Outcome> {
     if arriving.is_empty() || arriving.len() > limits::APPENDS_PER_COMMAND_MAX {
         return Err(Refusal::Limit(format!(
@@ -108,7 +110,7 @@ pub(super) fn append_all(
     }
     let stored = arriving
         .iter()
-        .map(|one| append_one(edit, mailbox, &one.flags, one.internal_date, &one.mail))
+        .map(|one| append_one(edit, mailbox, &reach.within(&one.flags), one.internal_date, &one.mail))
         .collect::<Step<Vec<Stored>>>()?;
     Ok(Outcome::AppendedAll(stored))
 }

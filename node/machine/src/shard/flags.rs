@@ -4,7 +4,8 @@ use malle_proto::{MailboxId, ModSeq, Uid, limits};
 
 use super::apply::Step;
 use super::edit::Edit;
-use super::{Flags, FlagsStored, MessageFlags, Outcome, StoreMode, UidRange, keywords, messages, sets};
+use super::rights::Reach;
+use super::{Flags, FlagsStored, MessageFlags, Outcome, Refusal, StoreMode, UidRange, keywords, messages, sets};
 use crate::controls::{self, Control};
 
 /// Bytes of an outcome that a message takes beside its keywords: UID, MODSEQ, bits and lengths at their longest.
@@ -12,17 +13,30 @@ const MESSAGE_BYTES: usize = 18;
 /// Bytes that a UID of `modified` takes at most, as a range of its own.
 const MODIFIED_BYTES: usize = 10;
 
+/// What a STORE wants.
+pub(super) struct Change<'a> {
+    pub(super) mode: StoreMode,
+    pub(super) flags: &'a Flags,
+    /// Flags beyond it stay as they are.
+    pub(super) reach: Reach,
+}
+
 /// Changes flags. A message that has them already keeps its MODSEQ; one whose MODSEQ is above `unchanged_since` is left alone whatever
 /// its flags are (RFC 7162 3.1.3). Stops early, with `resume_from`, at the bound of messages or of the outcome's length.
 pub(super) fn store(
     edit: &mut Edit<'_, '_>,
     mailbox: MailboxId,
     uids: &[UidRange],
-    mode: StoreMode,
-    flags: &Flags,
+    wanted: &Change<'_>,
     unchanged_since: Option<ModSeq>,
 ) -> Step<Outcome> {
-    let mut change = keywords::normalise(flags)?;
+    let (mode, reach) = (wanted.mode, wanted.reach);
+    let asked = keywords::normalise(wanted.flags)?;
+    let mut change = reach.within(&asked);
+    if reach == Reach::NONE || (change == Flags::default() && asked != change) {
+        // RFC 4314 4: refused only when nothing of it may be done.
+        return Err(Refusal::NoRight("s, w or t".into()).into());
+    }
     let ranges = sets::normalise(uids)?;
     let mut mailbox = edit.mailbox(mailbox)?;
     let (found, mut resume_from) = messages::find(edit, mailbox.id, &ranges, limits::MESSAGES_PER_COMMAND_MAX)?;
@@ -36,7 +50,7 @@ pub(super) fn store(
         let fresh = unchanged_since.is_some_and(|since| state.modseq > since.0);
         let flags = match fresh {
             true => None,
-            false => Some(changed(&state.flags, mode, &change)),
+            false => Some(changed(&state.flags, mode, &change, reach)),
         };
         bytes += flags.as_ref().map_or(MODIFIED_BYTES, outcome_bytes);
         if bytes > limits::OUTCOME_MAX_BYTES {
@@ -64,9 +78,15 @@ pub(super) fn store(
     }))
 }
 
-fn changed(old: &Flags, mode: StoreMode, change: &Flags) -> Flags {
+fn changed(old: &Flags, mode: StoreMode, change: &Flags, reach: Reach) -> Flags {
     match mode {
-        StoreMode::Replace => change.clone(),
+        StoreMode::Replace => Flags {
+            system: (old.system & !reach.system) | change.system,
+            keywords: match reach.keywords {
+                true => change.keywords.clone(),
+                false => old.keywords.clone(),
+            },
+        },
         StoreMode::Add => {
             let mut keywords: Vec<String> = old.keywords.iter().chain(&change.keywords).cloned().collect();
             keywords::sort(&mut keywords);

@@ -19,6 +19,7 @@
 //! 10 account(16) 0D class(1) number(8)  turn       receipts in the order in which they go
 //! 10 account(16) 0E mailbox                        index: deleted, its rows go a few per command
 //! 10 account(16) 0F mailbox entry   annotation     METADATA of a mailbox, or of the account (16 zero bytes)
+//! 10 account(16) 10 mailbox guest(16)  grant       what another account may do with a mailbox
 //! ```
 //!
 //! Rows of an index have an empty value: the key says all. Everything of an account lies in one range, which is what a move of the
@@ -54,6 +55,7 @@ pub(super) mod kind {
     pub(in crate::shard) const TURN: u8 = 0x0D;
     pub(in crate::shard) const DOOMED: u8 = 0x0E;
     pub(in crate::shard) const ANNOTATION: u8 = 0x0F;
+    pub(in crate::shard) const GRANT: u8 = 0x10;
 }
 
 /// The parent of top-level places, and the id that no place and no mailbox may have.
@@ -189,6 +191,16 @@ pub(super) fn doomed(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
 /// `entry` in ASCII lower case.
 pub(super) fn annotation(account: AccountId, mailbox: MailboxId, entry: &str) -> Vec<u8> {
     of_account(account, kind::ANNOTATION, &[&mailbox.0, entry.as_bytes()])
+}
+
+pub(super) fn grant(account: AccountId, mailbox: MailboxId, guest: AccountId) -> Vec<u8> {
+    of_account(account, kind::GRANT, &[&mailbox.0, &guest.0])
+}
+
+/// The mailbox and the guest in the key of a grant.
+pub(super) fn mailbox_and_guest_of(key: &[u8]) -> Option<(MailboxId, AccountId)> {
+    let (head, guest) = key.split_last_chunk::<16>()?;
+    Some((MailboxId(*head.last_chunk()?), AccountId(*guest)))
 }
 
 /// Every row of one kind of an account.

@@ -12,7 +12,7 @@ use malle_proto::{MailboxId, ModSeq, limits};
 
 use super::apply::Step;
 use super::edit::{Edit, OpenMailbox};
-use super::{MailboxChange, Outcome, Refusal, SpecialUse, annotations, keys, names, rows, sweep, tree};
+use super::{MailboxChange, Outcome, Refusal, SpecialUse, annotations, keys, names, rights, rows, sweep, tree};
 use crate::view::{Fault, View};
 
 /// Applies a change of the tree. `fresh` are ids for what it makes.
@@ -28,6 +28,12 @@ pub(super) fn change(edit: &mut Edit<'_, '_>, change: &MailboxChange, fresh: &[M
         MailboxChange::Subscribe { name, subscribed } => Some(subscribe(edit, name, *subscribed)?),
         MailboxChange::SpecialUse { name, special_use } => Some(set_special_use(edit, name, *special_use)?),
         MailboxChange::Annotate { name, entries } => annotations::set(edit, name, entries)?,
+        MailboxChange::Grant {
+            name,
+            guest,
+            mode,
+            rights,
+        } => Some(rights::grant(edit, name, *guest, *mode, *rights)?),
     };
     Ok(Outcome::MailboxChanged {
         mailbox,
@@ -75,6 +81,7 @@ pub(super) fn make_place(
     let id = fresh.take(edit)?;
     make_mailbox(edit, id, id, modseq)?;
     put_new_place(edit, id, place, id)?;
+    rights::inherit(edit, place.parent, id)?;
     Ok((id, id))
 }
 

@@ -24,6 +24,7 @@ mod messages;
 mod names;
 pub mod read;
 mod receipts;
+mod rights;
 mod rows;
 pub mod sample;
 mod sets;

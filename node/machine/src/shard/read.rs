@@ -15,6 +15,7 @@ mod change;
 mod mailbox;
 mod outline;
 mod page;
+mod rights;
 
 pub use annotations::{Annotation, annotations};
 pub use bodies::{BodyStanding, bodies, bodies_behind, body_is_named, body_standing, idle_bodies_behind};
@@ -22,6 +23,7 @@ pub use change::changes;
 pub use mailbox::{mailboxes, named, open};
 pub use outline::Outline;
 pub use page::{fetch, message};
+pub use rights::{granted, grants, mailboxes_for, rights_of};
 
 /// A mailbox with its counters.
 #[derive(Debug, Clone, PartialEq, Eq)]

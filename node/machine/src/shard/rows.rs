@@ -1,7 +1,7 @@
 //! What the rows of a shard hold. Each kind is a record with a version of its own and one frozen struct per version.
 //!
 //! Type ids, never reused: 16 shard, 17 account, 18 place, 19 child, 20 mailbox, 21 keyword, 22 state, 23 content, 24 thread,
-//! 25 receipt, 26 turn, 27 body, 28 annotation. (1 and 2 are the command and its outcome.) The files in `golden/` hold one sample of each as bytes:
+//! 25 receipt, 26 turn, 27 body, 28 annotation, 85 grant. (1 and 2 are the command and its outcome.) The files in `golden/` hold one sample of each as bytes:
 //! a struct that changes without a new version fails there.
 
 use bytes::Bytes;
@@ -183,6 +183,16 @@ pub(super) struct Annotation {
     pub(super) value: Option<Bytes>,
 }
 crate::first_version!(Annotation, 28);
+
+/// What another account may do with a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Grant {
+    /// The bits of `malle_proto::Rights`; never 0.
+    pub(super) rights: u16,
+    /// The guest has subscribed to the mailbox.
+    pub(super) subscribed: bool,
+}
+crate::first_version!(Grant, 85);
 
 /// Reads a row.
 pub(super) fn get<T: Record>(view: &dyn View, key: &[u8], what: &'static str) -> Result<Option<T>, Fault> {

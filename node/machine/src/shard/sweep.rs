@@ -68,7 +68,12 @@ fn take_some(edit: &mut Edit<'_, '_>, mailbox: MailboxId, max: usize) -> Step<us
         messages::take_away(edit, mailbox, *uid, state)?;
     }
     let mut taken = found.len();
-    for kind in [keys::kind::TOMBSTONE, keys::kind::KEYWORD, keys::kind::ANNOTATION] {
+    for kind in [
+        keys::kind::TOMBSTONE,
+        keys::kind::KEYWORD,
+        keys::kind::ANNOTATION,
+        keys::kind::GRANT,
+    ] {
         if taken == max {
             break;
         }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, ModSeq, OpId, ThreadId, Uid, UidValidity};
 
 use super::{
-    Account, Annotation, Body, Child, Content, KeptSummary, Keyword, Mailbox, Place, Receipt, Shard, State, Thread,
-    Turn,
+    Account, Annotation, Body, Child, Content, Grant, KeptSummary, Keyword, Mailbox, Place, Receipt, Shard, State,
+    Thread, Turn,
 };
 use crate::format::Record;
 use crate::shard::{
@@ -108,6 +108,13 @@ fn rows_of_the_tree_keep_their_bytes() {
         Annotation {
             modseq: 400,
             value: Some(Bytes::from_static(b"\0 is a byte like others")),
+        },
+    );
+    golden(
+        "grant",
+        Grant {
+            rights: 0x7FF,
+            subscribed: true,
         },
     );
 }
@@ -354,6 +361,15 @@ fn commands_keep_their_bytes() {
                 ],
             },
         ),
+        (
+            "grant",
+            MailboxChange::Grant {
+                name: name(),
+                guest: AccountId([9; 16]),
+                mode: StoreMode::Add,
+                rights: 3,
+            },
+        ),
     ];
     for (name, change) in changes {
         let op = Op::Mailbox {
@@ -364,6 +380,16 @@ fn commands_keep_their_bytes() {
         };
         golden(&format!("command-{name}"), Command { time_ms: 5, op });
     }
+    let op = Op::ForGuest {
+        guest: AccountId([9; 16]),
+        op: Box::new(Op::Expunge {
+            account,
+            op_id,
+            mailbox,
+            uids: Vec::new(),
+        }),
+    };
+    golden("command-for-guest", Command { time_ms: 5, op });
 }
 
 /// An outcome of every kind, since receipts keep them.
@@ -436,6 +462,7 @@ fn outcomes_keep_their_bytes() {
             },
         ),
         ("refused", Outcome::Refused(Refusal::StaleBody)),
+        ("no-right", Outcome::Refused(Refusal::NoRight("rw".into()))),
         ("appended-all", Outcome::AppendedAll(vec![stored()])),
     ];
     for (name, outcome) in outcomes {
