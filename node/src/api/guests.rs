@@ -166,12 +166,31 @@ impl MailApi {
     }
 }
 
+/// Refuses who lacks one of `wanted`; who may not even see the mailbox is told nothing of it (RFC 4314 4, the right l).
 fn require(held: Rights, wanted: Rights) -> Result<(), Refused> {
-    if held == Rights::NONE {
+    let hidden = held == Rights::NONE || !held.hold(Rights::LOOKUP) && !held.hold(wanted);
+    if hidden {
         return Err(nothing_granted());
     }
     match wanted.without(held) {
         Rights::NONE => Ok(()),
         missing => Err(shard::Refusal::NoRight(missing.to_string()).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_see_a_mailbox_is_answered_as_if_it_were_not_there() {
+        let rights = |letters| Rights::parse(letters).unwrap();
+        let message = |held, wanted| require(rights(held), rights(wanted)).map_err(|refused| refused.0.message);
+        let absent = message("", "r");
+        assert!(absent.is_err());
+        assert_eq!(message("s", "r"), absent);
+        assert_ne!(message("ls", "r"), absent, "the missing right is named");
+        assert_eq!(message("r", "r"), Ok(()));
+        assert_eq!(message("lr", "r"), Ok(()));
     }
 }

@@ -264,7 +264,7 @@ impl MailApi {
         let (result, account_modseq) = self.perform(&asked, call).await?;
         let news = match (request.news_of, account) {
             (Some(news_of), Some(account))
-                if self.may_hear(&asked, account, &news_of).await && is_whole_change(&result) =>
+                if is_whole_change(&result) && self.may_hear(&asked, account, &news_of).await =>
             {
                 self.news(&asked, account, news_of).await
             }
