@@ -19,12 +19,15 @@ pub fn timeline(result: &RunResult, history: &History, scenario: &Scenario) -> S
         .findings
         .iter()
         .flat_map(|finding| finding.evidence.iter().map(move |evidence| (finding, evidence)));
-    let violations = evidence
+    let violations: Vec<(u64, String)> = evidence
         .filter_map(|(finding, evidence)| Some((evidence.at_us?, format!("{}: {}", finding.invariant, evidence.what))))
         .collect();
-    let chart = Chart::of(history, violations);
     let mut body = head(result, scenario);
     body.push_str(&cards(result));
+    if !violations.is_empty() {
+        body.push_str("<p>A dashed red line stands where a promise was broken; under the pointer it says which.</p>");
+    }
+    let chart = Chart::of(history, violations);
     body.push_str("<h2>What clients saw</h2>");
     body.push_str(&legend(&[(DONE, "done"), (REFUSED, "refused"), (UNKNOWN, "no answer")]));
     body.push_str(&chart.availability());
