@@ -457,10 +457,15 @@ impl Account {
         let reply = match core.mail(deadline, call.clone()).await {
             Err(Error::TokenExpired) => {
                 call.token = self.session.renew(core, deadline).await?;
-                core.mail(deadline, call).await?
+                core.mail(deadline, call).await
             }
-            other => other?,
+            other => other,
         };
+        let reply = reply.map_err(|error| match error {
+            // The owner's account, not the one that is logged in.
+            Error::Suspended if self.guest_of.is_some() => Error::Denied("the account that shares is suspended".into()),
+            other => other,
+        })?;
         self.saw(reply.account_modseq);
         let answer = reply
             .result

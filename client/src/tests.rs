@@ -693,7 +693,8 @@ async fn a_guest_asks_the_owners_shard_with_his_own_token_and_his_session_keeps_
             grants: Vec::new(),
         })),
         Some(Call::MailboxList(_)) => Act::Answer(Answer::MailboxList(v1::MailboxListReply::default())),
-        _ => Act::Error(error(ErrorCode::Denied)),
+        // The owner is suspended; who asks is not.
+        _ => Act::Error(error(ErrorCode::Suspended)),
     })
     .await;
     let account = login(&fake)

@@ -12,10 +12,11 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{join_all, try_join};
 use malle_client::{
     AccountId, AccountStatus, Annotation, Changes, Class, Copied, Error, Flags, FlagsStored, Granted, LoginProof,
     Mailbox, MailboxId, ModSeq, NewMessage, Opened, Page, Resolved, Rights, SpecialUse, StoreMode, Stored, Uid,
@@ -29,6 +30,8 @@ use parents::{only_holds, with_parents};
 
 /// Where the mailboxes of others are.
 pub(super) const OTHERS: &str = "Other Users";
+/// How long a list waits for the directory.
+const DIRECTORY_WITHIN: Duration = Duration::from_secs(5);
 /// Owners that are asked at the same time.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -139,6 +142,18 @@ impl Everything {
         Ok(known.owners.clone())
     }
 
+    /// The same, where nobody waits for a directory that does not answer: then those who are known.
+    async fn owners_by_now(&self) -> Result<Vec<Arc<Owner>>, Error> {
+        match tokio::time::timeout(DIRECTORY_WITHIN, self.find_owners()).await {
+            Ok(Err(error)) if error.class() != Class::Retry => Err(error),
+            Ok(Ok(owners)) => Ok(owners),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(account = %self.own.id(), "who shares is as it was known: the directory does not answer");
+                Ok(self.known().owners.clone())
+            }
+        }
+    }
+
     /// Whose mailbox has this name.
     async fn place<'a>(&self, name: &'a str) -> Result<Place<'a>, Error> {
         if !is_of_others(name) {
@@ -213,7 +228,7 @@ impl Everything {
 
     /// What all others share whose names can begin so.
     async fn mailboxes_of_others(&self, beginning: &str) -> Result<Vec<Mailbox>, Error> {
-        let owners = self.find_owners().await?;
+        let owners = self.owners_by_now().await?;
         let reaches = |owner: &Arc<Owner>| either_begins(&owner.prefix(), beginning);
         let wanted: Vec<Arc<Owner>> = owners.into_iter().filter(reaches).collect();
         let mut all = Vec::new();
@@ -264,14 +279,22 @@ impl Account for Everything {
                 Err(error) => return Err(error),
             }
         }
-        let mut all = if is_of_others(beginning) {
-            Vec::new()
-        } else {
-            self.own.mailboxes().await?
+        let reaches_others =
+            either_begins(beginning, &format!("{OTHERS}/")) && (wildcard.is_some() || beginning.starts_with(OTHERS));
+        let own = async {
+            match is_of_others(beginning) {
+                true => Ok(Vec::new()),
+                false => self.own.mailboxes().await,
+            }
         };
-        if either_begins(beginning, &format!("{OTHERS}/")) && (wildcard.is_some() || beginning.starts_with(OTHERS)) {
-            all.extend(self.mailboxes_of_others(beginning).await?);
-        }
+        let others = async {
+            match reaches_others {
+                true => self.mailboxes_of_others(beginning).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        let (mut all, others) = try_join(own, others).await?;
+        all.extend(others);
         Ok(all)
     }
 

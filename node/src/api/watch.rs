@@ -180,7 +180,7 @@ async fn tell(
     let heartbeat = Duration::from_millis(limits::WATCH_HEARTBEAT_MS);
     loop {
         if let Some(guest) = &mut guest
-            && !(news.mailboxes.is_empty() && !news.overflow)
+            && (news.overflow || !news.mailboxes.is_empty())
         {
             guest.sift(&mut news).await;
             news.any = news.overflow || !news.mailboxes.is_empty();

@@ -20,7 +20,7 @@ impl Everything {
     /// Who begins to share later is not heard of before the next watch.
     pub(super) async fn watch_all(&self) -> Result<Box<dyn Watch>, Error> {
         let mut watches = vec![self.own.watch(None).await?];
-        for owner in self.find_owners().await? {
+        for owner in self.owners_by_now().await? {
             match owner.account.watch(None).await {
                 Ok(watch) => watches.push(watch),
                 Err(Error::TokenExpired) => return Err(Error::TokenExpired),
