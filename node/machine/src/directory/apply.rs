@@ -3,7 +3,7 @@
 use malle_proto::limits;
 
 use super::rows::{self, ClockRow, Tag};
-use super::{Command, Op, Outcome, Refusal, accounts, app_passwords, cluster, former, receipts};
+use super::{Command, Op, Outcome, Refusal, accounts, app_passwords, cluster, former, receipts, sharing};
 use crate::format;
 use crate::view::{Draft, Fault, View, Writes};
 
@@ -159,5 +159,7 @@ fn perform(turn: &mut Turn<'_>, op: &Op) -> Step<Outcome> {
             name,
             op_id: _,
         } => app_passwords::remove(turn, *account, name),
+        Op::SharingAdd { owner, guest, mark } => sharing::add(turn, *owner, *guest, *mark),
+        Op::SharingRemove { owner, guest, mark } => sharing::remove(turn, *owner, *guest, *mark),
     }
 }

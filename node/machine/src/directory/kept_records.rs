@@ -4,12 +4,13 @@ use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 
 use super::rows::{
     AccountRow, AddressRow, AppPasswordRow, ClockRow, ClusterRow, DomainRow, Event, FormerRow, GrantRow, HistoryRow,
-    NodeRow, OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow, ShardRow, TokenKeyRow,
+    NodeRow, OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow, ShardRow, SharingRow, TokenKeyRow,
 };
 use super::{AccountState, Command, Node, Op, Outcome, Refusal, Shard, TokenKey};
 use crate::golden::check;
 
 const ALICE: AccountId = AccountId([1; 16]);
+const BOB: AccountId = AccountId([4; 16]);
 const OP: OpId = OpId([2; 16]);
 const TIME_MS: u64 = 1_767_225_600_000;
 
@@ -119,6 +120,7 @@ fn rows_of_accounts_keep_their_bytes() {
         created_ms: TIME_MS,
     };
     check("directory", "app-password", row);
+    check("directory", "sharing", SharingRow { mark: OP });
     for (name, kind) in [
         ("add", ReceiptKind::AppPasswordAdd),
         ("remove", ReceiptKind::AppPasswordRemove),
@@ -211,6 +213,22 @@ fn commands_keep_their_bytes() {
                 op_id: OP,
                 account: ALICE,
                 name: "téléphone".into(),
+            },
+        ),
+        (
+            "sharing-add",
+            Op::SharingAdd {
+                owner: ALICE,
+                guest: BOB,
+                mark: OP,
+            },
+        ),
+        (
+            "sharing-remove",
+            Op::SharingRemove {
+                owner: ALICE,
+                guest: BOB,
+                mark: OP,
             },
         ),
     ];

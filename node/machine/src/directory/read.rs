@@ -1,11 +1,11 @@
 //! Looking at the directory's rows. Nothing here changes anything.
 
-use malle_proto::{AccountId, ClusterId, ShardId};
+use malle_proto::{AccountId, ClusterId, OpId, ShardId};
 
 use super::cluster::TOKEN_KEYS_KEPT;
 use super::rows::{
     self, AccountRow, AddressRow, AppPasswordRow, ClockRow, ClusterRow, GrantRow, HistoryRow, NodeRow, OwnAddressRow,
-    PasswordRow, ShardRow, Tag, TokenKeyRow,
+    PasswordRow, ShardRow, SharingRow, Tag, TokenKeyRow,
 };
 use super::{AccountState, Node, Shard, TokenKey, address};
 use crate::format::Record;
@@ -263,6 +263,32 @@ pub fn app_passwords(view: &dyn View, account: AccountId) -> Result<Vec<AppPassw
             digest: row.digest,
         })
     })
+}
+
+/// The accounts that have granted something to this one, by id, at most `limits::SHARERS_PER_ACCOUNT_MAX`. The grants may be gone by now.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn sharers(view: &dyn View, guest: AccountId) -> Result<Vec<Account>, Fault> {
+    let owners = collect(view, "sharing", rows::sharings(guest), |key, _: SharingRow| {
+        let owner = key.last_chunk().map(|owner| AccountId(*owner));
+        owner.ok_or_else(|| Fault::Broken(format!("no owner in the key {key:02x?}")))
+    })?;
+    let mut sharers = Vec::with_capacity(owners.len());
+    for owner in owners {
+        let row: AccountRow = rows::must(view, "account", &rows::account(owner))?;
+        sharers.push(shown(owner, row));
+    }
+    Ok(sharers)
+}
+
+/// The mark of a pair; `None`: it is not there.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn sharing(view: &dyn View, owner: AccountId, guest: AccountId) -> Result<Option<OpId>, Fault> {
+    let row: Option<SharingRow> = rows::load(view, "sharing", &rows::sharing(guest, owner))?;
+    Ok(row.map(|row| row.mark))
 }
 
 /// Accounts of a shard made or changed after `sequence`, in order, at most `max`.

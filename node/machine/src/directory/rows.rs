@@ -12,6 +12,7 @@
 //! 0d account:16 op:16           ReceiptRow     0e number:8                   ReceiptOrderRow
 //! 0f address                    FormerRow      10 removed_ms:8 address       empty, in order
 //! 11 account:16 name            AppPasswordRow
+//! 18 guest:16 owner:16          SharingRow
 //! ```
 
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
@@ -42,6 +43,7 @@ pub enum Tag {
     Former = 0x0f,
     FormerOrder = 0x10,
     AppPassword = 0x11,
+    Sharing = 0x18,
 }
 
 /// The cluster, made by Init.
@@ -229,6 +231,14 @@ impl std::fmt::Debug for AppPasswordRow {
     }
 }
 
+/// An owner who has granted something to a guest, or is about to, or did until a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharingRow {
+    /// Of the last addition, drawn by its proposer.
+    pub mark: OpId,
+}
+crate::first_version!(SharingRow, 91);
+
 /// Tag and parts, one after the other.
 fn key(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -325,6 +335,14 @@ pub fn app_password(account: AccountId, name: &str) -> Vec<u8> {
 
 pub fn app_passwords(account: AccountId) -> Vec<u8> {
     key(Tag::AppPassword, &[&account.0])
+}
+
+pub fn sharing(guest: AccountId, owner: AccountId) -> Vec<u8> {
+    key(Tag::Sharing, &[&guest.0, &owner.0])
+}
+
+pub fn sharings(guest: AccountId) -> Vec<u8> {
+    key(Tag::Sharing, &[&guest.0])
 }
 
 /// What a key of [`former_order`] says.
