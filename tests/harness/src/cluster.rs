@@ -19,6 +19,7 @@ use crate::host::{is_gone, signal};
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
 use crate::monitoring::{self, Metrics};
+use crate::place::{Place, start_alone};
 use crate::ports::free_ports;
 use crate::power::{self, LoopDisk};
 use crate::wait::{until, within};
@@ -96,7 +97,7 @@ pub struct Cluster {
     pub(crate) extra: Vec<Child>,
     /// Disks of the nodes, in their order, when their power can be cut.
     disks: Vec<LoopDisk>,
-    _alone: File,
+    _place: Place,
 }
 
 impl Drop for Cluster {
@@ -149,7 +150,8 @@ impl Cluster {
         disks: impl FnOnce(&Path) -> anyhow::Result<Vec<LoopDisk>>,
         preload: Option<&Path>,
     ) -> anyhow::Result<Cluster> {
-        let alone = alone().await?;
+        let place = Place::take().await?;
+        let starting_alone = start_alone().await?;
         let directory = tempfile::Builder::new().prefix("malle-cluster-").tempdir()?;
         let path = directory.path().to_path_buf();
         let disks = disks(&path)?;
@@ -179,6 +181,7 @@ impl Cluster {
                 return Err(error.context(format!("malle demo in {} said:\n{said}", directory.keep().display())));
             }
         };
+        drop(starting_alone);
         let context = read_context(&file.context)?;
         Ok(Cluster {
             directory: Some(directory),
@@ -187,7 +190,7 @@ impl Cluster {
             context,
             extra: Vec::new(),
             disks,
-            _alone: alone,
+            _place: place,
         })
     }
 
@@ -703,17 +706,6 @@ async fn run(command: &mut Command) -> anyhow::Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Waits until no other cluster of tests runs on this machine; none begins while the file is held.
-///
-/// # Errors
-/// When the file cannot be locked.
-pub async fn alone() -> anyhow::Result<File> {
-    let path = std::env::temp_dir().join("malle-cluster.lock");
-    let file = File::create(&path).with_context(|| path.display().to_string())?;
-    let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?;
-    waited.with_context(|| format!("locking {}", path.display()))
 }
 
 #[cfg(test)]
