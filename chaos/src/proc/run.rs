@@ -314,8 +314,7 @@ async fn settle(observer: &Observer, recorder: &Recorder) {
             what: format!("{error:#}"),
         }));
     }
-    let statuses = observer.ask(true).await;
-    observer.note(&statuses, true);
+    observer.round(true, true).await;
 }
 
 fn write_flips(job: &Job, flips: &[(u32, Flip)]) -> anyhow::Result<()> {
