@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -126,6 +127,17 @@ pub struct GroupBodies {
     missing: Mutex<BTreeMap<BodyHash, u64>>,
     sources: RwLock<Sources>,
     wake: Notify,
+    /// Snapshots of which nobody knows yet what they name.
+    unread: AtomicUsize,
+}
+
+/// While it lives, the replica does not say that it has all its bodies.
+pub struct Unread<'a>(&'a GroupBodies);
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.0.unread.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl GroupBodies {
@@ -137,6 +149,7 @@ impl GroupBodies {
             missing: Mutex::default(),
             sources: RwLock::new(Arc::new(Vec::new)),
             wake: Notify::new(),
+            unread: AtomicUsize::new(0),
         });
         group.bodies.followers().insert(shard, Arc::downgrade(&group));
         malle_rt::spawn(fetch_missing(Arc::downgrade(&group)));
@@ -165,10 +178,24 @@ impl GroupBodies {
 
     /// Every body that entries up to the answer name is here. `applied` is how far the group has applied.
     pub fn complete_through(&self, applied: u64) -> u64 {
+        if self.unread.load(Ordering::SeqCst) > 0 {
+            return 0;
+        }
         self.missing_now()
             .values()
             .min()
             .map_or(applied, |first| applied.min(first.saturating_sub(1)))
+    }
+
+    /// A snapshot is about to come: what it names is not known before it was read.
+    pub fn unread(&self) -> Unread<'_> {
+        self.unread.fetch_add(1, Ordering::SeqCst);
+        Unread(self)
+    }
+
+    /// Bytes on disk of those that are here.
+    pub fn bytes(&self) -> u64 {
+        self.bodies.shard_bytes(self.shard)
     }
 
     /// How many bodies are named and not here.

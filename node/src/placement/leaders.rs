@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use malle_machine::directory;
+use malle_machine::directory::{self, NodeState, Standing, TaskStep};
 use malle_proto::{NodeId, ShardId};
 use malle_rt::Instant;
 
@@ -28,9 +28,24 @@ impl Leaders {
         let Some(row) = plan.shards.iter().find(|row| row.id == group.shard()) else {
             return Ok(());
         };
-        self.tell_directory(groups, group, row).await?;
+        let moved = plan.running.iter().find(|task| task.shard == row.id);
+        // Before a move has switched, the old replica's bodies still count: the row holds them where they are.
+        let early = moved.is_some_and(|task| {
+            matches!(
+                task.step,
+                TaskStep::Planned | TaskStep::Joined | TaskStep::CaughtUp | TaskStep::Cancelling
+            )
+        });
+        if !early {
+            self.tell_directory(groups, group, row).await?;
+        }
         let led_since = *self.since.entry(row.id).or_insert_with(malle_rt::now);
-        let Some(&preferred) = row.replicas.first() else {
+        let leaves = moved.and_then(|task| task.leave);
+        let able = |node: &&NodeId| {
+            let state = plan.states.get(*node).copied().unwrap_or(NodeState::FIRST);
+            state.standing == Standing::Active && state.silent_since_ms.is_none() && Some(**node) != leaves
+        };
+        let Some(&preferred) = row.replicas.iter().find(able) else {
             return Ok(());
         };
         if preferred == groups.node() {
@@ -59,10 +74,10 @@ impl Leaders {
         group: &Group,
         row: &directory::Shard,
     ) -> Result<(), GroupError> {
-        let [voters] = &group.members().voters[..] else {
+        // What no majority knows yet may be taken back.
+        let Some(now) = group.settled_voters() else {
             return Ok(());
         };
-        let now: BTreeSet<NodeId> = voters.iter().copied().collect();
         let known: BTreeSet<NodeId> = row.replicas.iter().copied().collect();
         if now == known || now.is_empty() {
             return Ok(());

@@ -5,14 +5,25 @@
 //! * `leaders`: the leader of a shard hands over to the preferred replica once that has caught up, and tells the directory when the
 //!   voters of its group have changed.
 //! * `replace`: a lost node's replicas are given to another.
+//! * `driver`, `upkeep`: the directory's leader says which moves there are, who is dead, who votes in the directory, and who should lead what.
+//! * `moves`, `next_step`: the leader of a shard makes the moves of its replicas.
 //!
 //! Every loop only compares what is with what should be and takes one step; a crash in between loses nothing. What this room must
 //! never do: decide anything that is not a command of the directory or a membership change of a group.
 
 mod assign;
+mod driver;
 mod grants;
 mod leaders;
+mod moves;
+mod next_step;
 mod replace;
+mod replicas;
+mod upkeep;
 
 pub use assign::Placement;
+pub use driver::Driver;
+pub use moves::Moves;
 pub use replace::{ReplaceError, Replacements, register};
+pub use replicas::Replicas;
+pub use upkeep::{directory_input, directory_voters};

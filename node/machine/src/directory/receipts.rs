@@ -26,9 +26,18 @@ fn place(op: &Op) -> Option<(AccountId, OpId, ReceiptKind)> {
         Op::AddressRemove { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AddressRemove)),
         Op::AppPasswordAdd { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AppPasswordAdd)),
         Op::AppPasswordRemove { op_id, account, .. } => Some((*account, *op_id, ReceiptKind::AppPasswordRemove)),
-        Op::Init { .. } | Op::NodeSet { .. } | Op::NodeRetire { .. } | Op::ShardSet { .. } | Op::TokenKeyAdd { .. } => {
-            None
-        }
+        Op::Init { .. }
+        | Op::NodeSet { .. }
+        | Op::NodeRetire { .. }
+        | Op::ShardSet { .. }
+        | Op::TokenKeyAdd { .. }
+        | Op::LayoutStage { .. }
+        | Op::LayoutApply { .. }
+        | Op::LayoutRevert
+        | Op::NodeStand { .. }
+        | Op::NodeSilence { .. }
+        | Op::TaskStart { .. }
+        | Op::TaskAdvance { .. } => None,
     }
 }
 
