@@ -139,6 +139,8 @@ pub const NODE_SILENT_MS: u64 = 5 * 1000;
 /// Moves of replicas that the directory's leader has under way at once. Each copies at the pace of a disk, to the cost of mail on the
 /// nodes between which it goes; one alone would stand still behind a slow one.
 pub const MOVES_AT_ONCE: usize = 2;
+/// Bodies of one replica that is copied to a node, by the second: half of what a plain disk gives, so that mail has the other half.
+pub const COPY_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 /// Moves that may be under way at all.
 pub const TASKS_RUNNING_MAX: usize = 64;
 /// Moves that are over and still shown: a node of 64 replicas that came and went, several times.

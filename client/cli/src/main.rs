@@ -19,6 +19,7 @@ mod output;
 mod password;
 mod session;
 mod shard;
+mod standing;
 mod status;
 mod task;
 

@@ -220,9 +220,9 @@ fn a_layout() -> malle_client::Layout {
 #[test]
 fn a_layout_shows_what_is_staged_and_how_nodes_stand() {
     insta::assert_snapshot!(layout::text(&layout::shown(a_layout())), @r"
-    version                 3
-    shards survive a        node
-    replicas                3
+    version                  3
+    shards survive a         node
+    replicas                 3
     dead nodes are replaced  never by themselves
 
     staged, not applied: version 5
@@ -305,4 +305,25 @@ fn tasks_show_what_is_under_way_and_of_the_past_the_last_ones() {
     1     directory  -     4   1 MiB  count   planned  2023-11-14 22:13:20Z
     ");
     assert_eq!(task::text(&task::list(Vec::new(), true)), "nothing moves");
+}
+
+#[test]
+fn every_command_of_the_operators_pages_parses() {
+    let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations");
+    let mut commands = 0;
+    for page in std::fs::read_dir(pages).unwrap() {
+        let path = page.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap().replace("\\\n", " ");
+        let mut in_code = false;
+        for line in text.lines() {
+            if line.starts_with("```") {
+                in_code = !in_code;
+            } else if in_code && line.starts_with("malle ") {
+                commands += 1;
+                let parsed = Cli::try_parse_from(line.split_whitespace());
+                assert!(parsed.is_ok(), "{}: {line}: {}", path.display(), parsed.unwrap_err());
+            }
+        }
+    }
+    assert!(commands > 20, "{commands} commands in code blocks");
 }

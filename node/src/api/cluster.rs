@@ -74,7 +74,6 @@ impl ClusterApi {
     /// Answers for these groups.
     pub fn new(
         groups: Arc<Groups>,
-        replicas: Replicas,
         bodies: Arc<Bodies>,
         upkeep: Upkeep,
         replacements: Replacements,
@@ -83,7 +82,7 @@ impl ClusterApi {
     ) -> Self {
         ClusterApi {
             groups,
-            replicas,
+            replicas: replacements.replicas(),
             bodies,
             upkeep,
             replacements,

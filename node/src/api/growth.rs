@@ -230,7 +230,7 @@ async fn directory_stays(directory: &Group, node: NodeId) -> Result<(), Refused>
         let (left, needed) = (voters.iter().filter(there).count(), voters.len() / 2 + 1);
         if left < needed {
             return Err(Refused::invalid(format!(
-                "the directory would lose its majority: without node {node} there are {left} of its {} voters, and it needs {needed}",
+                "the directory would lose its majority: without node {node} it has {left} of {} voters, and it needs {needed}",
                 voters.len()
             )));
         }

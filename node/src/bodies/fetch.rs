@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use malle_proto::{BodyHash, NodeId, ShardId};
+use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use malle_rt::Instant;
 use tokio::sync::Notify;
 
 use super::encoding::{self, Checked};
+use super::pace::Pace;
 use super::{Bodies, BodiesError, DiskRoom, DiskWatch};
 use crate::peers::StoredBody;
 use crate::state::BodyNews;
@@ -131,6 +132,9 @@ pub struct GroupBodies {
     unread: AtomicUsize,
 }
 
+/// The longest rest behind a round of a replica that is copied faster than it may.
+const REST_MAX: Duration = Duration::from_secs(5);
+
 /// While it lives, the replica does not say that it has all its bodies.
 pub struct Unread<'a>(&'a GroupBodies);
 
@@ -240,7 +244,10 @@ impl GroupBodies {
     /// How many came; `None` at the end, where `last` begins anew.
     async fn round(&self, last: &mut Option<BodyHash>) -> Option<usize> {
         let sources = self.sources();
+        let (begun, before) = (malle_rt::now(), self.bytes());
         let wanted = self.missing_behind(*last, ROUND);
+        // A replica that is being copied, not one that missed a few.
+        let copying = wanted.len() == ROUND;
         *last = wanted.last().copied();
         (*last)?;
         let rounds = futures::stream::iter(wanted.into_iter().map(|hash| {
@@ -263,6 +270,11 @@ impl GroupBodies {
             .filter(|here| std::future::ready(*here))
             .count()
             .await;
+        if copying {
+            let (bytes, took) = (self.bytes().saturating_sub(before), malle_rt::now() - begun);
+            let rest = Pace::at(limits::COPY_BYTES_PER_SECOND).rest(bytes, took, REST_MAX);
+            malle_rt::sleep(rest).await;
+        }
         Some(came)
     }
 }

@@ -17,7 +17,7 @@ use crate::raft::{Barrier, Group, GroupError, Groups};
 /// The longest pause between two looks at the directory; a change of it is seen at once.
 const LOOK: Duration = Duration::from_secs(1);
 /// Pause between two looks at whether what is here belongs here: it asks other nodes.
-const TIDY: Duration = Duration::from_secs(10);
+const TIDY: Duration = Duration::from_secs(5);
 /// Another node says within this what it knows of a group.
 const ASK: Duration = Duration::from_secs(2);
 /// A drained node gives what it leads away within this; what nobody takes it offers again.
@@ -139,7 +139,10 @@ impl Placement {
             self.tidy_at = malle_rt::now() + TIDY;
             self.leave_lost(&directory).await?;
         }
-        for group in self.groups.all() {
+        let all = self.groups.all();
+        let led = all.iter().filter(|group| group.is_leader()).map(|group| group.shard());
+        self.leaders.lead_only(&led.collect());
+        for group in all {
             if group.shard() != ShardId::DIRECTORY && group.is_leader() {
                 grants::open_accounts(&group, &directory, &self.env).await?;
                 grants::sweep(&group).await?;
@@ -206,7 +209,12 @@ impl Placement {
         if !bodies && here.iter().all(|shard| plan.gives(node, *shard)) {
             return Ok(());
         }
-        let plan = read_plan(directory, Barrier::Linearizable).await?;
+        // What the leader has committed by now; a node without a vote asks for it, too.
+        let newest = match directory.is_leader() {
+            true => Barrier::Linearizable,
+            false => Barrier::Stale(Duration::ZERO),
+        };
+        let plan = read_plan(directory, newest).await?;
         for row in &plan.shards {
             if here.contains(&row.id) && !plan.gives(node, row.id) && self.is_stranger_to(row).await {
                 tracing::info!(shard = %row.id, "this node no longer holds a replica");

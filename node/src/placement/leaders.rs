@@ -11,7 +11,8 @@ use malle_rt::Instant;
 use super::assign::Plan;
 use crate::raft::{Group, GroupError, Groups};
 
-/// A leader that is not the preferred one leads at least this long before it hands over, so that a flapping node is left alone.
+/// A leader that is not the preferred one leads at least this long, and the preferred one has been there for so long, before it hands over: a
+/// flapping node is left alone.
 const LEAD_AT_LEAST: Duration = Duration::from_secs(10);
 /// A command of placement takes at most this long; the next look repeats it.
 const COMMAND: Duration = Duration::from_secs(5);
@@ -23,6 +24,11 @@ pub(super) struct Leaders {
 }
 
 impl Leaders {
+    /// What this node does not lead any more counts from the beginning should it lead it again.
+    pub fn lead_only(&mut self, led: &BTreeSet<ShardId>) {
+        self.since.retain(|shard, _| led.contains(shard));
+    }
+
     /// One look at a group that this node leads.
     pub async fn look(&mut self, groups: &Arc<Groups>, group: &Group, plan: &Plan) -> Result<(), GroupError> {
         let Some(row) = plan.shards.iter().find(|row| row.id == group.shard()) else {
@@ -45,7 +51,10 @@ impl Leaders {
             let state = plan.states.get(*node).copied().unwrap_or(NodeState::FIRST);
             state.standing == Standing::Active && state.silent_since_ms.is_none() && Some(**node) != leaves
         };
-        let Some(&preferred) = row.replicas.iter().find(able) else {
+        // While it cannot, whoever was elected goes on: one handover less there and back.
+        let Some(&preferred) = row.replicas.first().filter(able) else {
+            // The count begins when it can: a node that comes and goes is waited for anew each time.
+            self.since.remove(&row.id);
             return Ok(());
         };
         if preferred == groups.node() {

@@ -22,8 +22,21 @@ mod replicas;
 mod upkeep;
 
 pub use assign::Placement;
-pub use driver::Driver;
-pub use moves::Moves;
 pub use replace::{ReplaceError, Replacements, register};
 pub use replicas::Replicas;
 pub use upkeep::{directory_input, directory_voters};
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::env::Env;
+use crate::peers::Transport;
+use crate::raft::Groups;
+
+/// Begins moves of replicas while this node leads the directory, and makes those of the shards that it leads, until `stop` says so.
+pub async fn move_replicas(groups: Arc<Groups>, transport: Arc<dyn Transport>, env: Env, stop: watch::Receiver<bool>) {
+    let moves = moves::Moves::new(groups.clone(), transport.clone());
+    let driver = driver::Driver::new(groups, transport, env);
+    futures::future::join(moves.run(stop.clone()), driver.run(stop)).await;
+}

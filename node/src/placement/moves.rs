@@ -130,6 +130,7 @@ impl Moves {
         Facts {
             leader: self.groups.node(),
             voters: group.settled_voters(),
+            unfinished: group.unfinished_voters(),
             members: group.nodes().into_keys().collect(),
             lacks: match task.join {
                 Some(join) => self.lacks(group, join).await,

@@ -15,6 +15,8 @@ pub struct Facts {
     pub leader: NodeId,
     /// Voters, when they are not being changed and a majority knows it.
     pub voters: Option<BTreeSet<NodeId>>,
+    /// What they become, when another leader died in the middle of changing them: a majority knows that both sets vote.
+    pub unfinished: Option<BTreeSet<NodeId>>,
     /// Voters and learners.
     pub members: BTreeSet<NodeId>,
     /// What the one who joins lacks of rows and bodies; `None` when it has all that was committed when it was asked.
@@ -45,7 +47,12 @@ pub enum Next {
 /// The next step of `task`.
 pub fn next_step(task: &Task, facts: &Facts) -> Next {
     let Some(voters) = &facts.voters else {
-        return Next::Wait("the change of voters is not committed yet".into());
+        return match &facts.unfinished {
+            // What it began was looked at before it began.
+            Some(target) if target.contains(&facts.leader) => Next::Switch(target.clone()),
+            Some(_) => Next::HandOver,
+            None => Next::Wait("the change of voters is not committed yet".into()),
+        };
     };
     let target: BTreeSet<NodeId> = voters
         .iter()

@@ -385,6 +385,20 @@ impl Group {
         (said <= committed).then(|| voters.iter().copied().map(NodeId).collect())
     }
 
+    /// The new voters of a change that stands half way: a majority knows that both sets vote, and whoever led died before the second step.
+    /// [`Group::set_voters`] with them ends it.
+    pub fn unfinished_voters(&self) -> Option<std::collections::BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let committed = metrics.local_committed.map_or(0, |id| id.index);
+        let said = membership.log_id().map(|id| id.index)?;
+        let [_, voters] = &membership.membership().get_joint_config()[..] else {
+            return None;
+        };
+        (said <= committed).then(|| voters.iter().copied().map(NodeId).collect())
+    }
+
     /// Index of the last entry that this replica knows to be committed.
     pub fn committed_index(&self) -> u64 {
         let metrics = self.raft.metrics();

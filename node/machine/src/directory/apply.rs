@@ -144,11 +144,7 @@ fn perform(turn: &mut Turn<'_>, op: &Op) -> Step<Outcome> {
             primary,
             op_id: _,
         } => accounts::address_add(turn, *account, address, *primary),
-        Op::AddressRemove {
-            account,
-            address,
-            op_id: _,
-        } => accounts::address_remove(turn, *account, address),
+        Op::AddressRemove { account, address, .. } => accounts::address_remove(turn, *account, address),
         Op::AppPasswordAdd {
             account,
             name,

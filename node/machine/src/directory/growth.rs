@@ -180,7 +180,8 @@ impl TaskStep {
     pub fn leads_to(self, next: TaskStep) -> bool {
         match (self, next) {
             (over, _) if over.is_over() => false,
-            (TaskStep::Cancelling, next) => next == TaskStep::Cancelled,
+            // Switched: it came too late.
+            (TaskStep::Cancelling, next) => matches!(next, TaskStep::Cancelled | TaskStep::Switched),
             (_, TaskStep::Cancelled) => false,
             // What has been switched is not undone: the old replica may be gone already.
             (TaskStep::Switched, TaskStep::Cancelling) => false,

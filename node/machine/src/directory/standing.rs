@@ -78,7 +78,7 @@ fn majority_without(turn: &Turn<'_>, node: NodeId, there: &dyn Fn(&NodeState) ->
         let needed = shard.replicas.len() / 2 + 1;
         if left < needed {
             return Err(Refusal::Unsafe(format!(
-                "shard {} would lose its majority: without node {node} there are {left} of its {} replicas, and it needs {needed}",
+                "shard {} would lose its majority: without node {node} it has {left} of {} replicas, and it needs {needed}",
                 shard.id,
                 shard.replicas.len()
             ))

@@ -35,6 +35,8 @@ struct World {
     voters: BTreeSet<NodeId>,
     /// The change that is in the leader's log and not committed: it may yet be taken back.
     changing: Option<BTreeSet<NodeId>>,
+    /// The change whose first step is committed, and of which nobody makes the second.
+    unfinished: Option<BTreeSet<NodeId>>,
     members: BTreeSet<NodeId>,
     /// Has every row and body.
     level: BTreeSet<NodeId>,
@@ -67,6 +69,7 @@ impl World {
         World {
             task,
             changing: None,
+            unfinished: None,
             members: voters.clone(),
             level: voters.clone(),
             row: voters.clone(),
@@ -79,7 +82,8 @@ impl World {
         let lacks = self.task.join.is_some_and(|join| !self.level.contains(&join));
         Facts {
             leader: self.leader,
-            voters: self.changing.is_none().then(|| self.voters.clone()),
+            voters: (self.changing.is_none() && self.unfinished.is_none()).then(|| self.voters.clone()),
+            unfinished: self.unfinished.clone(),
             members: self.members.clone(),
             lacks: lacks.then(|| "rows".to_owned()),
             silent: BTreeSet::new(),
@@ -96,12 +100,8 @@ impl World {
             }
             Next::Join(node) => drop(self.members.insert(node)),
             Next::HandOver => {
-                let others = self
-                    .voters
-                    .iter()
-                    .copied()
-                    .filter(|node| *node != self.leader)
-                    .collect();
+                let all = self.voters.iter().chain(self.unfinished.iter().flatten()).copied();
+                let others = all.filter(|node| *node != self.leader).collect();
                 self.leader = chance.of(&others);
             }
             Next::Switch(target) => {
@@ -126,6 +126,7 @@ impl World {
     }
 
     fn switch(&mut self, target: BTreeSet<NodeId>) {
+        self.unfinished = None;
         self.members = target.clone();
         self.level.retain(|node| target.contains(node));
         self.voters = target;
@@ -134,8 +135,10 @@ impl World {
     /// What else happens: learners catch up, a change is committed or taken back, the directory is told.
     fn go_on(&mut self, chance: &mut Chance) {
         if let Some(target) = self.changing.take() {
-            if chance.one_in(2) {
-                self.switch(target);
+            match chance.below(3) {
+                0 => self.switch(target),
+                1 => self.unfinished = Some(target),
+                _ => {}
             }
         } else if self.task.step >= TaskStep::Switched {
             // As `leaders` does: it tells the directory of settled voters, and not before a move has switched.
@@ -174,9 +177,16 @@ fn play(seed: u64, kind: usize, kills: bool, cancels: bool) -> World {
         }
         let next = next_step(&world.task, &world.facts());
         let dies = kills && chance.one_in(2);
-        world.act(next, dies, &mut chance);
+        let half_way = world.unfinished.is_some();
+        // Who dies in the second step leaves what the first one left.
+        world.act(next, dies && !half_way, &mut chance);
         if dies {
-            let voters = world.voters.clone();
+            let voters = world
+                .voters
+                .iter()
+                .chain(world.unfinished.iter().flatten())
+                .copied()
+                .collect();
             world.leader = chance.of(&voters);
         }
         world.go_on(&mut chance);
@@ -249,6 +259,19 @@ fn nothing_is_switched_without_a_majority_that_answers() {
     facts.leader = NodeId(1);
     assert_eq!(next_step(&task, &facts), Next::HandOver);
     facts.voters = None;
+    facts.unfinished = Some(nodes(&[2, 3, 4]));
+    assert_eq!(
+        next_step(&task, &facts),
+        Next::HandOver,
+        "this node would take its own vote away"
+    );
+    facts.leader = NodeId(2);
+    assert_eq!(
+        next_step(&task, &facts),
+        Next::Switch(nodes(&[2, 3, 4])),
+        "what was begun is ended"
+    );
+    facts.unfinished = None;
     assert!(
         matches!(next_step(&task, &facts), Next::Wait(_)),
         "a change is under way"
