@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use malle_proto::v1::directory_client::DirectoryClient;
 use malle_proto::v1::{LoginPurpose, LoginReply, LoginRequest, ResolveRequest, resolve_request};
-use malle_proto::{ShardId, limits};
+use malle_proto::{AccountId, ShardId, limits};
 use malle_rt::Instant;
 
 use crate::addresses::Addresses;
@@ -228,6 +228,30 @@ impl Client {
                 self.core.addresses.learn(begun, address, &resolved);
                 Ok(Some(resolved))
             }
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An account by its id, as the directory has it now. `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`Client::resolve`].
+    pub async fn resolve_account(&self, account: AccountId) -> Result<Option<Resolved>, Error> {
+        let message = ResolveRequest {
+            who: Some(resolve_request::Who::Account(Bytes::copy_from_slice(
+                account.as_bytes(),
+            ))),
+            linearizable: false,
+        };
+        let asked = self.core.ask(
+            ShardId::DIRECTORY,
+            self.until(),
+            message,
+            |channel, request| async move { DirectoryClient::new(channel).resolve(request).await },
+        );
+        match asked.await {
+            Ok(reply) => convert::resolved(reply).map(Some),
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use malle_proto::ids::BadId;
-use malle_proto::{ClusterId, ModSeq, NodeId, OpId, ShardId, Uid, UidValidity, v1};
+use malle_proto::{ClusterId, ModSeq, NodeId, OpId, Rights, ShardId, Uid, UidValidity, v1};
 use prost::Message as _;
 
 use crate::cluster::{CollectStatus, GroupStatus, NodeStatus, ScrubStatus};
@@ -129,6 +129,11 @@ pub(crate) fn stored(wire: &v1::Delivered) -> Result<Stored, Error> {
     })
 }
 
+/// Rights of a later version than this one grant nothing here.
+pub(crate) fn rights(wire: u32) -> Rights {
+    Rights((wire & u32::from(Rights::ALL.0)) as u16)
+}
+
 pub(crate) fn mailbox(wire: v1::Mailbox) -> Result<Mailbox, Error> {
     Ok(Mailbox {
         id: id(&wire.id)?,
@@ -142,6 +147,7 @@ pub(crate) fn mailbox(wire: v1::Mailbox) -> Result<Mailbox, Error> {
         special_use: special_use_back(wire.special_use()),
         subscribed: wire.subscribed,
         no_select: wire.no_select,
+        rights: wire.rights.map(rights),
         name: wire.name,
     })
 }

@@ -54,15 +54,15 @@ pub use error::{Class, Error};
 pub use layout::{AppliedLayout, Layout, LayoutChange, LayoutNode, LayoutPlan, PlannedMove, RoleChange, Stand, Task};
 pub use mail::Account;
 pub use malle_proto::{
-    AccountId, BodyHash, ClusterId, EmailId, MailboxId, ModSeq, NodeId, OpId, ShardId, ThreadId, Uid, UidValidity,
-    limits,
+    AccountId, BodyHash, ClusterId, EmailId, MailboxId, ModSeq, NodeId, OpId, Rights, ShardId, ThreadId, Uid,
+    UidValidity, limits,
 };
 pub use op_id::fresh_op_id;
 pub use reach::{Reach, ReachError, Reached};
 pub use sessions::{Attendance, GatewaySessions, LoginProof, MailSession, Sessions, SessionsQuestion, SessionsSeen};
 pub use types::{
-    AccountStatus, Annotation, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, InnerMessage, MailAddress,
-    Mailbox, Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved, SpecialUse,
-    StoreMode, Stored, Summary, UidRange, WatchEvent,
+    AccountStatus, Annotation, Changes, Consistency, Copied, Envelope, Flags, FlagsStored, Granted, InnerMessage,
+    MailAddress, Mailbox, Message, MessageFlags, NewMessage, Opened, Page, Parameter, Part, Recipient, Resolved,
+    SpecialUse, StoreMode, Stored, Summary, UidRange, WatchEvent,
 };
 pub use watch::Watch;

@@ -2,7 +2,7 @@
 //!
 //! Each method is one request on the mail stream, or a few. Large sets are split by the bounds of a command; the pieces carry
 //! `op_id.piece(n)`, so that a repeated call finds each piece's first answer. `append` brings messages, `bodies` reads their bytes,
-//! `annotations` is METADATA. What is absent:
+//! `annotations` is METADATA, `sharing` what is granted to others and by them. What is absent:
 //! sequence numbers, and any call without the login token.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +39,7 @@ macro_rules! answer {
 mod annotations;
 mod append;
 mod bodies;
+mod sharing;
 
 /// Bodies that go ahead of their command, with the numbers of their messages.
 type Uploads = Vec<(usize, Arc<Upload>)>;
@@ -56,6 +57,8 @@ fn bytes(id: &[u8; 16]) -> Bytes {
 pub struct Account {
     client: Client,
     session: Arc<Session>,
+    /// Whose mailboxes it is about, when they are another account's.
+    guest_of: Option<AccountId>,
     consistency: Consistency,
     news: Option<Arc<News>>,
 }
@@ -69,9 +72,9 @@ struct News {
 }
 
 impl Account {
-    /// Its id.
+    /// Whose mailboxes it is about: its id, or that of the account that [`Account::as_guest_of`] was given.
     pub fn id(&self) -> AccountId {
-        self.session.account
+        self.guest_of.unwrap_or(self.session.account)
     }
 
     /// Its primary address when it logged in.
@@ -352,12 +355,12 @@ impl Account {
         Ok(convert::account_status(&reply))
     }
 
-    /// Watches the account for changes.
+    /// Watches the account for changes; a guest hears of the mailboxes that he may see or read, and once more of one that he no longer may.
     ///
     /// # Errors
     /// As every read.
     pub async fn watch(&self) -> Result<Watch, Error> {
-        Watch::open(self.client.clone(), self.session.clone()).await
+        Watch::open(self.client.clone(), self.session.clone(), self.id()).await
     }
 }
 
@@ -377,6 +380,7 @@ impl Account {
         Ok(Account {
             client,
             session,
+            guest_of: None,
             consistency: Consistency::default(),
             news: None,
         })
@@ -389,15 +393,26 @@ impl Account {
     }
 
     fn account(&self) -> Bytes {
-        bytes(self.session.account.as_bytes())
+        bytes(self.id().as_bytes())
+    }
+
+    /// An answer told how far the account is: the session's own, not one that it is a guest of.
+    fn saw(&self, modseq: u64) {
+        if self.guest_of.is_none() {
+            self.session.saw(modseq);
+        }
     }
 
     fn freshness(&self) -> Option<v1::Consistency> {
+        if self.guest_of.is_some() {
+            return None;
+        }
         convert::consistency(self.consistency, self.session.modseq())
     }
 
     async fn read(&self, call: Call) -> Result<Answer, Error> {
         let prefer = match self.consistency {
+            _ if self.guest_of.is_some() => Prefer::Leader,
             Consistency::Linearizable => Prefer::Leader,
             Consistency::AtLeast(_) | Consistency::Stale(_) => Prefer::Any,
         };
@@ -429,7 +444,7 @@ impl Account {
         news_of: Option<v1::NewsOf>,
     ) -> Result<(Answer, Option<v1::ChangesReply>), Error> {
         let (core, deadline) = (&self.client.core, self.client.until());
-        let place = Place::Account(self.session.account);
+        let place = Place::Account(self.id());
         let token = self.session.token(core, deadline).await;
         let mut call = MailCall {
             place,
@@ -442,11 +457,16 @@ impl Account {
         let reply = match core.mail(deadline, call.clone()).await {
             Err(Error::TokenExpired) => {
                 call.token = self.session.renew(core, deadline).await?;
-                core.mail(deadline, call).await?
+                core.mail(deadline, call).await
             }
-            other => other?,
+            other => other,
         };
-        self.session.saw(reply.account_modseq);
+        let reply = reply.map_err(|error| match error {
+            // The owner's account, not the one that is logged in.
+            Error::Suspended if self.guest_of.is_some() => Error::Denied("the account that shares is suspended".into()),
+            other => other,
+        })?;
+        self.saw(reply.account_modseq);
         let answer = reply
             .result
             .ok_or_else(|| Error::Internal("a node sent an empty answer".to_owned()))?;
@@ -462,7 +482,7 @@ impl Account {
             change: Some(change),
         };
         let reply = answer!(self.write(Call::MailboxChange(call), Vec::new()).await?, MailboxChange)?;
-        self.session.saw(reply.modseq);
+        self.saw(reply.modseq);
         Ok(reply)
     }
 

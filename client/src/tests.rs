@@ -684,3 +684,47 @@ async fn until(mut condition: impl FnMut() -> bool + Send) {
         .await
         .expect("the condition comes true");
 }
+
+#[tokio::test]
+async fn a_guest_asks_the_owners_shard_with_his_own_token_and_his_session_keeps_its_own_modseq() {
+    let fake = Fake::start(1, |_, request| match &request.call {
+        Some(Call::Grants(_)) => Act::Answer(Answer::Grants(v1::GrantsReply {
+            mine: 3,
+            grants: Vec::new(),
+        })),
+        Some(Call::MailboxList(_)) => Act::Answer(Answer::MailboxList(v1::MailboxListReply::default())),
+        // The owner is suspended; who asks is not.
+        _ => Act::Error(error(ErrorCode::Suspended)),
+    })
+    .await;
+    let account = login(&fake)
+        .await
+        .with_consistency(Consistency::Stale(Duration::from_secs(1)));
+    let sharers = account.sharers().await.unwrap();
+    assert_eq!(sharers[0].primary_address, "u2@example.org");
+    let guest = account.as_guest_of(&sharers[0]);
+    assert_eq!(guest.id(), AccountId([2; 16]));
+    assert_eq!(guest.grants("INBOX").await.unwrap().mine.to_string(), "lr");
+    guest.mailboxes().await.unwrap();
+    assert!(matches!(guest.status().await, Err(Error::Denied(_))));
+    assert_eq!(
+        account.session_modseq(),
+        ModSeq(0),
+        "the other account's is not its own"
+    );
+    for (_, request) in fake.brain.seen.lock().unwrap().iter() {
+        assert_eq!(request.token, b"token 0"[..]);
+        let asked = match request.call.as_ref().unwrap() {
+            Call::Grants(call) => &call.account,
+            Call::MailboxList(call) => {
+                assert_eq!(call.consistency, None, "a guest's reads are always fresh");
+                &call.account
+            }
+            Call::AccountStatus(call) => &call.account,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asked[..], [2; 16]);
+    }
+    account.mailboxes().await.unwrap();
+    assert_eq!(account.session_modseq(), ModSeq(40));
+}

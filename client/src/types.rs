@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use malle_proto::v1::Envelope;
 pub use malle_proto::v1::{InnerMessage, MailAddress, Parameter, Part, Summary};
-use malle_proto::{AccountId, EmailId, MailboxId, ModSeq, OpId, ShardId, ThreadId, Uid, UidValidity};
+use malle_proto::{AccountId, EmailId, MailboxId, ModSeq, OpId, Rights, ShardId, ThreadId, Uid, UidValidity};
 
 /// Flags of a message (RFC 9051 2.3.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -192,6 +192,17 @@ pub struct Mailbox {
     pub subscribed: bool,
     /// Only holds children.
     pub no_select: bool,
+    /// In a list and an opening of somebody else's mailboxes: what the caller may do. `None` everywhere else.
+    pub rights: Option<Rights>,
+}
+
+/// Who may do what with a mailbox (RFC 4314).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The caller.
+    pub mine: Rights,
+    /// The guests, by id; none are told to a guest without the right a.
+    pub others: Vec<(AccountId, Rights)>,
 }
 
 /// What SELECT needs.

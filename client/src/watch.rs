@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use malle_proto::{limits, v1};
+use malle_proto::{AccountId, ModSeq, limits, v1};
 use tonic::Streaming;
 
 use crate::client::Client;
@@ -24,6 +24,10 @@ const SILENCE: Duration = Duration::from_millis(3 * limits::WATCH_HEARTBEAT_MS);
 pub struct Watch {
     client: Client,
     session: std::sync::Arc<Session>,
+    /// Which account is watched.
+    account: AccountId,
+    /// How far it is, as it was told.
+    seen: ModSeq,
     stream: Option<Streaming<v1::WatchEvent>>,
     /// The first event of a stream is told always, a heartbeat never.
     fresh: bool,
@@ -32,10 +36,20 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) async fn open(client: Client, session: std::sync::Arc<Session>) -> Result<Watch, Error> {
+    pub(crate) async fn open(
+        client: Client,
+        session: std::sync::Arc<Session>,
+        account: AccountId,
+    ) -> Result<Watch, Error> {
         let mut watch = Watch {
             client,
+            seen: if account == session.account {
+                session.modseq()
+            } else {
+                ModSeq(0)
+            },
             session,
+            account,
             stream: None,
             fresh: true,
             missed: false,
@@ -72,7 +86,7 @@ impl Watch {
                 Ok(Err(status)) => Failure::from_status(&status),
                 Err(_) => Failure::Silent("the watch was silent for too long".to_owned()),
             };
-            tracing::debug!(account = %self.session.account, ?failure, "the watch is renewed");
+            tracing::debug!(account = %self.account, ?failure, "the watch is renewed");
             self.stream = None;
             self.missed = true;
             if let Failure::Answer(error) = failure
@@ -86,8 +100,12 @@ impl Watch {
     /// What of an event the caller wants to know; `None` for a mere heartbeat.
     fn tell(&mut self, mut event: WatchEvent) -> Option<WatchEvent> {
         let news = event.overflow || event.tree_changed || !event.mailboxes.is_empty();
-        let rose = event.modseq > self.session.modseq();
-        self.session.saw(event.modseq.0);
+        if self.account == self.session.account {
+            self.seen = self.seen.max(self.session.modseq());
+            self.session.saw(event.modseq.0);
+        }
+        let rose = event.modseq > self.seen;
+        self.seen = self.seen.max(event.modseq);
         if std::mem::take(&mut self.missed) {
             event.overflow = true;
             event.tree_changed = true;
@@ -104,8 +122,8 @@ impl Watch {
         let mut token = self.session.token(core, deadline).await;
         let mut renewed = false;
         loop {
-            let account = Bytes::copy_from_slice(self.session.account.as_bytes());
-            let place = Place::Account(self.session.account);
+            let account = Bytes::copy_from_slice(self.account.as_bytes());
+            let place = Place::Account(self.account);
             let opened = core.repeat(place, Prefer::Leader, false, deadline, |at, shard, _| {
                 let request = v1::WatchRequest {
                     shard: shard.0,

@@ -92,6 +92,9 @@ pub const DELIVERY_RECEIPT_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
 pub const INTERACTIVE_RECEIPT_KEPT_MS: u64 = 15 * 60 * 1000;
 /// Most interactive receipts of an account: the oldest goes first.
 pub const INTERACTIVE_RECEIPTS_PER_ACCOUNT_MAX: usize = 4_096;
+/// Most receipts of one guest in an account (RFC 4314): his oldest goes first, and nobody else's. What a session has under way at once, many times
+/// over; an account has so many for each account that it has granted something to.
+pub const GUEST_RECEIPTS_MAX: u64 = 256;
 /// Expired receipts removed by one command of the account: twice what a command adds, so the store drains.
 pub const RECEIPTS_EXPIRED_PER_COMMAND: usize = 8;
 /// Replicated time jumps at most this far per command (decision 5).
@@ -447,3 +450,5 @@ pub const IMAP_BODY_BYTES_IN_MEMORY_MAX: usize = 512 * 1024 * 1024;
 pub const IMAP_MEMORY_WAIT_MS: u64 = 30 * 1000;
 /// Accounts with which one mailbox is shared: a service of an office. Each is a row that CREATE copies to what is made below.
 pub const GRANTS_PER_MAILBOX_MAX: usize = 100;
+/// Accounts that share with one: its LIST asks the shard of each.
+pub const SHARERS_PER_ACCOUNT_MAX: usize = 100;

@@ -20,6 +20,8 @@ use tokio::process::{Child, Command};
 const PASSWORD: &str = "secret";
 /// The account in the dialogues. Names of the same length take its place, so that literals fit.
 const PLAYED: &str = "u1@example.org";
+/// Who shares with it in some of them.
+const NEIGHBOUR: &str = "u2@example.org";
 /// What is expected comes within this time; what is said beyond it comes at once.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Another server may answer differently, or wait for something else.
@@ -204,6 +206,9 @@ async fn the_shipped_gateway_says_what_its_dialogues_say() -> anyhow::Result<()>
     for (at, dialogue) in dialogues()?.into_iter().enumerate() {
         let user = user(at);
         make_account(&operator, &user).await?;
+        if dialogue.has_neighbour() {
+            make_account(&operator, &neighbour_of(&user)).await?;
+        }
         let played = dialogue.play(cluster.imap_address(), &user, Manner::Exact).await?;
         steps += played.steps;
         if let Some(difference) = played.differences.into_iter().next() {
@@ -225,7 +230,9 @@ async fn dovecot_says_the_same_where_no_difference_is_explained() -> anyhow::Res
     };
     let mut differing = BTreeMap::new();
     let (mut steps, mut different_steps) = (0, 0);
-    for (at, dialogue) in dialogues()?.into_iter().enumerate() {
+    // Its ACL is off unless it is configured, with a name for the mailboxes of others that is not ours.
+    let of_one = dialogues()?.into_iter().filter(|dialogue| !dialogue.has_neighbour());
+    for (at, dialogue) in of_one.enumerate() {
         let played = dialogue.play(&dovecot.address, &user(at), Manner::Loose).await?;
         steps += played.steps;
         different_steps += played.differences.len();
@@ -270,6 +277,17 @@ fn user(at: usize) -> String {
     let letter = char::from(b'A' + u8::try_from(at / 10).unwrap_or(0)).to_ascii_lowercase();
     let letter = if letter == 'u' { 'z' } else { letter };
     format!("{letter}{}@example.org", at % 10)
+}
+
+/// Another one of the same length.
+fn neighbour_of(user: &str) -> String {
+    let (first, rest) = user.split_at(1);
+    let first = first
+        .bytes()
+        .next()
+        .map_or(b'a', |letter| (letter - b'a' + 11) % 26 + b'a');
+    let first = if first == b'u' { 'z' } else { char::from(first) };
+    format!("{first}{rest}")
 }
 
 async fn make_account(operator: &Client, user: &str) -> anyhow::Result<()> {
@@ -338,6 +356,13 @@ impl Dialogue {
         const EVENTS: [&str; 7] = ["deliver", "flags", "expunge", "create", "rename", "subscribe", "drop"];
         // `AHUx` is the account's name in base64.
         let for_us = |line: &str| !line.starts_with('@') && !line.contains(" AHUx") && line != "S!";
+        let is_known = |event: &str| {
+            let (event, shares) = match event.strip_prefix("other ") {
+                Some(event) => (event, event.starts_with("share ")),
+                None => (event, false),
+            };
+            shares || EVENTS.contains(&event.split(' ').next().unwrap_or_default())
+        };
         let mut lines = Vec::new();
         for line in script.lines() {
             if !for_us(line) {
@@ -346,7 +371,7 @@ impl Dialogue {
             match line.split_once(": ") {
                 Some(("C", said)) => lines.push(Line::Said(said.to_owned())),
                 Some(("S", heard)) => lines.push(Line::Heard(heard.to_owned())),
-                Some(("W", event)) if EVENTS.contains(&event.split(' ').next().unwrap_or_default()) => {
+                Some(("W", event)) if is_known(event) => {
                     lines.push(Line::Event(event.to_owned()));
                 }
                 Some(("W", _)) => return None,
@@ -356,7 +381,25 @@ impl Dialogue {
         Some(Dialogue { name, lines })
     }
 
+    /// Does somebody share in it?
+    fn has_neighbour(&self) -> bool {
+        self.lines.iter().any(|line| match line {
+            Line::Said(text) | Line::Heard(text) => text.contains(NEIGHBOUR),
+            Line::Event(event) => event.starts_with("other "),
+        })
+    }
+
     async fn play(&self, address: &str, user: &str, manner: Manner) -> anyhow::Result<Played> {
+        let neighbour = neighbour_of(user);
+        let mut sharing = None;
+        if self.has_neighbour() {
+            let mut imap = Imap::login(address, &neighbour, PASSWORD).await?;
+            for name in ["Projets", "Projets/2024"] {
+                event(&mut imap, &format!("create {name}")).await?;
+            }
+            sharing = Some(imap);
+        }
+        let named = |text: &str| text.replace(PLAYED, user).replace(NEIGHBOUR, &neighbour);
         let mut other = Imap::login(address, user, PASSWORD).await?;
         for mail in ["plain \\Seen", "multipart", "nested"] {
             event(&mut other, &format!("deliver INBOX {mail}")).await?;
@@ -371,21 +414,24 @@ impl Dialogue {
             match self.lines.get(at) {
                 Some(Line::Said(said)) => {
                     step.clone_from(said);
-                    writer
-                        .write_all(format!("{}\r\n", said.replace(PLAYED, user)).as_bytes())
-                        .await?;
+                    writer.write_all(format!("{}\r\n", named(said)).as_bytes()).await?;
                     at += 1;
                 }
                 Some(Line::Event(line)) => {
                     step.clone_from(line);
-                    event(&mut other, line).await?;
+                    match (line.strip_prefix("other "), &mut sharing) {
+                        (Some(line), Some(sharing)) => {
+                            event(sharing, &line.replace("share ", &format!("share {user} "))).await?
+                        }
+                        _ => event(&mut other, line).await?,
+                    }
                     at += 1;
                 }
                 _ => {}
             }
             let mut expected = Vec::new();
             while let Some(Line::Heard(heard)) = self.lines.get(at) {
-                expected.push(heard.replace(PLAYED, user));
+                expected.push(named(heard));
                 at += 1;
             }
             played.steps += 1;
@@ -598,6 +644,8 @@ async fn event(imap: &mut Imap, event: &str) -> anyhow::Result<()> {
         ["rename", from, to] => vec![format!("RENAME {from} {to}")],
         ["subscribe", name] => vec![format!("SUBSCRIBE {name}")],
         ["drop", name] => vec![format!("DELETE {name}")],
+        ["share", user, name] => vec![format!("DELETEACL {name} {user}")],
+        ["share", user, name, letters] => vec![format!("SETACL {name} {user} {letters}")],
         other => bail!("unknown event {other:?}"),
     };
     for command in commands {

@@ -78,8 +78,7 @@ pub fn run(root: &Path, length: Length) -> anyhow::Result<ExitCode> {
                 "-E",
                 "not (binary_id(malle-tests::cluster) | binary_id(malle-chaos::proc))",
             ])),
-            // The scenarios of `proc` have not been green on a quiet machine yet: they gate nothing until they have.
-            Length::Whole => drop(command.args(["-E", "not binary_id(malle-chaos::proc)"])),
+            Length::Whole => {}
             Length::Long => drop(command.args(["--profile", "long"])),
         }
     } else {

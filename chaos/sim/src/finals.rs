@@ -7,7 +7,7 @@ use malle_chaos::history::{Final, FinalMailbox, FinalMessage, Record, Recorder};
 use malle_chaos::workload::{Flags, Seat, hex};
 use malle_machine::shard::{self, UidRange};
 use malle_machine::view::{Fault, View};
-use malle_node::raft::{Barrier, Group};
+use malle_node::raft::{Barrier, Group, GroupError};
 use malle_proto::{AccountId, BodyHash, MailboxId, ModSeq, ShardId, Uid};
 use malle_rt::Instant;
 
@@ -85,24 +85,51 @@ fn disagreement(world: &World) -> Option<String> {
 pub async fn write(world: &Arc<World>, seats: &[Seat], shards: &[u32], recorder: &Recorder) {
     for (number, (seat, shard)) in seats.iter().zip(shards).enumerate() {
         let account = number as u32;
-        let mut linearizable = false;
+        if let Err(why) = linearizable(world, *shard, account, seat.id, recorder).await {
+            let what = format!("account {account} could not be read linearizably at the end: {why}");
+            broken(recorder, None, what);
+        }
         for (place, machine) in &world.machines {
             let Some(group) = group_of(machine, *shard) else {
                 continue;
             };
-            if !linearizable && group.is_leader() {
-                linearizable = one(None, machine, &group, account, seat.id, recorder).await;
+            if let Err(error) = one(Some(*place), machine, &group, account, seat.id, recorder).await {
+                broken(
+                    recorder,
+                    Some(*place),
+                    format!("account {account} cannot be read: {error}"),
+                );
             }
-            one(Some(*place), machine, &group, account, seat.id, recorder).await;
-        }
-        if !linearizable {
-            broken(
-                recorder,
-                None,
-                format!("account {account} could not be read linearizably at the end"),
-            );
         }
     }
+}
+
+/// By whoever leads. Nodes give groups to each other in quiet moments, so a leader that is none any more by the time it is asked is no fault.
+async fn linearizable(
+    world: &World,
+    shard: u32,
+    number: u32,
+    account: AccountId,
+    recorder: &Recorder,
+) -> Result<(), String> {
+    let until = malle_rt::now() + READ;
+    let mut why = "nobody leads its group".to_owned();
+    while malle_rt::now() < until {
+        let led = |machine: &Machine| group_of(machine, shard).filter(|group| group.is_leader());
+        let leader = world
+            .machines
+            .values()
+            .find_map(|machine| led(machine).map(|group| (machine, group)));
+        if let Some((machine, group)) = leader {
+            match one(None, machine, &group, number, account, recorder).await {
+                Err(GroupError::NotLeader { .. }) => why = "its leader went from node to node".to_owned(),
+                Err(error) => return Err(error.to_string()),
+                Ok(()) => return Ok(()),
+            }
+        }
+        malle_rt::sleep(LOOK).await;
+    }
+    Err(why)
 }
 
 fn group_of(machine: &Machine, shard: u32) -> Option<Arc<Group>> {
@@ -116,19 +143,15 @@ async fn one(
     number: u32,
     account: AccountId,
     recorder: &Recorder,
-) -> bool {
+) -> Result<(), GroupError> {
     let barrier = match place {
         Some(_) => Barrier::Local,
         None => Barrier::Linearizable,
     };
     let deadline = malle_rt::now() + READ;
-    let rows = match group.read(barrier, deadline, move |view| rows_of(view, account)).await {
-        Ok(rows) => rows,
-        Err(error) => {
-            broken(recorder, place, format!("account {number} cannot be read: {error}"));
-            return false;
-        }
-    };
+    let rows = group
+        .read(barrier, deadline, move |view| rows_of(view, account))
+        .await?;
     let mut mailboxes = Vec::new();
     for (mut mailbox, hashes) in rows.mailboxes {
         for (message, hash) in mailbox.messages.iter_mut().zip(hashes) {
@@ -149,7 +172,7 @@ async fn one(
         messages: rows.messages,
         mailboxes,
     }));
-    true
+    Ok(())
 }
 
 /// The hash of the bytes that are read. Of a replica only its own copy counts; one that turns out to be damaged is given a moment to be

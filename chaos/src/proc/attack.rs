@@ -29,6 +29,8 @@ pub type Flips = Vec<(u32, Flip)>;
 /// A step that has begun.
 struct Begun {
     step: Step,
+    /// It lasts as long as the plan says, also when it began late because something before it took long.
+    ends_us: u64,
     places: Vec<u32>,
     /// Links that it cut, and links that it made worse.
     cut: BTreeSet<(u32, u32)>,
@@ -81,11 +83,7 @@ impl<'a> Attack<'a> {
         let mut waiting: Vec<&Step> = steps.iter().rev().collect();
         loop {
             let now_us = self.recorder.now_us();
-            let next_end = self
-                .begun
-                .iter()
-                .map(|begun| begun.step.at_us + begun.step.lasts_us)
-                .min();
+            let next_end = self.begun.iter().map(|begun| begun.ends_us).min();
             match (waiting.last(), next_end) {
                 // What ends at the same time as something begins ends first.
                 (_, Some(end_us)) if end_us <= now_us => self.end_first(end_us).await?,
@@ -140,6 +138,7 @@ impl<'a> Attack<'a> {
         let led: Vec<u32> = led.map(|(group, _)| *group).collect();
         let mut begun = Begun {
             step: step.clone(),
+            ends_us: 0,
             places,
             cut: BTreeSet::new(),
         };
@@ -153,6 +152,7 @@ impl<'a> Attack<'a> {
         }
         self.write(step, FaultState::Began, &begun.places, led);
         if step.lasts_us > 0 {
+            begun.ends_us = self.recorder.now_us() + step.lasts_us;
             self.begun.push(begun);
         }
         Ok(())
@@ -167,8 +167,8 @@ impl<'a> Attack<'a> {
     }
 
     async fn end_first(&mut self, end_us: u64) -> anyhow::Result<()> {
-        let ends = |begun: &Begun| begun.step.at_us + begun.step.lasts_us == end_us;
-        let at = self.begun.iter().position(ends).context("no step ends now")?;
+        let at = self.begun.iter().position(|begun| begun.ends_us == end_us);
+        let at = at.context("no step ends now")?;
         let begun = self.begun.remove(at);
         let undone = self.undo(&begun).await;
         undone.with_context(|| format!("ending step {} ({:?})", begun.step.id, begun.step.fault))?;

@@ -24,6 +24,8 @@ use harness::made::{Made, Thing};
 const DISK_BYTES: u64 = 8 << 30;
 /// What a disk in memory may take of it.
 const MEMORY_MIB: u64 = 2048;
+/// The memory is cut off at what is used. A node that writes meanwhile uses more than that, and the kernel refuses.
+const SHRINK_TRIES: u32 = 20;
 /// Blocks of ext4 as `mkfs.ext4` makes them for file systems of this size.
 const BLOCK_BYTES: u64 = 4096;
 /// The envelope of a journal's segment and record, as docs/storage.md has them.
@@ -104,16 +106,15 @@ impl NodeDisk {
     /// When the disk does not lie in memory.
     pub fn fail_syncs(&self) -> anyhow::Result<()> {
         let (place, _) = self.memory.as_ref().context("this disk does not lie in memory")?;
-        let figures = run("stat", &["--file-system", "--format", "%b %f %S", text(place)?])?;
-        let figures = figures
-            .split_whitespace()
-            .map(str::parse)
-            .collect::<Result<Vec<u64>, _>>()?;
-        let [blocks, free, bytes] = figures[..] else {
-            bail!("stat said {figures:?}")
-        };
-        let size = format!("remount,size={}", (blocks - free).max(1) * bytes);
-        run("mount", &["-o", &size, text(place)?]).map(drop)
+        let mut tries = 0;
+        loop {
+            let size = format!("remount,size={}", used_bytes(place)?);
+            tries += 1;
+            match run("mount", &["-o", &size, text(place)?]) {
+                Err(_) if tries < SHRINK_TRIES => {}
+                ended => return ended.map(drop),
+            }
+        }
     }
 
     /// The end of [`NodeDisk::fail_syncs`]. The file system has seen errors: a node that runs on it is started again after a remount.
@@ -249,6 +250,19 @@ impl NodeDisk {
             flip.file.display()
         );
         Ok(())
+    }
+}
+
+/// What is used of the file system at this place.
+fn used_bytes(place: &Path) -> anyhow::Result<u64> {
+    let figures = run("stat", &["--file-system", "--format", "%b %f %S", text(place)?])?;
+    let figures = figures
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<Vec<u64>, _>>()?;
+    match figures[..] {
+        [blocks, free, bytes] => Ok((blocks - free).max(1) * bytes),
+        _ => bail!("stat said {figures:?}"),
     }
 }
 

@@ -122,10 +122,16 @@ impl Doors {
         })
     }
 
-    async fn read_by_client(&self, asked: Asked, mailbox: &str, uid: u32) -> Result<Answer, malle_client::Error> {
-        let account = self.over_client.session(asked).await?;
-        let id = account.open_named(mailbox).await?.mailbox.id;
-        Ok(body(&account.read_body(id, Uid(uid)).await?))
+    async fn read_by_client(&self, asked: Asked, mailbox: &str, uid: u32) -> anyhow::Result<Outcome<Answer>> {
+        let read = async {
+            let account = self.over_client.session(asked).await?;
+            let id = account.open_named(mailbox).await?.mailbox.id;
+            Ok(body(&account.read_body(id, Uid(uid)).await?))
+        };
+        Ok(match read.await {
+            Ok(value) => Outcome::Done { value },
+            Err(error) => crate::workload::outcome(&error),
+        })
     }
 }
 
@@ -153,7 +159,8 @@ fn refused(answer: &harness::Answer) -> Outcome<Answer> {
     }
 }
 
-/// An outcome, or what broke: then nobody knows. The drivers of the harness have their own, longer deadlines.
+/// An outcome, or what broke: then nobody knows. The drivers of the harness have their own, longer deadlines, and what takes several calls of the
+/// client crate has a deadline for each.
 async fn by(deadline: Duration, door: impl Future<Output = anyhow::Result<Outcome<Answer>>>) -> Outcome<Answer> {
     match tokio::time::timeout(deadline, door).await {
         Ok(Ok(outcome)) => outcome,
@@ -174,10 +181,9 @@ impl Target for Doors {
             Call::ReadBody { mailbox, uid } if by_imap => {
                 Some(by(asked.deadline, self.read_by_imap(asked, mailbox, *uid)).await)
             }
-            Call::ReadBody { mailbox, uid } => Some(match self.read_by_client(asked, mailbox, *uid).await {
-                Ok(value) => Outcome::Done { value },
-                Err(error) => crate::workload::outcome(&error),
-            }),
+            Call::ReadBody { mailbox, uid } => {
+                Some(by(asked.deadline, self.read_by_client(asked, mailbox, *uid)).await)
+            }
             _ => self.over_client.call(asked, call).await,
         }
     }

@@ -76,6 +76,32 @@ impl Account {
         replaces: Option<(MailboxId, Uid)>,
         op_id: OpId,
     ) -> Result<Vec<Stored>, Error> {
+        let named = (Bytes::new(), name.to_owned());
+        self.append_all_which(named, messages, replaces, op_id).await
+    }
+
+    /// As [`Account::append_all_to`], to the mailbox with this id.
+    ///
+    /// # Errors
+    /// As [`Account::append_all_to`].
+    pub async fn append_all(
+        &self,
+        mailbox: MailboxId,
+        messages: Vec<NewMessage>,
+        op_id: OpId,
+    ) -> Result<Vec<Stored>, Error> {
+        let which = (bytes(mailbox.as_bytes()), String::new());
+        self.append_all_which(which, messages, None, op_id).await
+    }
+
+    /// To the mailbox with this id, or this name.
+    async fn append_all_which(
+        &self,
+        (mailbox, mailbox_name): (Bytes, String),
+        messages: Vec<NewMessage>,
+        replaces: Option<(MailboxId, Uid)>,
+        op_id: OpId,
+    ) -> Result<Vec<Stored>, Error> {
         if messages.iter().map(|message| message.body.len()).sum::<usize>() > limits::MESSAGE_MAX_BYTES {
             return Err(Error::TooLarge {
                 limit_bytes: limits::MESSAGE_MAX_BYTES as u64,
@@ -101,8 +127,8 @@ impl Account {
         let call = v1::AppendAll {
             account: self.account(),
             op_id: convert::op_id(op_id),
-            mailbox: Bytes::new(),
-            mailbox_name: name.to_owned(),
+            mailbox,
+            mailbox_name,
             messages: arriving,
             replaces: replaces.map(|(mailbox, uid)| v1::MessageAt {
                 mailbox: bytes(mailbox.as_bytes()),

@@ -103,6 +103,6 @@ impl Account {
             offset,
             length,
         };
-        download(core, deadline, Place::Account(self.session.account), request, begun).await
+        download(core, deadline, Place::Account(self.id()), request, begun).await
     }
 }

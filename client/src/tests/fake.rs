@@ -466,6 +466,18 @@ impl Directory for Node {
         refused(Code::PermissionDenied, error(ErrorCode::Denied))
     }
 
+    async fn sharers(&self, _: Request<v1::SharersRequest>) -> Result<Response<v1::SharersReply>, Status> {
+        self.alive()?;
+        Ok(Response::new(v1::SharersReply {
+            sharers: vec![v1::ResolveReply {
+                account: vec![2; 16].into(),
+                shard: 1,
+                primary_address: "u2@example.org".into(),
+                ..Default::default()
+            }],
+        }))
+    }
+
     async fn account_create(&self, _: Request<v1::AccountCreateRequest>) -> Result<Response<v1::Account>, Status> {
         refused(Code::AlreadyExists, error(ErrorCode::Exists))
     }

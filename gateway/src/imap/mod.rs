@@ -4,12 +4,11 @@
 //! [`parse::Command`] of it, [`state`] says whether it may come now, [`command`] does it through [`store::Account`], and the answer
 //! is written by [`respond`].
 //!
-//! What this room owns: the protocol, sequence numbers ([`view`]), and the names on the wire ([`name`]). What it must never do: decide who may
+//! What this room owns: the protocol, sequence numbers ([`view`]), the names on the wire ([`name`]), and where others' mailboxes are ([`shared`]). What it must never do: decide who may
 //! read what (the shard does, by the login token), keep a mail longer than one command, answer OK before the store did, let one
 //! client's input cost another one's session, or log a credential or a mail's content.
 //!
-//! Absent: what needs more of the store than it has (ACL: an account is one person's); \Recent is never set (RECENT is always 0, as RFC 9051
-//! drops it).
+//! Absent: \Recent is never set (RECENT is always 0, as RFC 9051 drops it).
 
 mod access;
 mod binary;
@@ -28,6 +27,7 @@ mod sasl;
 mod search;
 mod section;
 mod session;
+mod shared;
 mod state;
 mod store;
 mod structure;

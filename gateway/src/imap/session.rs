@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use malle_client::{Class, Error, MailboxId};
+use malle_client::{Class, Error, MailboxId, Rights};
 use malle_proto::limits;
 use tokio::time::{Instant, sleep};
 
@@ -56,6 +56,8 @@ pub(super) struct Session {
 pub(super) struct Selected {
     pub(super) mailbox: MailboxId,
     pub(super) read_only: bool,
+    /// What the session might do with it when it was opened. The store decides each time anew.
+    pub(super) rights: Rights,
     /// Keywords that FLAGS has told.
     pub(super) keywords: Vec<String>,
     pub(super) view: View,
@@ -216,7 +218,7 @@ impl Session {
                     self.listening = Some(listening);
                     return Ok(came?);
                 }
-                heard = listening.next(&account, wanted) => heard,
+                heard = listening.next(&account, None, wanted) => heard,
             };
             command::tell_heard(self, &mut listening, heard).await?;
             self.connection.flush().await?;
@@ -315,8 +317,10 @@ impl Session {
     /// Tells what others changed. When the store does not answer now, the client learns it at its next command.
     async fn tell_changes(&mut self, tell: Tell) -> Result<(), Failure> {
         match Box::pin(command::tell_changes(self, tell)).await {
-            Err(Failure::Store(Error::NotFound(_))) => Err(Failure::Bye("the selected mailbox was deleted")),
-            Err(Failure::Store(error)) => self.explain(&error).map(|_| ()),
+            Err(Failure::Store(error)) => match command::end_of_selected(&error) {
+                Some(end) => Err(end),
+                None => self.explain(&error).map(|_| ()),
+            },
             other => other,
         }
     }

@@ -69,6 +69,10 @@ pub(super) fn allowed(body: &Body) -> Allowed {
         | Body::Append(Append { replaces: None, .. })
         | Body::GetMetadata(_)
         | Body::SetMetadata { .. }
+        | Body::SetAcl { .. }
+        | Body::GetAcl(_)
+        | Body::ListRights { .. }
+        | Body::MyRights(_)
         | Body::Compress
         | Body::GetQuota(_)
         | Body::GetQuotaRoot(_)

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountId, AccountStatus, Annotation, Changes, Copied, Error, Flags, FlagsStored, LoginProof, Mailbox, MailboxId,
-    ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, Uid, UidRange, WatchEvent, fresh_op_id,
+    AccountId, AccountStatus, Annotation, Changes, Copied, Error, Flags, FlagsStored, Granted, LoginProof, Mailbox,
+    MailboxId, ModSeq, NewMessage, Opened, Page, Resolved, Rights, SpecialUse, StoreMode, Stored, Uid, UidRange,
+    WatchEvent, fresh_op_id,
 };
 
 /// Where accounts are.
@@ -30,6 +31,10 @@ pub trait Account: Send + Sync {
     fn proof(&self) -> LoginProof;
     /// All mailboxes, sorted by name.
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error>;
+    /// Those that a pattern of LIST, or a whole name, can match; perhaps more.
+    async fn mailboxes_within(&self, _pattern: &str) -> Result<Vec<Mailbox>, Error> {
+        self.mailboxes().await
+    }
     /// Makes a mailbox and its missing parents.
     async fn create_mailbox(&self, name: &str, special_use: SpecialUse) -> Result<MailboxId, Error>;
     /// Renames a subtree.
@@ -67,6 +72,8 @@ pub trait Account: Send + Sync {
         messages: Vec<NewMessage>,
         replaces: Option<(MailboxId, Uid)>,
     ) -> Result<Vec<Stored>, Error>;
+    /// Appends messages to this mailbox, all or none.
+    async fn append_into(&self, mailbox: MailboxId, messages: Vec<NewMessage>) -> Result<Vec<Stored>, Error>;
     /// Entries of METADATA of a mailbox, of the account when the name is empty; with `since` what was set or went after it.
     async fn annotations(&self, name: &str, since: Option<ModSeq>) -> Result<Vec<Annotation>, Error>;
     /// Sets entries of METADATA, or takes them away.
@@ -88,8 +95,22 @@ pub trait Account: Send + Sync {
     async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error>;
     /// The account's counters.
     async fn status(&self) -> Result<AccountStatus, Error>;
-    /// Watches the account.
-    async fn watch(&self) -> Result<Box<dyn Watch>, Error>;
+    /// Watches the account; where only one mailbox matters, the account that has it.
+    async fn watch(&self, of: Option<MailboxId>) -> Result<Box<dyn Watch>, Error>;
+    /// Who shares mailboxes with it.
+    async fn sharers(&self) -> Result<Vec<Resolved>, Error>;
+    /// The same session on what another account has granted it.
+    fn as_guest_of(&self, owner: &Resolved) -> Arc<dyn Account>;
+    /// Who may do what with the mailbox with this full name.
+    async fn grants(&self, name: &str) -> Result<Granted, Error>;
+    /// Gives rights to it, or takes them back.
+    async fn grant(&self, name: &str, guest: AccountId, mode: StoreMode, rights: Rights) -> Result<(), Error>;
+    /// Whose mailbox has this name: the account and its primary address.
+    async fn owner_of(&self, name: &str) -> Result<(AccountId, String), Error>;
+    /// Who has an address.
+    async fn resolve(&self, address: &str) -> Result<Option<Resolved>, Error>;
+    /// An account by its id.
+    async fn resolve_account(&self, account: AccountId) -> Result<Option<Resolved>, Error>;
     /// The same account, whose changes also tell what is new in `mailbox` above `since`.
     fn with_news_of(&self, mailbox: MailboxId, since: ModSeq) -> Arc<dyn Account>;
     /// What the last change through this handle told: the page that [`Account::changes`] would have given right after it.
@@ -114,9 +135,24 @@ impl ClientStore {
     pub fn new(client: malle_client::Client) -> ClientStore {
         ClientStore { client }
     }
+
+    fn opened(&self, account: malle_client::Account) -> Arc<dyn Account> {
+        let client = self.client.clone();
+        Arc::new(ClientAccount { account, client })
+    }
 }
 
-struct ClientAccount(malle_client::Account);
+struct ClientAccount {
+    account: malle_client::Account,
+    client: malle_client::Client,
+}
+
+impl ClientAccount {
+    fn like(&self, account: malle_client::Account) -> Arc<dyn Account> {
+        let client = self.client.clone();
+        Arc::new(ClientAccount { account, client })
+    }
+}
 
 struct ClientWatch(malle_client::Watch);
 
@@ -124,12 +160,12 @@ struct ClientWatch(malle_client::Watch);
 impl Store for ClientStore {
     async fn login(&self, name: &str, password: &str) -> Result<Arc<dyn Account>, Error> {
         let account = self.client.login(name, password).await?;
-        Ok(Arc::new(ClientAccount(account)))
+        Ok(self.opened(account))
     }
 
     async fn login_with_token(&self, name: &str, token: &str) -> Result<Arc<dyn Account>, Error> {
         let account = self.client.login_with_token(name, token).await?;
-        Ok(Arc::new(ClientAccount(account)))
+        Ok(self.opened(account))
     }
 }
 
@@ -143,43 +179,43 @@ impl Watch for ClientWatch {
 #[async_trait]
 impl Account for ClientAccount {
     fn id(&self) -> AccountId {
-        self.0.id()
+        self.account.id()
     }
 
     fn opened_by(&self) -> &str {
-        self.0.opened_by()
+        self.account.opened_by()
     }
 
     fn proof(&self) -> LoginProof {
-        self.0.proof()
+        self.account.proof()
     }
 
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {
-        self.0.mailboxes().await
+        self.account.mailboxes().await
     }
 
     async fn create_mailbox(&self, name: &str, special_use: SpecialUse) -> Result<MailboxId, Error> {
-        self.0.create_mailbox(name, special_use).await
+        self.account.create_mailbox(name, special_use).await
     }
 
     async fn rename_mailbox(&self, from: &str, to: &str) -> Result<(), Error> {
-        self.0.rename_mailbox(from, to).await
+        self.account.rename_mailbox(from, to).await
     }
 
     async fn delete_mailbox(&self, name: &str) -> Result<(), Error> {
-        self.0.delete_mailbox(name).await
+        self.account.delete_mailbox(name).await
     }
 
     async fn subscribe(&self, name: &str, subscribed: bool) -> Result<(), Error> {
-        self.0.subscribe(name, subscribed).await
+        self.account.subscribe(name, subscribed).await
     }
 
     async fn open(&self, mailbox: MailboxId) -> Result<Opened, Error> {
-        self.0.open(mailbox).await
+        self.account.open(mailbox).await
     }
 
     async fn open_named(&self, name: &str) -> Result<Opened, Error> {
-        self.0.open_named(name).await
+        self.account.open_named(name).await
     }
 
     async fn fetch(
@@ -189,27 +225,27 @@ impl Account for ClientAccount {
         changed_since: ModSeq,
         with_summary: bool,
     ) -> Result<Page, Error> {
-        self.0.fetch(mailbox, uids, changed_since, with_summary).await
+        self.account.fetch(mailbox, uids, changed_since, with_summary).await
     }
 
     async fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Result<Changes, Error> {
-        self.0.changes(mailbox, since).await
+        self.account.changes(mailbox, since).await
     }
 
     async fn read_body(&self, mailbox: MailboxId, uid: Uid) -> Result<Bytes, Error> {
-        self.0.read_body(mailbox, uid).await
+        self.account.read_body(mailbox, uid).await
     }
 
     async fn read_bodies(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<(Uid, Bytes)>, Error> {
-        self.0.read_bodies(mailbox, uids).await
+        self.account.read_bodies(mailbox, uids).await
     }
 
     async fn read_body_range(&self, mailbox: MailboxId, uid: Uid, offset: u64, length: u64) -> Result<Bytes, Error> {
-        self.0.read_body_range(mailbox, uid, offset, length).await
+        self.account.read_body_range(mailbox, uid, offset, length).await
     }
 
     async fn append(&self, name: &str, message: NewMessage) -> Result<Stored, Error> {
-        self.0.append_to(name, message, fresh_op_id()).await
+        self.account.append_to(name, message, fresh_op_id()).await
     }
 
     async fn append_all(
@@ -218,15 +254,21 @@ impl Account for ClientAccount {
         messages: Vec<NewMessage>,
         replaces: Option<(MailboxId, Uid)>,
     ) -> Result<Vec<Stored>, Error> {
-        self.0.append_all_to(name, messages, replaces, fresh_op_id()).await
+        self.account
+            .append_all_to(name, messages, replaces, fresh_op_id())
+            .await
+    }
+
+    async fn append_into(&self, mailbox: MailboxId, messages: Vec<NewMessage>) -> Result<Vec<Stored>, Error> {
+        self.account.append_all(mailbox, messages, fresh_op_id()).await
     }
 
     async fn annotations(&self, name: &str, since: Option<ModSeq>) -> Result<Vec<Annotation>, Error> {
-        self.0.annotations(name, since).await
+        self.account.annotations(name, since).await
     }
 
     async fn annotate(&self, name: &str, entries: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
-        self.0.annotate(name, entries).await
+        self.account.annotate(name, entries).await
     }
 
     async fn store(
@@ -237,36 +279,64 @@ impl Account for ClientAccount {
         flags: Flags,
         unchanged_since: Option<ModSeq>,
     ) -> Result<FlagsStored, Error> {
-        self.0
+        self.account
             .store(mailbox, uids, mode, flags, unchanged_since, fresh_op_id())
             .await
     }
 
     async fn copy(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
-        self.0.copy(from, uids, to, fresh_op_id()).await
+        self.account.copy(from, uids, to, fresh_op_id()).await
     }
 
     async fn move_messages(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
-        self.0.move_messages(from, uids, to, fresh_op_id()).await
+        self.account.move_messages(from, uids, to, fresh_op_id()).await
     }
 
     async fn expunge(&self, mailbox: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error> {
-        self.0.expunge(mailbox, uids, fresh_op_id()).await
+        self.account.expunge(mailbox, uids, fresh_op_id()).await
     }
 
     async fn status(&self) -> Result<AccountStatus, Error> {
-        self.0.status().await
+        self.account.status().await
     }
 
-    async fn watch(&self) -> Result<Box<dyn Watch>, Error> {
-        Ok(Box::new(ClientWatch(self.0.watch().await?)))
+    async fn watch(&self, _of: Option<MailboxId>) -> Result<Box<dyn Watch>, Error> {
+        Ok(Box::new(ClientWatch(self.account.watch().await?)))
+    }
+
+    async fn sharers(&self) -> Result<Vec<Resolved>, Error> {
+        self.account.sharers().await
+    }
+
+    fn as_guest_of(&self, owner: &Resolved) -> Arc<dyn Account> {
+        self.like(self.account.as_guest_of(owner))
+    }
+
+    async fn grants(&self, name: &str) -> Result<Granted, Error> {
+        self.account.grants(name).await
+    }
+
+    async fn grant(&self, name: &str, guest: AccountId, mode: StoreMode, rights: Rights) -> Result<(), Error> {
+        self.account.grant(name, guest, mode, rights).await
+    }
+
+    async fn owner_of(&self, _name: &str) -> Result<(AccountId, String), Error> {
+        Ok((self.account.id(), self.account.primary_address().to_owned()))
+    }
+
+    async fn resolve(&self, address: &str) -> Result<Option<Resolved>, Error> {
+        self.client.resolve(address).await
+    }
+
+    async fn resolve_account(&self, account: AccountId) -> Result<Option<Resolved>, Error> {
+        self.client.resolve_account(account).await
     }
 
     fn with_news_of(&self, mailbox: MailboxId, since: ModSeq) -> Arc<dyn Account> {
-        Arc::new(ClientAccount(self.0.with_news_of(mailbox, since)))
+        self.like(self.account.with_news_of(mailbox, since))
     }
 
     fn take_news(&self) -> Option<Changes> {
-        self.0.take_news()
+        self.account.take_news()
     }
 }

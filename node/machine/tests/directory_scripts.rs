@@ -113,6 +113,10 @@ fn op_id(line: &mut Line) -> Told<OpId> {
     line.named("op").and_then(|text| sixteen(&text)).map(OpId)
 }
 
+fn mark(line: &mut Line) -> Told<OpId> {
+    line.named("mark").and_then(|text| sixteen(&text)).map(OpId)
+}
+
 fn shard_id(line: &mut Line) -> Told<ShardId> {
     line.word("a shard").and_then(|text| number(&text)).map(ShardId)
 }
@@ -350,6 +354,13 @@ impl DirectoryPlayer {
                 account: self.account(line)?,
                 address: line.word("an address")?,
             },
+            other => return self.op_of_account(other, line),
+        }))
+    }
+
+    /// The same for what hangs on an account.
+    fn op_of_account(&mut self, verb: &str, line: &mut Line) -> Told<Option<Op>> {
+        Ok(Some(match verb {
             "app-password-add" => Op::AppPasswordAdd {
                 op_id: op_id(line)?,
                 account: self.account(line)?,
@@ -361,6 +372,16 @@ impl DirectoryPlayer {
                 op_id: op_id(line)?,
                 account: self.account(line)?,
                 name: line.word("a name")?,
+            },
+            "sharing-add" => Op::SharingAdd {
+                owner: self.account(line)?,
+                guest: self.account(line)?,
+                mark: mark(line)?,
+            },
+            "sharing-remove" => Op::SharingRemove {
+                owner: self.account(line)?,
+                guest: self.account(line)?,
+                mark: mark(line)?,
             },
             _ => return growth_op(verb, line),
         }))
@@ -472,6 +493,13 @@ impl DirectoryPlayer {
                 for password in read::app_passwords(&self.view, id).unwrap() {
                     let since = password.created_ms - START_MS;
                     writeln!(out, "{} scopes={} since=+{since}", password.name, password.scopes).unwrap();
+                }
+            }
+            "sharers" => {
+                let guest = self.account(line)?;
+                for owner in read::sharers(&self.view, guest).unwrap() {
+                    let mark = read::sharing(&self.view, owner.id, guest).unwrap().unwrap();
+                    writeln!(out, "{} mark={}", owner.primary_address, char::from(mark.0[0])).unwrap();
                 }
             }
             "resolve" => {

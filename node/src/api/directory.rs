@@ -10,7 +10,8 @@ use malle_proto::v1::{
     Account, AccountCreateRequest, AccountSetRequest, AccountShowRequest, Address, AddressAddRequest, AddressEvent,
     AddressRemoveRequest, AppPasswordAddRequest, AppPasswordListRequest, AppPasswordRemoveRequest, AppPasswords,
     CheckLoginsReply, CheckLoginsRequest, LoginReply, LoginRequest, Node, NodeState, RenewTokenRequest, ResolveReply,
-    ResolveRequest, Shard, TopologyReply, TopologyRequest, account_show_request, resolve_request,
+    ResolveRequest, Shard, SharersReply, SharersRequest, TopologyReply, TopologyRequest, account_show_request,
+    resolve_request,
 };
 use malle_proto::{AccountId, OpId, ShardId, limits, v1};
 use tonic::{Request, Response, Status};
@@ -114,13 +115,7 @@ impl DirectoryApi {
         };
         let found = self.read(barrier, move |view| find(view, &who)).await?;
         let account = found.ok_or_else(|| Refused::not_found("no such address"))?;
-        Ok(ResolveReply {
-            account: account.id.to_vec().into(),
-            shard: account.shard.0,
-            placement_epoch: account.placement_epoch,
-            state: state_of(account.state).into(),
-            primary_address: account.primary_address,
-        })
+        Ok(resolved(account))
     }
 
     async fn create(&self, request: AccountCreateRequest) -> Result<Account, Refused> {
@@ -199,6 +194,16 @@ impl DirectoryApi {
             epoch: shard.epoch,
             accounts,
         }
+    }
+}
+
+pub(super) fn resolved(account: read::Account) -> ResolveReply {
+    ResolveReply {
+        account: account.id.to_vec().into(),
+        shard: account.shard.0,
+        placement_epoch: account.placement_epoch,
+        state: state_of(account.state).into(),
+        primary_address: account.primary_address,
     }
 }
 
@@ -306,6 +311,11 @@ impl Directory for DirectoryApi {
     async fn check_logins(&self, request: Request<CheckLoginsRequest>) -> Result<Response<CheckLoginsReply>, Status> {
         let (peer, _) = error::permitted(&request, Call::CheckLogins)?;
         error::reply(DirectoryApi::check_logins(self, &peer, request.into_inner()).await)
+    }
+
+    async fn sharers(&self, request: Request<SharersRequest>) -> Result<Response<SharersReply>, Status> {
+        let (peer, _) = error::permitted(&request, Call::Sharers)?;
+        error::reply(DirectoryApi::sharers(self, &peer, request.into_inner()).await)
     }
 
     async fn account_create(&self, request: Request<AccountCreateRequest>) -> Result<Response<Account>, Status> {

@@ -3,11 +3,13 @@
 //! What changes mail is looked at again where it is applied (`Op::ForGuest`), in the same step; here whoever has no business with the account is
 //! sent away before his request costs anything. What reads mail is looked at here, behind a majority's word and before the read: a right that
 //! was taken back is gone for every read that begins after the answer. A mailbox to which nothing is granted and one that is not there
-//! are answered alike. Absent for guests: the account's counters and annotations, and watching it.
+//! are answered alike. A watch of a guest
+//! hears only of what he may see ([`super::watch`]). Absent for guests: the account's counters and annotations.
 
 use malle_machine::shard::{self, read};
 use malle_machine::view::View;
 use malle_proto::v1::mail_request::Call as Asks;
+use malle_proto::v1::mailbox_change::Change;
 use malle_proto::v1::{self, mail_reply};
 use malle_proto::{AccountId, MailboxId, Rights};
 
@@ -44,7 +46,7 @@ impl Which {
     }
 }
 
-fn nothing_granted() -> Refused {
+pub(super) fn nothing_granted() -> Refused {
     Refused::denied("nothing is granted there to the account that the token is for")
 }
 
@@ -70,13 +72,19 @@ impl MailApi {
             Asks::Store(call) => (Which::of(&call.mailbox, "")?, Rights::NONE),
             Asks::Expunge(call) => (Which::of(&call.mailbox, "")?, Rights::EXPUNGE),
             Asks::Grants(call) => (Which::of(&[], &call.name)?, Rights::NONE),
+            // Before the directory is told of it; the others are looked at where they are applied.
+            Asks::MailboxChange(v1::MailboxChange {
+                change: Some(Change::Grant(grant)),
+                ..
+            }) => (Which::of(&[], &grant.name)?, Rights::ADMINISTER),
             Asks::MailboxList(_) | Asks::MailboxChange(_) => {
                 let look = move |view: &dyn View| read::granted(view, account, guest);
                 let granted = asked.group.read(Barrier::Linearizable, asked.deadline, look).await?;
-                return match granted.is_empty() {
-                    true => Err(nothing_granted()),
-                    false => Ok(()),
-                };
+                if granted.is_empty() {
+                    self.forget_sharing(asked, account, guest).await;
+                    return Err(nothing_granted());
+                }
+                return Ok(());
             }
             Asks::AccountStatus(_) | Asks::Annotations(_) | Asks::Deliver(_) => return Err(nothing_granted()),
         };
@@ -126,9 +134,23 @@ impl MailApi {
             Ok((read::mailboxes_for(view, account, guest)?, modseq))
         };
         let (mailboxes, modseq) = asked.group.read(Barrier::Linearizable, asked.deadline, look).await?;
-        let shown = |(mailbox, rights): (read::Mailbox, Rights)| v1::Mailbox {
-            rights: Some(u32::from(rights.0)),
-            ..convert::mailbox_out(mailbox)
+        let shown = |(mailbox, rights): (read::Mailbox, Rights)| {
+            let all = v1::Mailbox {
+                rights: Some(u32::from(rights.0)),
+                ..convert::mailbox_out(mailbox)
+            };
+            // STATUS needs the right r (RFC 4314 4), and so do the counters that it would tell.
+            match rights.hold(Rights::READ) {
+                true => all,
+                false => v1::Mailbox {
+                    id: all.id,
+                    name: all.name,
+                    subscribed: all.subscribed,
+                    no_select: all.no_select,
+                    rights: all.rights,
+                    ..v1::Mailbox::default()
+                },
+            }
         };
         let mailboxes = mailboxes?.into_iter().map(shown).collect();
         let reply = v1::MailboxListReply { mailboxes };

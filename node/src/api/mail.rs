@@ -18,7 +18,7 @@ use malle_proto::v1::{
 use malle_proto::{AccountId, Rights, ShardId, Uid, limits};
 use malle_rt::Instant;
 use prost::Message as _;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, Semaphore};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,7 +28,7 @@ use super::outlines::Outlines;
 use super::room::Room;
 use super::standing::Standing;
 use super::tally::{MailCounts, Tally};
-use super::{convert, intake, stream, watch};
+use super::{convert, intake, sharing, stream, watch};
 use crate::bodies::Bodies;
 use crate::env::Env;
 use crate::raft::{Barrier, Group, GroupError, Groups};
@@ -53,6 +53,8 @@ pub struct MailApi {
     pub(super) tally: Arc<Tally>,
     pub(super) outlines: Arc<Outlines>,
     pub(super) standing: Standing,
+    /// Changes of the directory for grants that this node has under way.
+    pub(super) sharing_turns: Arc<Semaphore>,
     keys: Arc<RwLock<Option<TokenKeys>>>,
 }
 
@@ -81,6 +83,7 @@ impl MailApi {
             room: Room::of_a_node(),
             tally: Arc::default(),
             outlines: Arc::default(),
+            sharing_turns: Arc::new(Semaphore::new(sharing::CHANGES_AT_ONCE)),
             keys: Arc::default(),
         }
     }
@@ -424,18 +427,11 @@ impl Mail for MailApi {
         let (peer, _) = error::permitted(&request, Call::Watch)?;
         let request = request.into_inner();
         let account = convert::account(&request.account)?;
-        // An event names mailboxes that a guest may know nothing of.
-        if self
-            .authorize(&peer, Call::Watch, &request.token, account)
-            .await?
-            .is_some()
-        {
-            return Err(Refused::denied("an account is watched by its owner only").into());
-        }
+        let guest = self.authorize(&peer, Call::Watch, &request.token, account).await?;
         let group = self.group(request.shard)?;
         let token = self.opened(&peer, Call::Watch, &request.token).await?;
         let token = token.map(|token| (self.instant_of(token.expires_ms), token));
-        let events = watch::follow(group, account, over(self.standing.clone(), token)).await?;
+        let events = watch::follow(group, account, guest, over(self.standing.clone(), token)).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
     }
 }

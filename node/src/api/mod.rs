@@ -18,6 +18,7 @@ mod outlines;
 mod reads;
 mod room;
 mod sessions;
+mod sharing;
 mod standing;
 mod stream;
 mod tally;

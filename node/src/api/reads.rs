@@ -54,9 +54,9 @@ impl MailApi {
                 },
             };
             // In this very view: what a name meant a moment ago, it may mean no more.
-            if let Some(guest) = guest
-                && !read::rights_of(view, account, mailbox, guest)?.hold(Rights::READ)
-            {
+            let rights = guest.map(|guest| read::rights_of(view, account, mailbox, guest));
+            let rights = rights.transpose()?;
+            if rights.is_some_and(|rights| !rights.hold(Rights::READ)) {
                 return Ok(Err(shard::Refusal::NoMailbox));
             }
             let place = (group, account, mailbox);
@@ -64,12 +64,15 @@ impl MailApi {
             if let Ok(opened) = &opened {
                 outlines.keep(place, &opened.outline);
             }
-            Ok(opened)
+            Ok(opened.map(|opened| (opened, rights)))
         };
-        let opened = asked.group.read(barrier, asked.deadline, look).await??;
+        let (opened, rights) = asked.group.read(barrier, asked.deadline, look).await??;
         let modseq = opened.mailbox.highest_modseq.0;
         let reply = v1::MailboxOpenReply {
-            mailbox: Some(convert::mailbox_out(opened.mailbox)),
+            mailbox: Some(v1::Mailbox {
+                rights: rights.map(|rights| u32::from(rights.0)),
+                ..convert::mailbox_out(opened.mailbox)
+            }),
             uids: convert::uids_out(opened.outline.uids),
             keywords: opened.keywords,
             first_unseen: opened.outline.first_unseen.map(|uid| uid.0),

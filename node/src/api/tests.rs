@@ -1,11 +1,13 @@
 //! The mail service over one real group: raft, journal, volumes and index in memory, callers as certificates would name them.
 
+mod guest_calls;
 mod guests;
 mod many_bodies;
 mod named;
 mod news;
 mod overload;
 mod revoked;
+mod sharing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -637,7 +639,7 @@ async fn one_recipients_refusal_is_not_anothers_and_a_body_collected_meanwhile_i
 async fn a_watch_tells_where_the_account_stands_then_each_change_and_ends_with_its_token() {
     let world = World::new().await;
     world.deliver(1, MAIL).await;
-    let mut events = super::watch::follow(world.group.clone(), ALICE, std::future::pending())
+    let mut events = super::watch::follow(world.group.clone(), ALICE, None, std::future::pending())
         .await
         .unwrap();
     let first = events.recv().await.unwrap().unwrap();
@@ -653,7 +655,7 @@ async fn a_watch_tells_where_the_account_stands_then_each_change_and_ends_with_i
     drop(events);
 
     // A token that ends now: where the account stands, at most, and then the reason.
-    let mut events = super::watch::follow(world.group.clone(), ALICE, std::future::ready(()))
+    let mut events = super::watch::follow(world.group.clone(), ALICE, None, std::future::ready(()))
         .await
         .unwrap();
     let end = loop {

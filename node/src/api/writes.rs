@@ -10,6 +10,7 @@ use malle_proto::{AccountId, BodyHash, MailboxId, Uid, limits};
 
 use super::error::Refused;
 use super::mail::{Answer, Asked, MailApi};
+use super::sharing::Sharing;
 use super::{convert, intake};
 use crate::raft::LeaderId;
 
@@ -252,7 +253,25 @@ impl MailApi {
         }
     }
 
+    /// A grant is made known to the directory before it is made, so that nobody has rights and cannot find out, and once more behind it, so that
+    /// whoever just saw the last grant go does not take the pair away.
     pub(super) async fn mailbox_change(&self, asked: &Asked, change: v1::MailboxChange) -> Answer {
+        let (owner, sharing) = (convert::account(&change.account)?, Sharing::of(&change)?);
+        if let Sharing::Grants(guest) = sharing {
+            self.share(asked, owner, guest).await?;
+        }
+        let answer = self.change_mailbox(asked, change).await;
+        match (&sharing, &answer) {
+            (Sharing::Grants(guest), Ok(_)) => self.share(asked, owner, *guest).await?,
+            (Sharing::Grants(guest), Err(_)) | (Sharing::TakesBack(guest), Ok(_)) => {
+                self.forget_sharing(asked, owner, *guest).await;
+            }
+            (Sharing::TakesBack(_), Err(_)) | (Sharing::Same, _) => {}
+        }
+        answer
+    }
+
+    async fn change_mailbox(&self, asked: &Asked, change: v1::MailboxChange) -> Answer {
         let op = Op::Mailbox {
             account: convert::account(&change.account)?,
             op_id: convert::op_id(&change.op_id)?,

@@ -30,6 +30,9 @@ const COMMAND: Duration = Duration::from_secs(5);
 /// A move to a node that is silent for so long is undone, and planned to another.
 const TARGET_SILENT_MS: u64 = 60_000;
 
+/// So long after its last replica went a node that leaves has removed its copies.
+const TIDIES_MS: u64 = 15_000;
+
 /// See the head of this file.
 pub struct Driver {
     pub(super) groups: Arc<Groups>,
@@ -51,6 +54,8 @@ pub(super) struct Rows {
     pub nodes: Vec<(directory::Node, NodeState)>,
     pub shards: Vec<directory::Shard>,
     pub running: Vec<Task>,
+    /// When the last replica left each node.
+    pub left_ms: BTreeMap<NodeId, u64>,
     /// The machine's time.
     pub now_ms: u64,
 }
@@ -68,7 +73,15 @@ pub(super) async fn read_rows(directory: &Group) -> Result<Rows, GroupError> {
             let state = |node: NodeId| states.get(&node).copied().unwrap_or(NodeState::FIRST);
             let nodes = directory::read::nodes(view)?;
             let tasks = directory::read::tasks(view)?;
+            let mut left_ms: BTreeMap<NodeId, u64> = BTreeMap::new();
+            for task in &tasks {
+                if let Some(leave) = task.leave {
+                    let last = left_ms.entry(leave).or_default();
+                    *last = task.changed_ms.max(*last);
+                }
+            }
             Ok(Rows {
+                left_ms,
                 layout: directory::read::layout(view)?,
                 nodes: nodes
                     .into_iter()
@@ -209,6 +222,13 @@ impl Driver {
             let goes = matches!(state.standing, Standing::Leaving | Standing::Removed);
             let holds = rows.shards.iter().any(|shard| shard.replicas.contains(&node.id));
             let named = |task: &Task| task.join == Some(node.id) || task.leave == Some(node.id);
+            // As long as it follows the directory it hears what is not its own any more, and removes it.
+            let last_ms = rows.left_ms.get(&node.id).copied().unwrap_or(0);
+            let now_ms = self.env.now_ms().max(rows.now_ms);
+            let tidies = state.standing == Standing::Leaving && now_ms.saturating_sub(last_ms) < TIDIES_MS;
+            if tidies {
+                continue;
+            }
             if goes && !holds && !voters.contains(&node.id) && !rows.running.iter().any(named) {
                 self.propose(Op::NodeRetire { node: node.id }).await?;
                 tracing::info!(node = %node.id, "the node holds nothing any more and is retired");

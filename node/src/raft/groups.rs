@@ -529,6 +529,7 @@ impl Groups {
 async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, mut rebuilt: u32) {
     let shard = group.shard();
     let mut fault = group.state().fault();
+    let mut lost_write = group.state().lost_write();
     let reason = loop {
         if let Some(reason) = fault.borrow_and_update().clone() {
             break reason;
@@ -546,7 +547,13 @@ async fn watch_over(groups: Arc<Groups>, group: Arc<Group>, log: GroupLog, mut r
             }
         };
         tokio::select! {
+            biased;
             changed = fault.changed() => if changed.is_err() { return },
+            // A checkpoint that fails ends raft as well: this is looked at first.
+            changed = lost_write.changed() => match lost_write.borrow_and_update().clone() {
+                Some(reason) if changed.is_ok() => groups.duty().condemn(&reason),
+                _ => return,
+            },
             // A fault of the view ends raft too and is told first; without one raft has stopped for another reason.
             ended = raft_ended => {
                 if let Some(reason) = fault.borrow().clone() {

@@ -85,6 +85,8 @@ table! {
     RenewToken = "Directory.RenewToken":            Denied  Allowed   Denied   Denied,
     // As RenewToken, for many.
     CheckLogins = "Directory.CheckLogins":          Denied  Allowed   Denied   Denied,
+    // As RenewToken.
+    Sharers = "Directory.Sharers":                  Denied  Allowed   Denied   Denied,
     AccountCreate = "Directory.AccountCreate":      Denied  Denied    Allowed  Denied,
     AccountShow = "Directory.AccountShow":          Denied  Denied    Allowed  Denied,
     AccountSet = "Directory.AccountSet":            Denied  Denied    Allowed  Denied,
@@ -175,6 +177,7 @@ mod tests {
         Directory.Login       .    .    y    y    .    .
         Directory.RenewToken  .    .    y    y    .    .
         Directory.CheckLogins .    .    y    y    .    .
+        Directory.Sharers     .    .    y    y    .    .
         Directory.AccountCreate . .    .    .    y    .
         Directory.AccountShow .    .    .    .    y    .
         Directory.AccountSet  .    .    .    .    y    .

@@ -366,6 +366,10 @@ impl Directory for WhoAmI {
         Err(Status::unimplemented("not asked here"))
     }
 
+    async fn sharers(&self, _: Request<v1::SharersRequest>) -> Result<Response<v1::SharersReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
     async fn app_password_list(
         &self,
         _: Request<v1::AppPasswordListRequest>,

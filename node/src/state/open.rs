@@ -130,6 +130,8 @@ pub(super) struct Inner {
     pub fault: watch::Sender<Option<String>>,
     /// Counts checkpoints that found no room on the disk.
     pub no_room: watch::Sender<u64>,
+    /// Why the disk cannot be believed any more.
+    pub lost_write: watch::Sender<Option<String>>,
     pub rebuilds: AtomicU64,
     /// What the rows weigh, when somebody looked.
     pub weight: Mutex<Option<Weight>>,
@@ -211,6 +213,7 @@ impl GroupState {
             applied: watch::channel(applied).0,
             fault: watch::channel(None).0,
             no_room: watch::channel(0).0,
+            lost_write: watch::channel(None).0,
             rebuilds: AtomicU64::new(rebuilds),
             weight: Mutex::default(),
             proof_due_ms,
@@ -290,6 +293,11 @@ impl GroupState {
     /// Set once the view has failed: the group must be stopped and opened again.
     pub fn fault(&self) -> watch::Receiver<Option<String>> {
         self.inner.fault.subscribe()
+    }
+
+    /// Set once a write or sync of a checkpoint has failed other than for want of room.
+    pub fn lost_write(&self) -> watch::Receiver<Option<String>> {
+        self.inner.lost_write.subscribe()
     }
 
     /// How often this state had to be rebuilt since it was opened.

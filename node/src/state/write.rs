@@ -108,6 +108,7 @@ impl GroupState {
         let unnamed = match finished {
             Ok(unnamed) => unnamed,
             Err(error) => {
+                self.disk_failed(&error);
                 let mut flushed = self.inner.flushed.lock().await;
                 let covered = flushed.covered.take().unwrap_or(Changed::Lost);
                 flushed.changed.absorb(covered);
@@ -120,6 +121,7 @@ impl GroupState {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
                 // Which chain the disk has is not known, so nothing can follow it: what is covered is not taken back.
+                self.disk_failed(&error);
                 return Err(error);
             }
         };
@@ -143,6 +145,15 @@ impl GroupState {
         flushed.ledger.wait(self.inner.settings.env.now_ms(), self.chance());
         tracing::info!(%shard, index = applied, ?work, bytes, log_bytes, "checkpoint written");
         Ok(checkpoint)
+    }
+
+    /// A file of a checkpoint was not written or not synced. For want of room that is no defect; else the disk is not believed again, though what it
+    /// lost is still in log and index: what it loses next may not be.
+    fn disk_failed(&self, error: &io::Error) {
+        if !is_out_of_space(error) {
+            let reason = format!("a checkpoint of shard {} was not written: {error}", self.inner.shard);
+            self.inner.lost_write.send_replace(Some(reason));
+        }
     }
 
     /// Rises with every checkpoint that the disk had no room for.

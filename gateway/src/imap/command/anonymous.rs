@@ -14,6 +14,7 @@ use super::super::parse::Password;
 use super::super::respond::{Answer, Failure, Status};
 use super::super::sasl::{Credentials, Malformed, Mechanism, Proof};
 use super::super::session::Session;
+use super::super::shared::Everything;
 use super::any;
 
 pub(super) fn starttls(session: &mut Session) -> Result<Answer, Failure> {
@@ -140,7 +141,9 @@ async fn log_in(session: &mut Session, credentials: &Credentials) -> Result<Answ
                 Arc::clone(&session.ending),
             );
             session.seat = Some(seat);
-            session.account = Some(account);
+            // What others share is looked for when the session first asks.
+            let memory = session.context.memory.clone();
+            session.account = Some(Arc::new(Everything::new(account, memory)));
             session.failed_logins = 0;
             let capabilities = any::capabilities(session);
             Ok(Answer::ok("Logged in").with_code(format!("CAPABILITY {capabilities}")))

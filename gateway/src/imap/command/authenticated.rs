@@ -1,14 +1,15 @@
 //! Commands from login on (RFC 3501 6.3), except LIST, LSUB, APPEND and IDLE.
 
-use malle_client::{Mailbox, ModSeq, SpecialUse};
+use malle_client::{Error, Mailbox, ModSeq, Rights, SpecialUse};
 use malle_proto::limits;
 
 use super::super::parse::{Named, Resync, StatusItem};
 use super::super::respond::{APPEND_LIMIT_BYTES, Answer, Failure, Output, SYSTEM_FLAGS, is_keyword};
 use super::super::session::{Selected, Session};
+use super::super::shared::OTHERS;
 use super::super::view::View;
 use super::list::tell_name;
-use super::{account, because_of_name, find, quota, resync};
+use super::{account, because_of_name, find, quota, resync, rights};
 
 /// What ENABLE turns on, as ENABLED spells it.
 const ENABLED: [&str; 4] = ["CONDSTORE", "QRESYNC", "UTF8=ACCEPT", "IMAP4rev2"];
@@ -54,7 +55,8 @@ pub(super) async fn select(
         Ok(opened) => opened,
         Err(error) => return Err(because_of_name(error, "NONEXISTENT")),
     };
-    let mailbox = opened.mailbox.id;
+    let (mailbox, rights) = (opened.mailbox.id, rights(&opened.mailbox));
+    let read_only = read_only || !may_change(rights);
     let view = View::new(&opened.uids, opened.mailbox.highest_modseq);
     let out = &mut session.connection.output;
     tell_flags(out, &opened.keywords);
@@ -72,7 +74,7 @@ pub(super) async fn select(
         opened.mailbox.uid_validity
     ));
     out.untagged(format_args!("OK [UIDNEXT {}] Next UID", opened.mailbox.uid_next));
-    tell_permanent_flags(out, &opened.keywords, read_only);
+    tell_permanent_flags(out, &opened.keywords, if read_only { Rights::NONE } else { rights });
     out.untagged(format_args!(
         "OK [HIGHESTMODSEQ {}] Highest",
         opened.mailbox.highest_modseq
@@ -81,6 +83,7 @@ pub(super) async fn select(
     session.selected = Some(Selected {
         mailbox,
         read_only,
+        rights,
         keywords: opened.keywords,
         view,
     });
@@ -106,15 +109,31 @@ pub(super) fn tell_flags(out: &mut Output, keywords: &[String]) {
     out.raw(b"\r\n");
 }
 
-fn tell_permanent_flags(out: &mut Output, keywords: &[String], read_only: bool) {
+/// A mailbox of which nothing may be changed is opened READ-ONLY (RFC 4314 5.2).
+fn may_change(rights: Rights) -> bool {
+    let ways = [
+        Rights::INSERT,
+        Rights::EXPUNGE,
+        Rights::SEEN,
+        Rights::WRITE,
+        Rights::DELETE_MESSAGES,
+    ];
+    ways.into_iter().any(|right| rights.hold(right))
+}
+
+/// The flags that may be changed: \Seen with the right s, \Deleted with t, the others with w (RFC 4314 5.1).
+fn tell_permanent_flags(out: &mut Output, keywords: &[String], rights: Rights) {
+    let allowed = |flag: &&str| {
+        rights.hold(match *flag {
+            "\\Seen" => Rights::SEEN,
+            "\\Deleted" => Rights::DELETE_MESSAGES,
+            _ => Rights::WRITE,
+        })
+    };
+    // `\*`: new keywords may be made, while there is room.
+    let room = (keywords.len() < limits::KEYWORDS_PER_MAILBOX_MAX).then_some("\\*");
     out.raw(b"* OK [PERMANENTFLAGS ");
-    if read_only {
-        out.raw(b"()");
-    } else {
-        // `\*`: new keywords may be made, while there is room.
-        let room = (keywords.len() < limits::KEYWORDS_PER_MAILBOX_MAX).then_some("\\*");
-        out.words(known_flags(keywords).chain(room));
-    }
+    out.words(known_flags(keywords).chain(room).filter(allowed));
     out.raw(b"] Kept\r\n");
 }
 
@@ -190,13 +209,13 @@ pub(super) async fn subscribe(session: &mut Session, name: &str, subscribed: boo
     Ok(Answer::ok(if subscribed { "Subscribed" } else { "Unsubscribed" }))
 }
 
-/// RFC 2342: one personal namespace, `/` between the parts of a name.
+/// RFC 2342: one's own mailboxes, and those that others share; `/` between the parts of a name.
 pub(super) fn namespace(session: &mut Session) -> Answer {
     session
         .connection
         .output
-        .untagged(format_args!("NAMESPACE ((\"\" \"/\")) NIL NIL"));
-    Answer::ok("Your own mailboxes only")
+        .untagged(format_args!("NAMESPACE ((\"\" \"/\")) ((\"{OTHERS}/\" \"/\")) NIL"));
+    Answer::ok("Your own mailboxes, and those that others share with you")
 }
 
 pub(super) async fn status(session: &mut Session, name: &str, items: &[StatusItem]) -> Result<Answer, Failure> {
@@ -205,10 +224,19 @@ pub(super) async fn status(session: &mut Session, name: &str, items: &[StatusIte
     if mailbox.no_select {
         return Err(Failure::no("CANNOT", "The mailbox only holds other mailboxes"));
     }
+    require_read(&mailbox)?;
     session.condstore |= items.contains(&StatusItem::HighestModSeq);
     let deleted_bytes = quota::deleted_bytes(&*account, &mailbox, items).await?;
     tell_status(&mut session.connection.output, &mailbox, items, deleted_bytes);
     Ok(Answer::ok("Done"))
+}
+
+/// STATUS and quotas need the right r (RFC 4314 4).
+pub(super) fn require_read(mailbox: &Mailbox) -> Result<(), Failure> {
+    match rights(mailbox).hold(Rights::READ) {
+        true => Ok(()),
+        false => Err(Error::Denied("no right r".to_owned()).into()),
+    }
 }
 
 /// The STATUS answer.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
-use malle_client::{Error, Flags, Message, StoreMode, Uid, UidRange};
+use malle_client::{Error, Flags, Message, Rights, StoreMode, Uid, UidRange};
 use malle_proto::limits;
 
 use super::super::bodies::{Reader, SMALL_BYTES, Sections, Told, are_short};
@@ -105,6 +105,7 @@ fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Pl
         ) || item.reads_bytes()
     };
     let sets_seen = !selected.read_only
+        && selected.rights.hold(Rights::SEEN)
         && items.iter().any(|item| {
             matches!(
                 item,
@@ -126,9 +127,9 @@ fn plan(session: &mut Session, target: &Target, query: &FetchQuery) -> Result<Pl
 }
 
 /// What of `ranges` lies at or above `uid`. A page that does not get on would be asked for for ever.
-pub(super) fn ranges_from(ranges: &[UidRange], uid: Uid) -> Result<Vec<UidRange>, Failure> {
+pub(in super::super) fn ranges_from(ranges: &[UidRange], uid: Uid) -> Result<Vec<UidRange>, Error> {
     if ranges.first().is_some_and(|range| uid <= range.first) {
-        return Err(Error::Internal("the store does not get on with its pages".to_owned()).into());
+        return Err(Error::Internal("the store does not get on with its pages".to_owned()));
     }
     let above = ranges.iter().filter(|range| range.last >= uid);
     Ok(above

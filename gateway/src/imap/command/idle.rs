@@ -17,9 +17,10 @@ pub(super) async fn idle(session: &mut Session) -> Result<Answer, Failure> {
     loop {
         session.connection.flush().await?;
         let leave = session.leave();
-        let wanted = match &session.notify {
-            Some(notify) => notify.is_wanted(),
-            None => session.selected.is_some(),
+        let selected = session.selected.as_ref().map(|selected| selected.mailbox);
+        let (of, wanted) = match &session.notify {
+            Some(notify) => (None, notify.is_wanted()),
+            None => (selected, selected.is_some()),
         };
         let heard = tokio::select! {
             biased;
@@ -28,7 +29,7 @@ pub(super) async fn idle(session: &mut Session) -> Result<Answer, Failure> {
                 session.listening = session.notify.is_some().then_some(listening);
                 return done(&line.map_err(line_failure)?);
             }
-            heard = listening.next(&account, wanted) => heard,
+            heard = listening.next(&account, of, wanted) => heard,
         };
         tell_heard(session, &mut listening, heard).await?;
     }

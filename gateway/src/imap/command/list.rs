@@ -1,14 +1,14 @@
-//! LIST and LSUB (RFC 3501 6.3.8 and 6.3.9, RFC 5258, RFC 5819, RFC 6154).
+//! LIST and LSUB (RFC 3501 6.3.8 and 6.3.9, RFC 5258, RFC 5819, RFC 6154, RFC 8440).
 
 use std::collections::BTreeSet;
 
-use malle_client::{Mailbox, SpecialUse};
+use malle_client::{Mailbox, Rights, SpecialUse};
 
 use super::super::parse::{ListQuery, ReturnOption};
 use super::super::respond::{Answer, Failure, Output};
 use super::super::session::Session;
 use super::authenticated::tell_status;
-use super::{account, quota};
+use super::{account, acl, quota, rights};
 
 /// After this many names the task lets others run: matching is work of the client's choosing.
 const NAMES_AT_ONCE: usize = 200;
@@ -23,13 +23,17 @@ pub(super) async fn list(session: &mut Session, query: &ListQuery) -> Result<Ans
         return Ok(Answer::ok("Listed"));
     }
     let account = account(session)?;
-    let mailboxes = account.mailboxes().await?;
-    let tree = Tree::of(&mailboxes, query);
     let patterns: Vec<String> = query
         .patterns
         .iter()
         .map(|pattern| format!("{}{pattern}", query.reference))
         .collect();
+    let mailboxes = match &patterns[..] {
+        [pattern] => account.mailboxes_within(pattern).await?,
+        _ => account.mailboxes().await?,
+    };
+    let tree = Tree::of(&mailboxes, query);
+    let tells_rights = query.returned.contains(&ReturnOption::MyRights);
     let status = query.returned.iter().find_map(|option| match option {
         ReturnOption::Status(items) => Some(items),
         _ => None,
@@ -46,8 +50,12 @@ pub(super) async fn list(session: &mut Session, query: &ListQuery) -> Result<Ans
         }
         let out = &mut session.connection.output;
         tell_mailbox(out, mailbox, query, &tree, for_children);
+        if tells_rights && !mailbox.no_select && rights(mailbox) != Rights::NONE {
+            acl::tell_mine(out, &mailbox.name, rights(mailbox));
+        }
         if let Some(items) = status
             && !mailbox.no_select
+            && rights(mailbox).hold(Rights::READ)
         {
             let deleted_bytes = quota::deleted_bytes(&*account, mailbox, items).await?;
             tell_status(&mut session.connection.output, mailbox, items, deleted_bytes);
@@ -175,8 +183,8 @@ fn attribute(special_use: SpecialUse) -> Option<&'static str> {
 
 /// RFC 3501 6.3.9: a parent that is not subscribed itself stands for its children where `%` stops above them.
 pub(super) async fn lsub(session: &mut Session, reference: &str, pattern: &str) -> Result<Answer, Failure> {
-    let mailboxes = account(session)?.mailboxes().await?;
     let pattern = format!("{reference}{pattern}");
+    let mailboxes = account(session)?.mailboxes_within(&pattern).await?;
     let subscribed: Vec<&str> = mailboxes
         .iter()
         .filter(|mailbox| mailbox.subscribed)

@@ -50,11 +50,17 @@ impl Listening {
     }
 
     /// The next change, if anybody wants to know, or sign of life. Dropping the future loses nothing.
-    pub(in super::super) async fn next(&mut self, account: &Arc<dyn Account>, wanted: bool) -> Heard {
+    /// `of`: the mailbox that is selected where only that one matters.
+    pub(in super::super) async fn next(
+        &mut self,
+        account: &Arc<dyn Account>,
+        of: Option<MailboxId>,
+        wanted: bool,
+    ) -> Heard {
         let watching = wanted && self.quiet_until.is_none();
         let wake_at = self.quiet_until.unwrap_or(self.still_here_at).min(self.still_here_at);
         tokio::select! {
-            event = next_event(account, &mut self.watch), if watching => match event {
+            event = next_event(account, of, &mut self.watch), if watching => match event {
                 Ok(event) => Heard::Change { before: self.seen.replace(event.modseq), event },
                 Err(error) => Heard::Failed(error),
             },
@@ -82,9 +88,13 @@ fn still_here_at() -> Instant {
 }
 
 /// The next change; begins the watch when there is none. May be dropped at any time.
-async fn next_event(account: &Arc<dyn Account>, watch: &mut Option<Box<dyn Watch>>) -> Result<WatchEvent, Error> {
+async fn next_event(
+    account: &Arc<dyn Account>,
+    of: Option<MailboxId>,
+    watch: &mut Option<Box<dyn Watch>>,
+) -> Result<WatchEvent, Error> {
     if watch.is_none() {
-        *watch = Some(account.watch().await?);
+        *watch = Some(account.watch(of).await?);
     }
     match watch {
         Some(watch) => watch.next().await,
@@ -111,6 +121,10 @@ pub(in super::super) async fn tell_heard(
             }
         }
         Heard::Failed(error) => {
+            // A watch of one's own account is not refused: the selected mailbox is somebody else's.
+            if let Error::Denied(_) = error {
+                return Err(Failure::Bye(NOT_SHARED));
+            }
             session.explain(&error)?;
             listening.lose();
             return Ok(());
@@ -122,13 +136,26 @@ pub(in super::super) async fn tell_heard(
         Heard::Nothing => Ok(()),
     };
     match told {
-        Err(Failure::Store(Error::NotFound(_))) => Err(Failure::Bye("the selected mailbox was deleted")),
         Err(Failure::Store(error)) => {
+            if let Some(end) = end_of_selected(&error) {
+                return Err(end);
+            }
             session.explain(&error)?;
             listening.lose();
             Ok(())
         }
         other => other,
+    }
+}
+
+const NOT_SHARED: &str = "the selected mailbox is not shared with you any more";
+
+/// Whether an error about the selected mailbox says that it cannot stay selected: every sequence number has lost its meaning.
+pub(in super::super) fn end_of_selected(error: &Error) -> Option<Failure> {
+    match error {
+        Error::NotFound(_) => Some(Failure::Bye("the selected mailbox was deleted")),
+        Error::Denied(_) => Some(Failure::Bye(NOT_SHARED)),
+        _ => None,
     }
 }
 

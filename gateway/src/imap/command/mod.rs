@@ -2,6 +2,7 @@
 //!
 //! A command writes its untagged answers, and returns the tagged one. Whatever others did meanwhile is told by [`tell_changes`] between the two.
 
+mod acl;
 mod anonymous;
 mod any;
 mod append;
@@ -21,12 +22,14 @@ mod selected;
 
 pub(super) use any::capabilities;
 pub(super) use changes::{Tell, tell_changes};
-pub(super) use listen::{Listening, tell_heard};
+pub(super) use fetch::ranges_from;
+pub(super) use listen::{Listening, end_of_selected, tell_heard};
 pub(super) use notify::Notifying;
+pub(super) use selected::ANY_MODSEQ;
 
 use std::sync::Arc;
 
-use malle_client::{Error, Mailbox, MailboxId};
+use malle_client::{Error, Mailbox, MailboxId, Rights};
 
 use super::parse::Body;
 use super::respond::{Answer, Failure};
@@ -63,6 +66,14 @@ pub(super) async fn execute(session: &mut Session, tag: &str, body: Body) -> Res
         Body::Append(append) => Box::pin(append::append(session, append)).await?,
         Body::GetMetadata(get) => metadata::get(session, &get).await?,
         Body::SetMetadata { mailbox, entries } => metadata::set(session, &mailbox, entries).await?,
+        Body::SetAcl {
+            mailbox,
+            identifier,
+            change,
+        } => acl::set(session, &mailbox, &identifier, change).await?,
+        Body::GetAcl(mailbox) => acl::get(session, &mailbox).await?,
+        Body::ListRights { mailbox, identifier } => acl::list(session, &mailbox, &identifier).await?,
+        Body::MyRights(mailbox) => acl::mine(session, &mailbox).await?,
         Body::GetQuota(root) => quota::get_quota(session, &root).await?,
         Body::GetQuotaRoot(name) => quota::get_quota_root(session, &name).await?,
         Body::Idle => idle::idle(session).await?,
@@ -117,7 +128,7 @@ fn mailbox(session: &mut Session) -> Result<(Arc<dyn Account>, &mut Selected), F
 
 /// The mailbox with this name; `missing` is the response code when there is none (NONEXISTENT, or TRYCREATE where creating it would help).
 async fn find(account: &dyn Account, name: &str, missing: &str) -> Result<Mailbox, Failure> {
-    let mailboxes = account.mailboxes().await?;
+    let mailboxes = account.mailboxes_within(name).await?;
     let found = mailboxes.into_iter().find(|mailbox| mailbox.name == name);
     found.ok_or_else(|| Failure::no(missing, "There is no such mailbox"))
 }
@@ -137,4 +148,9 @@ async fn find_selectable(account: &dyn Account, name: &str, missing: &str) -> Re
         return Err(Failure::no("CANNOT", "The mailbox only holds other mailboxes"));
     }
     Ok(mailbox.id)
+}
+
+/// What the session may do with a mailbox.
+fn rights(mailbox: &Mailbox) -> Rights {
+    mailbox.rights.unwrap_or(Rights::ALL)
 }

@@ -6,16 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use malle_client::{Mailbox, MailboxId, ModSeq, SpecialUse, Uid, WatchEvent};
+use malle_client::{Mailbox, MailboxId, ModSeq, Rights, SpecialUse, Uid, WatchEvent};
 
 use super::super::parse::{EventGroup, Events, FetchQuery, MailboxFilter, NotifySet, SequenceSet, StatusItem, Target};
 use super::super::respond::{Answer, Failure, Output};
 use super::super::session::Session;
+use super::super::shared::{OTHERS, is_of_others};
 use super::authenticated::tell_status;
 use super::changes::{self, Tell};
 use super::list::{tell_changed, tell_gone};
 use super::listen::{concerns, concerns_all};
-use super::{account, fetch, metadata};
+use super::{account, fetch, metadata, rights};
 
 /// What the client wants to be told, and what it was told.
 pub(in super::super) struct Notifying {
@@ -49,7 +50,10 @@ impl Notifying {
     pub(super) fn metadata_to_look_at(&self, changed: impl Fn(MailboxId) -> bool) -> Option<(Vec<String>, ModSeq)> {
         let since = self.metadata_through?;
         let wanted = |mailbox: &&Mailbox| {
-            !mailbox.no_select && changed(mailbox.id) && self.wants(mailbox, |events| events.metadata)
+            !mailbox.no_select
+                && !is_of_others(&mailbox.name)
+                && changed(mailbox.id)
+                && self.wants(mailbox, |events| events.metadata)
         };
         let mut names: Vec<String> = self
             .known
@@ -87,7 +91,7 @@ impl MailboxFilter {
             MailboxFilter::Selected | MailboxFilter::SelectedDelayed => false,
             // Where deliveries land.
             MailboxFilter::Inboxes => matches!(mailbox.special_use, SpecialUse::Inbox | SpecialUse::Junk),
-            MailboxFilter::Personal => true,
+            MailboxFilter::Personal => !is_of_others(&mailbox.name) && mailbox.name != OTHERS,
             MailboxFilter::Subscribed => mailbox.subscribed,
             MailboxFilter::Subtree(tops) => tops.contains(&mailbox.name) || tops.iter().any(below),
             MailboxFilter::Mailboxes(names) => names.contains(&mailbox.name),
@@ -217,7 +221,13 @@ async fn tell_elsewhere(session: &mut Session) -> Result<(), Failure> {
         }
     }
     let there: std::collections::BTreeSet<MailboxId> = mailboxes.iter().map(|mailbox| mailbox.id).collect();
-    for (_, gone) in before.iter().filter(|(id, _)| !there.contains(id)) {
+    let names: std::collections::BTreeSet<&str> = mailboxes.iter().map(|mailbox| &*mailbox.name).collect();
+    let gone = before
+        .iter()
+        .filter(|(id, _)| !there.contains(id))
+        .map(|(_, gone)| gone);
+    // Where another one has its name by now, that one has been told.
+    for gone in gone.filter(|gone| !names.contains(&*gone.name)) {
         if notifying.wants(gone, |events| events.names) {
             tell_gone(out, &gone.name);
         }
@@ -228,7 +238,7 @@ async fn tell_elsewhere(session: &mut Session) -> Result<(), Failure> {
 
 /// STATUS of a mailbox whose messages are wanted (RFC 5465 5.1 to 5.3).
 fn tell_counters(out: &mut Output, notifying: &Notifying, mailbox: &Mailbox) {
-    if mailbox.no_select || !notifying.wants(mailbox, |events| events.messages) {
+    if mailbox.no_select || !rights(mailbox).hold(Rights::READ) || !notifying.wants(mailbox, |events| events.messages) {
         return;
     }
     let mut items = vec![

@@ -5,7 +5,9 @@ use malle_client::{Flags, Mailbox, Uid, UidRange};
 use super::super::parse::StatusItem;
 use super::super::respond::{Answer, Failure};
 use super::super::session::Session;
+use super::super::shared::is_of_others;
 use super::super::store::Account;
+use super::authenticated::require_read;
 use super::fetch::ranges_from;
 use super::selected::ANY_MODSEQ;
 use super::{account, find};
@@ -21,9 +23,15 @@ pub(super) async fn get_quota(session: &mut Session, root: &[u8]) -> Result<Answ
 pub(super) async fn get_quota_root(session: &mut Session, name: &str) -> Result<Answer, Failure> {
     let account = account(session)?;
     let mailbox = find(&*account, name, "NONEXISTENT").await?;
+    require_read(&mailbox)?;
     let out = &mut session.connection.output;
     out.raw(b"* QUOTAROOT ");
     out.mailbox(&mailbox.name);
+    if is_of_others(&mailbox.name) {
+        // What its owner may hold and holds is his business.
+        out.raw(b"\r\n");
+        return Ok(Answer::ok("Its owner has a quota, which is not told"));
+    }
     out.raw(b" \"\"\r\n");
     tell_quota(session).await?;
     Ok(Answer::ok("Done"))

@@ -1,6 +1,6 @@
 //! Commands of the selected state (RFC 3501 6.4), except SEARCH and FETCH.
 
-use malle_client::{Copied, Error, FlagsStored, ModSeq, Uid, UidRange};
+use malle_client::{Copied, Error, FlagsStored, ModSeq, Rights, Uid, UidRange};
 use malle_proto::limits;
 
 use super::super::parse::{SequenceSet, StoreCommand, Target};
@@ -9,11 +9,16 @@ use super::super::session::{Selected, Session};
 use super::super::view::{Picked, expanded};
 use super::{find_selectable, mailbox, writer};
 
-/// RFC 3501 6.4.2: removes what is \Deleted, and tells nothing of it.
+/// RFC 3501 6.4.2: removes what is \Deleted, and tells nothing of it; without the right e nothing is removed, and the mailbox is closed all the
+/// same (RFC 4314 4).
 pub(super) async fn close(session: &mut Session) -> Result<Answer, Failure> {
     let (account, selected) = mailbox(session)?;
-    if !selected.read_only {
-        account.expunge(selected.mailbox, &[]).await?;
+    if !selected.read_only && selected.rights.hold(Rights::EXPUNGE) {
+        match account.expunge(selected.mailbox, &[]).await {
+            // The right was taken back since.
+            Ok(_) | Err(Error::Denied(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     session.selected = None;
     Ok(Answer::ok("Closed"))
@@ -27,7 +32,7 @@ pub(super) fn unselect(session: &mut Session) -> Answer {
 
 pub(super) fn writable(selected: &Selected) -> Result<(), Failure> {
     if selected.read_only {
-        Err(Failure::no("READ-ONLY", "The mailbox was opened with EXAMINE"))
+        Err(Failure::no("READ-ONLY", "The mailbox is opened to be read only"))
     } else {
         Ok(())
     }
@@ -208,4 +213,4 @@ fn copy_uid(copied: &Copied) -> String {
 }
 
 /// The MODSEQ that stands for "any" in a fetch.
-pub(super) const ANY_MODSEQ: ModSeq = ModSeq(0);
+pub(in super::super) const ANY_MODSEQ: ModSeq = ModSeq(0);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use malle_client::{Flags, ModSeq, NewMessage, SpecialUse, StoreMode};
+use malle_client::{Flags, ModSeq, NewMessage, Rights, SpecialUse, StoreMode};
 
 /// A command with the tag that its answer bears.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,21 @@ pub(in super::super) enum Body {
         mailbox: String,
         entries: Vec<(String, Option<Bytes>)>,
     },
+    /// RFC 4314 3.1; DELETEACL is to replace by nothing.
+    SetAcl {
+        mailbox: String,
+        identifier: String,
+        change: (StoreMode, Rights),
+    },
+    /// RFC 4314 3.3.
+    GetAcl(String),
+    /// RFC 4314 3.4.
+    ListRights {
+        mailbox: String,
+        identifier: String,
+    },
+    /// RFC 4314 3.5.
+    MyRights(String),
     /// RFC 9208 4.1.2: of this root.
     GetQuota(Vec<u8>),
     /// RFC 9208 4.1.3: of this mailbox.
@@ -208,6 +223,8 @@ pub(in super::super) enum ReturnOption {
     Children,
     SpecialUse,
     Status(Vec<StatusItem>),
+    /// RFC 8440.
+    MyRights,
 }
 
 /// What NOTIFY asks for.

@@ -228,6 +228,7 @@ fn return_option(cursor: &mut Cursor) -> Result<ReturnOption, Refusal> {
         "SUBSCRIBED" => Ok(ReturnOption::Subscribed),
         "CHILDREN" => Ok(ReturnOption::Children),
         "SPECIAL-USE" => Ok(ReturnOption::SpecialUse),
+        "MYRIGHTS" => Ok(ReturnOption::MyRights),
         "STATUS" => {
             cursor.space()?;
             Ok(ReturnOption::Status(status_items(cursor)?))

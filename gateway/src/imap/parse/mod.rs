@@ -6,6 +6,7 @@
 //!
 //! To add a command: a variant in [`ast::Body`], an arm in [`body`], its rows in `state.rs`, a function in `command/`.
 
+mod acl;
 mod ast;
 mod fetch;
 mod lex;
@@ -93,6 +94,11 @@ fn body(cursor: &mut Cursor) -> Result<Body, Refusal> {
         "APPEND" => mailbox::append(cursor)?,
         "GETMETADATA" => metadata::get(cursor)?,
         "SETMETADATA" => metadata::set(cursor)?,
+        "SETACL" => acl::set(cursor)?,
+        "DELETEACL" => acl::delete(cursor)?,
+        "GETACL" => Body::GetAcl(mailbox::name_argument(cursor)?),
+        "LISTRIGHTS" => acl::list_rights(cursor)?,
+        "MYRIGHTS" => Body::MyRights(mailbox::name_argument(cursor)?),
         "GETQUOTA" => {
             cursor.space()?;
             Body::GetQuota(cursor.astring()?.into_owned())

@@ -1,4 +1,5 @@
-//! One account in memory, with the semantics that the client crate promises. Pages are tiny, so that every loop over pages is walked.
+//! Two accounts in memory, with the semantics that the client crate promises. Pages are tiny, so that every loop over pages is walked. The second
+//! account is there to share with the first one; what a guest may do is looked at as the shard does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use malle_client::{
-    AccountId, AccountStatus, Annotation, Changes, Copied, EmailId, Error, Flags, FlagsStored, LoginProof, Mailbox,
-    MailboxId, Message, MessageFlags, ModSeq, NewMessage, Opened, Page, SpecialUse, StoreMode, Stored, ThreadId, Uid,
-    UidRange, UidValidity, WatchEvent,
+    AccountId, AccountStatus, Annotation, Changes, Copied, EmailId, Error, Flags, FlagsStored, Granted, LoginProof,
+    Mailbox, MailboxId, Message, MessageFlags, ModSeq, NewMessage, Opened, Page, Resolved, Rights, ShardId, SpecialUse,
+    StoreMode, Stored, ThreadId, Uid, UidRange, UidValidity, WatchEvent,
 };
 use tokio::sync::watch;
 
@@ -40,6 +41,9 @@ struct MemoryMailbox {
     subscribed: bool,
     no_select: bool,
     annotations: BTreeMap<String, Annotation>,
+    grants: BTreeMap<AccountId, Rights>,
+    /// Guests who have subscribed.
+    guests_subscribed: Vec<AccountId>,
 }
 
 struct World {
@@ -61,16 +65,51 @@ struct World {
     most_reading: (usize, usize),
 }
 
-/// A store with the account `u1@example.org`, password `secret`.
-pub(super) struct MemoryStore {
+/// Where an account is.
+#[derive(Clone)]
+struct Home {
+    id: AccountId,
+    address: &'static str,
     world: Arc<Mutex<World>>,
     changed: Arc<watch::Sender<u64>>,
 }
 
+impl Home {
+    fn new(id: u8, address: &'static str, world: World) -> Home {
+        Home {
+            id: AccountId([id; 16]),
+            address,
+            world: Arc::new(Mutex::new(world)),
+            changed: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    fn resolved(&self) -> Resolved {
+        Resolved {
+            account: self.id,
+            shard: ShardId(1),
+            suspended: false,
+            primary_address: self.address.to_owned(),
+        }
+    }
+
+    fn tell(&self) {
+        let world = self.world.lock().unwrap();
+        self.changed.send_replace(world.modseq);
+    }
+}
+
+/// A store with the accounts `u1@example.org` and `u2@example.org`, password `secret`.
+pub(super) struct MemoryStore {
+    homes: [Home; 2],
+}
+
 #[derive(Clone)]
 struct MemoryAccount {
-    world: Arc<Mutex<World>>,
-    changed: Arc<watch::Sender<u64>>,
+    caller: AccountId,
+    /// Whose mailboxes.
+    home: Home,
+    homes: [Home; 2],
     news_of: Option<(MailboxId, ModSeq)>,
 }
 
@@ -198,6 +237,22 @@ impl World {
         Ok(())
     }
 
+    fn grant(&mut self, name: &str, guest: AccountId, mode: StoreMode, rights: Rights) -> Result<(), Error> {
+        self.next_modseq();
+        let mailbox = self.mailboxes.get_mut(name);
+        let grants = &mut mailbox.ok_or_else(|| Error::NotFound(name.to_owned()))?.grants;
+        let had = grants.remove(&guest).unwrap_or(Rights::NONE);
+        let now = match mode {
+            StoreMode::Replace => rights,
+            StoreMode::Add => had.and(rights),
+            StoreMode::Remove => had.without(rights),
+        };
+        if now != Rights::NONE {
+            grants.insert(guest, now);
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, id: MailboxId, uids: &[Uid]) -> Result<(), Error> {
         let modseq = self.next_modseq();
         let mailbox = self.by_id(id)?;
@@ -245,6 +300,7 @@ impl MemoryMailbox {
             special_use: self.special_use,
             subscribed: self.subscribed,
             no_select: self.no_select,
+            rights: None,
         }
     }
 
@@ -267,19 +323,12 @@ impl MemoryStore {
     pub(super) const ACCOUNT: AccountId = AccountId([1; 16]);
 
     pub(super) fn new() -> MemoryStore {
-        let mut world = World {
-            modseq: 10,
-            next_id: 0,
-            next_email: 0,
-            mailboxes: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            fail: None,
-            damaged: None,
-            slow: Duration::ZERO,
-            page_rows: PAGE_ROWS,
-            reading: Vec::new(),
-            most_reading: (0, 0),
-        };
+        let mut other = MemoryStore::world_from(100);
+        other.make("INBOX", SpecialUse::Inbox);
+        for name in ["Projets", "Projets/2024"] {
+            other.make(name, SpecialUse::None);
+        }
+        let mut world = MemoryStore::world_from(0);
         world.make("INBOX", SpecialUse::Inbox);
         for (name, special_use) in [
             ("Sent", SpecialUse::Sent),
@@ -294,18 +343,32 @@ impl MemoryStore {
             world.mailboxes.get_mut(name).unwrap().subscribed = true;
         }
         MemoryStore {
-            world: Arc::new(Mutex::new(world)),
-            changed: Arc::new(watch::Sender::new(0)),
+            homes: [
+                Home::new(1, "u1@example.org", world),
+                Home::new(2, "u2@example.org", other),
+            ],
+        }
+    }
+
+    /// Nothing yet; ids begin above these.
+    fn world_from(first_id: u8) -> World {
+        World {
+            modseq: 10,
+            next_id: first_id,
+            next_email: first_id,
+            mailboxes: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            fail: None,
+            damaged: None,
+            slow: Duration::ZERO,
+            page_rows: PAGE_ROWS,
+            reading: Vec::new(),
+            most_reading: (0, 0),
         }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
-    }
-
-    fn tell(&self) {
-        let modseq = self.world().modseq;
-        self.changed.send_replace(modseq);
+        self.homes[0].world.lock().unwrap()
     }
 
     pub(super) fn set_page_rows(&self, page_rows: usize) {
@@ -317,10 +380,14 @@ impl MemoryStore {
         self.world().most_reading
     }
 
-    /// Another session's doings, as a script writes them.
+    /// Another session's doings, as a script writes them; in the other account behind `other`.
     pub(super) fn event(&self, line: &str, mail: impl Fn(&str) -> Bytes) {
+        let (home, line) = match line.strip_prefix("other ") {
+            Some(line) => (&self.homes[1], line),
+            None => (&self.homes[0], line),
+        };
         let words: Vec<&str> = line.split(' ').collect();
-        let mut world = self.world();
+        let mut world = home.world.lock().unwrap();
         let id = |world: &World, name: &str| mailbox_id(world.mailboxes[name].id);
         match words.as_slice() {
             ["deliver", mailbox, sample, flags @ ..] => {
@@ -367,6 +434,11 @@ impl MemoryStore {
             ["drop", mailbox] => {
                 world.mailboxes.remove(*mailbox).unwrap();
             }
+            ["share", name, letters @ ..] => {
+                world.next_modseq();
+                let rights = Rights::parse(letters.first().unwrap_or(&"")).unwrap();
+                world.grant(name, self.homes[0].id, StoreMode::Replace, rights).unwrap();
+            }
             ["fail", "unavailable"] => world.fail = Some(Error::Unavailable("no leader".into())),
             ["fail", "overquota"] => world.fail = Some(Error::OverQuota { limit_bytes: 1000 }),
             ["fail", "expired"] => world.fail = Some(Error::TokenExpired),
@@ -376,7 +448,7 @@ impl MemoryStore {
             other => panic!("unknown event {other:?}"),
         }
         drop(world);
-        self.tell();
+        home.tell();
     }
 }
 
@@ -399,13 +471,15 @@ fn flags_of(words: &[&str]) -> Flags {
 impl Store for MemoryStore {
     async fn login(&self, name: &str, password: &str) -> Result<Arc<dyn Account>, Error> {
         self.world().check()?;
-        match (name, password) {
-            ("u1@example.org", "secret") => Ok(Arc::new(MemoryAccount {
-                world: Arc::clone(&self.world),
-                changed: Arc::clone(&self.changed),
+        let home = self.homes.iter().find(|home| home.address == name);
+        match (home, password) {
+            (Some(home), "secret") => Ok(Arc::new(MemoryAccount {
+                caller: home.id,
+                home: home.clone(),
+                homes: self.homes.clone(),
                 news_of: None,
             })),
-            ("suspended@example.org", _) => Err(Error::Suspended),
+            _ if name == "suspended@example.org" => Err(Error::Suspended),
             _ => Err(Error::BadCredentials),
         }
     }
@@ -440,12 +514,94 @@ impl Watch for MemoryWatch {
 
 impl MemoryAccount {
     fn world(&self) -> Result<MutexGuard<'_, World>, Error> {
-        let mut world = self.world.lock().unwrap();
+        let mut world = self.home.world.lock().unwrap();
         world.check()?;
         Ok(world)
     }
 
+    fn is_guest(&self) -> bool {
+        self.caller != self.home.id
+    }
+
+    /// What the caller may do with a mailbox.
+    fn held(&self, world: &World, id: MailboxId) -> Rights {
+        if !self.is_guest() {
+            return Rights::ALL;
+        }
+        let found = world.mailboxes.values().find(|mailbox| mailbox_id(mailbox.id) == id);
+        let grant = found.and_then(|mailbox| mailbox.grants.get(&self.caller));
+        grant.copied().unwrap_or(Rights::NONE)
+    }
+
+    /// The world, if the caller has these rights to a mailbox.
+    fn world_for(&self, id: MailboxId, letters: &str) -> Result<MutexGuard<'_, World>, Error> {
+        let world = self.world()?;
+        let held = self.held(&world, id);
+        let wanted = Rights::parse(letters).unwrap();
+        match held != Rights::NONE && held.hold(wanted) {
+            true => Ok(world),
+            false => Err(Error::Denied(format!("no right {wanted}"))),
+        }
+    }
+
+    /// The same by name.
+    fn require(&self, name: &str, letters: &str) -> Result<(), Error> {
+        if !self.is_guest() {
+            return Ok(());
+        }
+        let id = self.world()?.mailboxes.get(name).map(|mailbox| mailbox_id(mailbox.id));
+        let id = id.ok_or_else(|| Error::Denied("nothing is granted".into()))?;
+        self.world_for(id, letters).map(drop)
+    }
+
+    /// The same for a change of the tree: there, what is not shared is not there.
+    fn require_of_tree(&self, name: &str, letters: &str) -> Result<(), Error> {
+        let shared = |mailbox: &MemoryMailbox| !self.is_guest() || mailbox.grants.contains_key(&self.caller);
+        if !self.world()?.mailboxes.get(name).is_some_and(shared) {
+            return Err(Error::NotFound(name.to_owned()));
+        }
+        self.require(name, letters)
+    }
+
+    /// A guest makes what is right below something that he may make things below.
+    fn require_above(&self, name: &str) -> Result<(), Error> {
+        match name.rsplit_once('/') {
+            _ if !self.is_guest() => Ok(()),
+            Some((above, _)) => self.require_of_tree(above, "k"),
+            None => Err(Error::Denied("no right k".into())),
+        }
+    }
+
+    /// What a guest is told nothing of.
+    fn require_owner(&self) -> Result<(), Error> {
+        match self.is_guest() {
+            true => Err(Error::Denied("nothing is granted".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// What of these flags the caller may set.
+    fn within_reach(&self, world: &World, id: MailboxId, flags: Flags) -> Flags {
+        let held = self.held(world, id);
+        let mut reach = 0;
+        for (right, bits) in [
+            (Rights::SEEN, Flags::SEEN),
+            (Rights::DELETE_MESSAGES, Flags::DELETED),
+            (Rights::WRITE, !(Flags::SEEN | Flags::DELETED)),
+        ] {
+            reach |= if held.hold(right) { bits } else { 0 };
+        }
+        Flags {
+            system: flags.system & reach,
+            keywords: match held.hold(Rights::WRITE) {
+                true => flags.keywords,
+                false => Vec::new(),
+            },
+        }
+    }
+
     fn named(&self, name: &str) -> Result<MailboxId, Error> {
+        self.require(name, "")?;
         let world = self.world()?;
         let mailbox = world.mailboxes.get(name);
         let shown = mailbox.ok_or_else(|| Error::NotFound(name.to_owned()))?.shown(name);
@@ -456,7 +612,7 @@ impl MemoryAccount {
     }
 
     fn changes_now(&self, id: MailboxId, since: ModSeq) -> Result<Changes, Error> {
-        let mut world = self.world()?;
+        let mut world = self.world_for(id, "r")?;
         let shown = world.shown(id)?;
         let mailbox = world.by_id(id)?;
         let mut changed: Vec<MessageFlags> = mailbox
@@ -492,15 +648,14 @@ impl MemoryAccount {
     }
 
     fn tell(&self) {
-        let modseq = self.world.lock().unwrap().modseq;
-        self.changed.send_replace(modseq);
+        self.home.tell();
     }
 }
 
 #[async_trait]
 impl Account for MemoryAccount {
     fn id(&self) -> AccountId {
-        MemoryStore::ACCOUNT
+        self.home.id
     }
 
     fn opened_by(&self) -> &str {
@@ -513,14 +668,32 @@ impl Account for MemoryAccount {
 
     async fn mailboxes(&self) -> Result<Vec<Mailbox>, Error> {
         let world = self.world()?;
-        Ok(world
-            .mailboxes
-            .iter()
-            .map(|(name, mailbox)| mailbox.shown(name))
-            .collect())
+        if !self.is_guest() {
+            return Ok(world
+                .mailboxes
+                .iter()
+                .map(|(name, mailbox)| mailbox.shown(name))
+                .collect());
+        }
+        let mut shown = Vec::new();
+        for (name, mailbox) in &world.mailboxes {
+            let held = self.held(&world, mailbox_id(mailbox.id));
+            if held.hold(Rights::LOOKUP) {
+                shown.push(Mailbox {
+                    rights: Some(held),
+                    subscribed: mailbox.guests_subscribed.contains(&self.caller),
+                    ..mailbox.shown(name)
+                });
+            }
+        }
+        match shown.is_empty() {
+            true => Err(Error::Denied("nothing is granted".into())),
+            false => Ok(shown),
+        }
     }
 
     async fn create_mailbox(&self, name: &str, special_use: SpecialUse) -> Result<MailboxId, Error> {
+        self.require_above(name)?;
         let mut world = self.world()?;
         if world.mailboxes.contains_key(name) {
             return Err(Error::Exists(name.to_owned()));
@@ -530,10 +703,17 @@ impl Account for MemoryAccount {
                 world.make(&name[..at], SpecialUse::None);
             }
         }
-        Ok(world.make(name, special_use))
+        let id = world.make(name, special_use);
+        // What is made below a shared mailbox is shared like it.
+        let above = name.rsplit_once('/').and_then(|(above, _)| world.mailboxes.get(above));
+        let grants = above.map(|above| above.grants.clone()).unwrap_or_default();
+        world.by_id(id)?.grants = grants;
+        Ok(id)
     }
 
     async fn rename_mailbox(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.require_of_tree(from, "x")?;
+        self.require_above(to)?;
         let mut world = self.world()?;
         if world.mailboxes.contains_key(to) {
             return Err(Error::Exists(to.to_owned()));
@@ -547,6 +727,7 @@ impl Account for MemoryAccount {
     }
 
     async fn delete_mailbox(&self, name: &str) -> Result<(), Error> {
+        self.require_of_tree(name, "x")?;
         let mut world = self.world()?;
         let children = format!("{name}/");
         if world.mailboxes.keys().any(|other| other.starts_with(&children)) {
@@ -571,7 +752,19 @@ impl Account for MemoryAccount {
             .mailboxes
             .get_mut(name)
             .ok_or_else(|| Error::NotFound(name.to_owned()))?;
-        mailbox.subscribed = subscribed;
+        if !self.is_guest() {
+            mailbox.subscribed = subscribed;
+            return Ok(());
+        }
+        if !mailbox
+            .grants
+            .get(&self.caller)
+            .is_some_and(|held| held.hold(Rights::LOOKUP))
+        {
+            return Err(Error::Denied("no right l".into()));
+        }
+        mailbox.guests_subscribed.retain(|guest| *guest != self.caller);
+        mailbox.guests_subscribed.extend(subscribed.then_some(self.caller));
         Ok(())
     }
 
@@ -581,8 +774,11 @@ impl Account for MemoryAccount {
     }
 
     async fn open(&self, id: MailboxId) -> Result<Opened, Error> {
-        let mut world = self.world()?;
-        let shown = world.shown(id)?;
+        let mut world = self.world_for(id, "r")?;
+        let shown = Mailbox {
+            rights: self.is_guest().then(|| self.held(&world, id)),
+            ..world.shown(id)?
+        };
         let mailbox = world.by_id(id)?;
         let uids: Vec<Uid> = mailbox.messages.keys().copied().map(Uid).collect();
         let first_unseen = mailbox
@@ -609,7 +805,7 @@ impl Account for MemoryAccount {
         if !slow.is_zero() {
             tokio::time::advance(slow).await;
         }
-        let mut world = self.world()?;
+        let mut world = self.world_for(id, "r")?;
         let page_rows = world.page_rows;
         let mailbox = world.by_id(id)?;
         let mut page = Page::default();
@@ -634,7 +830,7 @@ impl Account for MemoryAccount {
 
     async fn read_body(&self, id: MailboxId, uid: Uid) -> Result<Bytes, Error> {
         let body = {
-            let mut world = self.world()?;
+            let mut world = self.world_for(id, "r")?;
             if world.damaged == Some(uid.0) {
                 return Err(Error::Corrupt("hash".into()));
             }
@@ -673,9 +869,20 @@ impl Account for MemoryAccount {
 
     async fn append(&self, name: &str, message: NewMessage) -> Result<Stored, Error> {
         let id = self.named(name)?;
-        let stored = self.world()?.add(id, message, None)?;
+        let mut world = self.world_for(id, "i")?;
+        let flags = self.within_reach(&world, id, message.flags);
+        let stored = world.add(id, NewMessage { flags, ..message }, None)?;
+        drop(world);
         self.tell();
         Ok(stored)
+    }
+
+    async fn append_into(&self, mailbox: MailboxId, messages: Vec<NewMessage>) -> Result<Vec<Stored>, Error> {
+        let name = {
+            let world = self.world_for(mailbox, "i")?;
+            world.shown(mailbox)?.name
+        };
+        self.append_all(&name, messages, None).await
     }
 
     async fn append_all(
@@ -686,24 +893,32 @@ impl Account for MemoryAccount {
     ) -> Result<Vec<Stored>, Error> {
         let id = self.named(name)?;
         let stored = {
-            let mut world = self.world()?;
+            let mut world = self.world_for(id, "i")?;
             if let Some((from, uid)) = replaces {
+                if !self
+                    .held(&world, from)
+                    .hold(Rights::DELETE_MESSAGES.and(Rights::EXPUNGE))
+                {
+                    return Err(Error::Denied("no rights te".into()));
+                }
                 if !world.by_id(from)?.messages.contains_key(&uid.0) {
                     return Err(Error::Invalid("the message to replace is gone".into()));
                 }
                 world.remove(from, &[uid])?;
             }
-            let mut add = |message| world.add(id, message, None);
-            messages
-                .into_iter()
-                .map(&mut add)
-                .collect::<Result<Vec<Stored>, Error>>()?
+            let mut stored = Vec::new();
+            for message in messages {
+                let flags = self.within_reach(&world, id, message.flags);
+                stored.push(world.add(id, NewMessage { flags, ..message }, None)?);
+            }
+            stored
         };
         self.tell();
         Ok(stored)
     }
 
     async fn annotations(&self, name: &str, since: Option<ModSeq>) -> Result<Vec<Annotation>, Error> {
+        self.require_owner()?;
         let mut world = self.world()?;
         let all = world.annotations_of(name)?.values();
         let wanted = |one: &&Annotation| since.map_or(one.value.is_some(), |since| one.modseq > since);
@@ -711,6 +926,7 @@ impl Account for MemoryAccount {
     }
 
     async fn annotate(&self, name: &str, entries: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
+        self.require_owner()?;
         self.world()?.annotate(name, entries)?;
         self.tell();
         Ok(())
@@ -726,7 +942,16 @@ impl Account for MemoryAccount {
     ) -> Result<FlagsStored, Error> {
         let mut done = FlagsStored::default();
         {
-            let mut world = self.world()?;
+            let mut world = self.world_for(id, "")?;
+            let asked = flags;
+            let flags = self.within_reach(&world, id, asked.clone());
+            let held = self.held(&world, id);
+            let none = ["s", "w", "t"]
+                .iter()
+                .all(|one| !held.hold(Rights::parse(one).unwrap()));
+            if none || (flags == Flags::default() && asked != flags) {
+                return Err(Error::Denied("no right s, w or t".into()));
+            }
             let next = world.modseq + 1;
             let mailbox = world.by_id(id)?;
             mailbox.learn(&flags.keywords);
@@ -737,7 +962,11 @@ impl Account for MemoryAccount {
                     done.modified.push(UidRange { first: uid, last: uid });
                     continue;
                 }
-                let now = applied(&row.flags, mode, &flags);
+                // What is beyond reach stays as it is, also where all flags are replaced.
+                let now = match (mode, self.is_guest()) {
+                    (StoreMode::Replace, true) => applied(&row.flags, StoreMode::Add, &flags),
+                    _ => applied(&row.flags, mode, &flags),
+                };
                 if now != row.flags {
                     row.flags = now;
                     row.modseq = ModSeq(next);
@@ -759,7 +988,8 @@ impl Account for MemoryAccount {
     }
 
     async fn copy(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
-        let mut world = self.world()?;
+        drop(self.world_for(from, "r")?);
+        let mut world = self.world_for(to, "i")?;
         let source = world.by_id(from)?;
         let chosen: Vec<MemoryMessage> = source
             .within(uids)
@@ -784,6 +1014,7 @@ impl Account for MemoryAccount {
     }
 
     async fn move_messages(&self, from: MailboxId, uids: &[UidRange], to: MailboxId) -> Result<Copied, Error> {
+        drop(self.world_for(from, "te")?);
         let copied = self.copy(from, uids, to).await?;
         let moved: Vec<Uid> = copied.pairs.iter().map(|&(uid, _)| uid).collect();
         self.world()?.remove(from, &moved)?;
@@ -791,7 +1022,7 @@ impl Account for MemoryAccount {
     }
 
     async fn expunge(&self, id: MailboxId, uids: &[UidRange]) -> Result<Vec<UidRange>, Error> {
-        let mut world = self.world()?;
+        let mut world = self.world_for(id, "e")?;
         let mailbox = world.by_id(id)?;
         let all = [UidRange {
             first: Uid(1),
@@ -819,6 +1050,7 @@ impl Account for MemoryAccount {
     }
 
     async fn status(&self) -> Result<AccountStatus, Error> {
+        self.require_owner()?;
         let world = self.world()?;
         let shown: Vec<Mailbox> = world.mailboxes.values().map(|mailbox| mailbox.shown("")).collect();
         Ok(AccountStatus {
@@ -829,12 +1061,75 @@ impl Account for MemoryAccount {
         })
     }
 
-    async fn watch(&self) -> Result<Box<dyn Watch>, Error> {
+    async fn watch(&self, _of: Option<MailboxId>) -> Result<Box<dyn Watch>, Error> {
         drop(self.world()?);
+        if self.is_guest() {
+            self.mailboxes().await?;
+        }
         Ok(Box::new(MemoryWatch {
-            changed: self.changed.subscribe(),
+            changed: self.home.changed.subscribe(),
             first: true,
         }))
+    }
+
+    async fn sharers(&self) -> Result<Vec<Resolved>, Error> {
+        let others = self.homes.iter().filter(|home| home.id != self.caller);
+        let shares = |home: &&Home| {
+            let world = home.world.lock().unwrap();
+            world
+                .mailboxes
+                .values()
+                .any(|mailbox| mailbox.grants.contains_key(&self.caller))
+        };
+        Ok(others.filter(shares).map(Home::resolved).collect())
+    }
+
+    fn as_guest_of(&self, owner: &Resolved) -> Arc<dyn Account> {
+        let home = self.homes.iter().find(|home| home.id == owner.account).unwrap();
+        Arc::new(MemoryAccount {
+            home: home.clone(),
+            news_of: None,
+            ..self.clone()
+        })
+    }
+
+    async fn grants(&self, name: &str) -> Result<Granted, Error> {
+        self.require(name, "")?;
+        let world = self.world()?;
+        let mailbox = world
+            .mailboxes
+            .get(name)
+            .ok_or_else(|| Error::NotFound(name.to_owned()))?;
+        let mine = self.held(&world, mailbox_id(mailbox.id));
+        let others = mailbox.grants.iter().map(|(guest, rights)| (*guest, *rights));
+        Ok(Granted {
+            mine,
+            others: others.filter(|_| mine.hold(Rights::ADMINISTER)).collect(),
+        })
+    }
+
+    async fn grant(&self, name: &str, guest: AccountId, mode: StoreMode, rights: Rights) -> Result<(), Error> {
+        self.require(name, "a")?;
+        if guest == self.home.id {
+            return Err(Error::Invalid("who owns a mailbox has every right".into()));
+        }
+        self.world()?.grant(name, guest, mode, rights)?;
+        self.tell();
+        Ok(())
+    }
+
+    async fn owner_of(&self, _name: &str) -> Result<(AccountId, String), Error> {
+        Ok((self.home.id, self.home.address.to_owned()))
+    }
+
+    async fn resolve(&self, address: &str) -> Result<Option<Resolved>, Error> {
+        let found = self.homes.iter().find(|home| home.address == address);
+        Ok(found.map(Home::resolved))
+    }
+
+    async fn resolve_account(&self, account: AccountId) -> Result<Option<Resolved>, Error> {
+        let found = self.homes.iter().find(|home| home.id == account);
+        Ok(found.map(Home::resolved))
     }
 }
 

@@ -4,7 +4,7 @@ use malle_proto::limits;
 
 use super::rows::{self, ClockRow, Tag};
 use super::{
-    Command, Op, Outcome, Refusal, accounts, app_passwords, cluster, former, layout, receipts, standing, tasks,
+    Command, Op, Outcome, Refusal, accounts, app_passwords, cluster, former, layout, receipts, sharing, standing, tasks,
 };
 use crate::format;
 use crate::view::{Draft, Fault, View, Writes};
@@ -157,6 +157,8 @@ fn perform(turn: &mut Turn<'_>, op: &Op) -> Step<Outcome> {
             name,
             op_id: _,
         } => app_passwords::remove(turn, *account, name),
+        Op::SharingAdd { owner, guest, mark } => sharing::add(turn, *owner, *guest, *mark),
+        Op::SharingRemove { owner, guest, mark } => sharing::remove(turn, *owner, *guest, *mark),
         Op::LayoutStage { .. }
         | Op::LayoutApply { .. }
         | Op::LayoutRevert

@@ -128,6 +128,24 @@ pub enum Op {
         /// Which.
         name: String,
     },
+    /// An account has granted something to another one, or is about to. May be repeated.
+    SharingAdd {
+        /// Who shares.
+        owner: AccountId,
+        /// With whom.
+        guest: AccountId,
+        /// Drawn by the proposer.
+        mark: OpId,
+    },
+    /// Nothing is granted any more. Not done when somebody has added the pair since.
+    SharingRemove {
+        /// Who shared.
+        owner: AccountId,
+        /// With whom.
+        guest: AccountId,
+        /// As `read::sharing` gave it before it was seen that nothing is granted.
+        mark: OpId,
+    },
     /// Stages changes of the layout, with those that wait already.
     LayoutStage {
         /// Which.
@@ -255,7 +273,7 @@ pub enum AccountState {
 /// What a command came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Every command about the machines, and TokenKeyAdd.
+    /// Every command about the machines, TokenKeyAdd, SharingAdd, SharingRemove.
     Done,
     /// The account that was made or changed.
     Account {

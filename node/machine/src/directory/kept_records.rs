@@ -5,7 +5,7 @@ use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 use super::rows::{
     AccountRow, AddressRow, AppPasswordRow, AppliedRow, ClockRow, ClusterRow, DomainRow, Event, FormerRow, GrantRow,
     GrowthRow, HistoryRow, LayoutRow, NodeRow, OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow,
-    ShardRow, StagedRow, StandingRow, TaskRow, TokenKeyRow,
+    ShardRow, SharingRow, StagedRow, StandingRow, TaskRow, TokenKeyRow,
 };
 use super::{
     AccountState, Applied, Command, Layout, LayoutChange, Node, NodeState, Op, Outcome, Refusal, RoleChange, Shard,
@@ -15,6 +15,7 @@ use crate::golden::check;
 use crate::planner::{Goal, Reason};
 
 const ALICE: AccountId = AccountId([1; 16]);
+const BOB: AccountId = AccountId([4; 16]);
 const OP: OpId = OpId([2; 16]);
 const TIME_MS: u64 = 1_767_225_600_000;
 
@@ -124,6 +125,7 @@ fn rows_of_accounts_keep_their_bytes() {
         created_ms: TIME_MS,
     };
     check("directory", "app-password", row);
+    check("directory", "sharing", SharingRow { mark: OP });
     for (name, kind) in [
         ("add", ReceiptKind::AppPasswordAdd),
         ("remove", ReceiptKind::AppPasswordRemove),
@@ -216,6 +218,22 @@ fn commands_keep_their_bytes() {
                 op_id: OP,
                 account: ALICE,
                 name: "téléphone".into(),
+            },
+        ),
+        (
+            "sharing-add",
+            Op::SharingAdd {
+                owner: ALICE,
+                guest: BOB,
+                mark: OP,
+            },
+        ),
+        (
+            "sharing-remove",
+            Op::SharingRemove {
+                owner: ALICE,
+                guest: BOB,
+                mark: OP,
             },
         ),
     ];

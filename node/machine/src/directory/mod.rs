@@ -5,6 +5,7 @@
 //! * `rows`: every kind of row, its key and its record, and nothing about what they mean together.
 //! * `cluster`: nodes, shards and token keys. `accounts`: accounts and their addresses. `receipts`: repeats.
 //! * `app_passwords`: passwords of single programs, beside the account's own.
+//! * `sharing`: which accounts have granted something to another one.
 //! * `former`: addresses that were taken from an account and rest.
 //! * `layout`: what operators want of the nodes, staged and applied. `standing`: what is done with a node. `tasks`: moves of replicas.
 //! * `address`: the normal form of an address, the only text that the machine takes a position on.
@@ -34,6 +35,7 @@ mod layout;
 pub mod read;
 mod receipts;
 mod rows;
+mod sharing;
 mod standing;
 mod tasks;
 #[cfg(test)]

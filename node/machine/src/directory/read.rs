@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use malle_proto::{AccountId, ClusterId, NodeId, ShardId};
+use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 
 use super::cluster::TOKEN_KEYS_KEPT;
 use super::growth::{Applied, Layout, NodeState, Staged, Task};
 use super::rows::{
     self, AccountRow, AddressRow, AppPasswordRow, AppliedRow, ClockRow, ClusterRow, GrantRow, HistoryRow, NodeRow,
-    OwnAddressRow, PasswordRow, ShardRow, StandingRow, Tag, TaskRow, TokenKeyRow,
+    OwnAddressRow, PasswordRow, ShardRow, SharingRow, StandingRow, Tag, TaskRow, TokenKeyRow,
 };
 use super::{AccountState, Node, Shard, TokenKey, address, layout};
 use crate::format::Record;
@@ -333,6 +333,32 @@ pub fn app_passwords(view: &dyn View, account: AccountId) -> Result<Vec<AppPassw
             digest: row.digest,
         })
     })
+}
+
+/// The accounts that have granted something to this one, by id, at most `limits::SHARERS_PER_ACCOUNT_MAX`. The grants may be gone by now.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn sharers(view: &dyn View, guest: AccountId) -> Result<Vec<Account>, Fault> {
+    let owners = collect(view, "sharing", rows::sharings(guest), |key, _: SharingRow| {
+        let owner = key.last_chunk().map(|owner| AccountId(*owner));
+        owner.ok_or_else(|| Fault::Broken(format!("no owner in the key {key:02x?}")))
+    })?;
+    let mut sharers = Vec::with_capacity(owners.len());
+    for owner in owners {
+        let row: AccountRow = rows::must(view, "account", &rows::account(owner))?;
+        sharers.push(shown(owner, row));
+    }
+    Ok(sharers)
+}
+
+/// The mark of a pair; `None`: it is not there.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn sharing(view: &dyn View, owner: AccountId, guest: AccountId) -> Result<Option<OpId>, Fault> {
+    let row: Option<SharingRow> = rows::load(view, "sharing", &rows::sharing(guest, owner))?;
+    Ok(row.map(|row| row.mark))
 }
 
 /// Accounts of a shard made or changed after `sequence`, in order, at most `max`.

@@ -31,6 +31,8 @@ fn place(op: &Op) -> Option<(AccountId, OpId, ReceiptKind)> {
         | Op::NodeRetire { .. }
         | Op::ShardSet { .. }
         | Op::TokenKeyAdd { .. }
+        | Op::SharingAdd { .. }
+        | Op::SharingRemove { .. }
         | Op::LayoutStage { .. }
         | Op::LayoutApply { .. }
         | Op::LayoutRevert

@@ -12,6 +12,7 @@
 //! 0d account:16 op:16           ReceiptRow     0e number:8                   ReceiptOrderRow
 //! 0f address                    FormerRow      10 removed_ms:8 address       empty, in order
 //! 11 account:16 name            AppPasswordRow
+//! 18 guest:16 owner:16          SharingRow
 //! 19                            LayoutRow      1a                            StagedRow
 //! 1b version:8                  AppliedRow     1c node:8                     StandingRow
 //! 1d task:8                     TaskRow        1e                            GrowthRow
@@ -46,6 +47,7 @@ pub enum Tag {
     Former = 0x0f,
     FormerOrder = 0x10,
     AppPassword = 0x11,
+    Sharing = 0x18,
     Layout = 0x19,
     Staged = 0x1a,
     Applied = 0x1b,
@@ -239,6 +241,14 @@ impl std::fmt::Debug for AppPasswordRow {
     }
 }
 
+/// An owner who has granted something to a guest, or is about to, or did until a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharingRow {
+    /// Of the last addition, drawn by its proposer.
+    pub mark: OpId,
+}
+crate::first_version!(SharingRow, 91);
+
 /// The layout; absent before the first one is applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutRow(pub Layout);
@@ -370,6 +380,14 @@ pub fn app_password(account: AccountId, name: &str) -> Vec<u8> {
 
 pub fn app_passwords(account: AccountId) -> Vec<u8> {
     key(Tag::AppPassword, &[&account.0])
+}
+
+pub fn sharing(guest: AccountId, owner: AccountId) -> Vec<u8> {
+    key(Tag::Sharing, &[&guest.0, &owner.0])
+}
+
+pub fn sharings(guest: AccountId) -> Vec<u8> {
+    key(Tag::Sharing, &[&guest.0])
 }
 
 pub fn applied(version: u64) -> Vec<u8> {

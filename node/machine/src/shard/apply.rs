@@ -126,7 +126,10 @@ fn interactive(draft: &mut Draft<'_>, now_ms: u64, guest: Option<AccountId>, op:
         None => perform(&mut edit, op, Reach::ALL)?,
         Some(guest) => rights::perform(&mut edit, guest, op)?,
     };
-    receipts::keep(&mut edit, receipts::Class::Interactive, op_id, &outcome)?;
+    match guest {
+        None => receipts::keep(&mut edit, receipts::Class::Interactive, op_id, &outcome)?,
+        Some(guest) => receipts::keep_of_guest(&mut edit, guest, op_id, &outcome)?,
+    }
     edit.finish()?;
     Ok(outcome)
 }

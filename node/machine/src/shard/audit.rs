@@ -104,6 +104,9 @@ struct Owned {
     receipts: BTreeSet<OpId>,
     turns: BTreeSet<OpId>,
     interactive: u32,
+    /// Numbers of the turns of each guest.
+    guest_turns: BTreeMap<AccountId, BTreeSet<u64>>,
+    visitors: BTreeMap<AccountId, rows::Visitor>,
     annotations: BTreeMap<MailboxId, usize>,
     grants: BTreeMap<MailboxId, usize>,
 }
@@ -140,6 +143,10 @@ impl Owned {
             kind::TURN => {
                 let turn: rows::Turn = rows::read(value, "turn")?;
                 self.interactive += u32::from(tail.first() == Some(&(receipts::Class::Interactive as u8)));
+                if tail.first() == Some(&receipts::OF_GUEST) {
+                    let (guest, number) = keys::guest_and_number_of(key).ok_or_else(rows::bad_key)?;
+                    self.guest_turns.entry(guest).or_default().insert(number);
+                }
                 if !self.turns.insert(turn.op_id) {
                     wrong.push(format!("op id {} has two turns", turn.op_id));
                 }
@@ -156,6 +163,7 @@ impl Owned {
                 }
                 *self.grants.entry(mailbox).or_default() += 1;
             }
+            kind::VISITOR => drop(self.visitors.insert(AccountId(id), rows::read(value, "visitor")?)),
             other => wrong.push(format!("a row of unknown kind {other:#04x}")),
         }
         Ok(())
@@ -194,6 +202,9 @@ impl Owned {
     }
 
     fn check_indexes(&self, wrong: &mut Vec<String>) {
+        let numbers =
+            |(guest, visitor): (&AccountId, &rows::Visitor)| (*guest, (visitor.first..visitor.next).collect());
+        let visits: BTreeMap<AccountId, BTreeSet<u64>> = self.visitors.iter().map(numbers).collect();
         let changes: BTreeSet<_> = self
             .states
             .iter()
@@ -215,6 +226,7 @@ impl Owned {
             ("\\Deleted and its index", deleted == self.deleted),
             ("thread rows and messages", threads == self.threads),
             ("receipts and turns", self.receipts == self.turns),
+            ("guests and their turns", visits == self.guest_turns),
         ] {
             if !equal {
                 wrong.push(format!("{what} differ"));

@@ -17,9 +17,11 @@
 //! 10 account(16) 0B key(16)         thread         thread of a Message-ID, and how many messages say so
 //! 10 account(16) 0C op id(16)       receipt        outcome of an operation
 //! 10 account(16) 0D class(1) number(8)  turn       receipts in the order in which they go
+//! 10 account(16) 0D 03 guest(16) number(8)  turn   the same of one guest
 //! 10 account(16) 0E mailbox                        index: deleted, its rows go a few per command
 //! 10 account(16) 0F mailbox entry   annotation     METADATA of a mailbox, or of the account (16 zero bytes)
 //! 10 account(16) 10 mailbox guest(16)  grant       what another account may do with a mailbox
+//! 10 account(16) 18 guest(16)       visitor        which receipts of a guest are kept
 //! ```
 //!
 //! Rows of an index have an empty value: the key says all. Everything of an account lies in one range, which is what a move of the
@@ -56,6 +58,7 @@ pub(super) mod kind {
     pub(in crate::shard) const DOOMED: u8 = 0x0E;
     pub(in crate::shard) const ANNOTATION: u8 = 0x0F;
     pub(in crate::shard) const GRANT: u8 = 0x10;
+    pub(in crate::shard) const VISITOR: u8 = 0x18;
 }
 
 /// The parent of top-level places, and the id that no place and no mailbox may have.
@@ -182,6 +185,20 @@ pub(super) fn turn(account: AccountId, class: u8, number: u64) -> Vec<u8> {
 
 pub(super) fn turns(account: AccountId, class: u8) -> Range {
     beginning_with(of_account(account, kind::TURN, &[&[class]]))
+}
+
+pub(super) fn guest_turn(account: AccountId, class: u8, guest: AccountId, number: u64) -> Vec<u8> {
+    of_account(account, kind::TURN, &[&[class], &guest.0, &number.to_be_bytes()])
+}
+
+/// The guest and the number in the key of a guest's turn.
+pub(super) fn guest_and_number_of(key: &[u8]) -> Option<(AccountId, u64)> {
+    let (head, number) = key.split_last_chunk::<8>()?;
+    Some((AccountId(*head.last_chunk()?), u64::from_be_bytes(*number)))
+}
+
+pub(super) fn visitor(account: AccountId, guest: AccountId) -> Vec<u8> {
+    of_account(account, kind::VISITOR, &[&guest.0])
 }
 
 pub(super) fn doomed(account: AccountId, mailbox: MailboxId) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! What the rows of a shard hold. Each kind is a record with a version of its own and one frozen struct per version.
 //!
 //! Type ids, never reused: 16 shard, 17 account, 18 place, 19 child, 20 mailbox, 21 keyword, 22 state, 23 content, 24 thread,
-//! 25 receipt, 26 turn, 27 body, 28 annotation, 85 grant. (1 and 2 are the command and its outcome.) The files in `golden/` hold one sample of each as bytes:
+//! 25 receipt, 26 turn, 27 body, 28 annotation, 85 grant, 90 visitor. (1 and 2 are the command and its outcome.) The files in `golden/` hold one sample of each as bytes:
 //! a struct that changes without a new version fails there.
 
 use bytes::Bytes;
@@ -193,6 +193,18 @@ pub(super) struct Grant {
     pub(super) subscribed: bool,
 }
 crate::first_version!(Grant, 85);
+
+/// A guest who has receipts in an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Visitor {
+    /// Number of his oldest turn.
+    pub(super) first: u64,
+    /// Number of his next turn; above `first`, or the row would not be there.
+    pub(super) next: u64,
+    /// When his oldest receipt goes.
+    pub(super) due_ms: u64,
+}
+crate::first_version!(Visitor, 90);
 
 /// Reads a row.
 pub(super) fn get<T: Record>(view: &dyn View, key: &[u8], what: &'static str) -> Result<Option<T>, Fault> {

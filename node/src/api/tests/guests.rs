@@ -4,12 +4,12 @@ use super::*;
 use malle_proto::Rights;
 use malle_proto::v1::mailbox_change::Change;
 
-fn id(account: AccountId) -> Bytes {
+pub(super) fn id(account: AccountId) -> Bytes {
     Bytes::copy_from_slice(account.as_bytes())
 }
 
 impl World {
-    fn tree(&self, account: AccountId, change: Change) -> Call {
+    pub(super) fn tree(&self, account: AccountId, change: Change) -> Call {
         Call::MailboxChange(v1::MailboxChange {
             account: id(account),
             op_id: self.api.env.op_id().to_vec().into(),
@@ -29,11 +29,11 @@ impl World {
         )
     }
 
-    async fn grant_bob(&self, letters: &str) {
+    pub(super) async fn grant_bob(&self, letters: &str) {
         self.ok(&imap(), self.token(ALICE), self.granting(BOB, letters)).await;
     }
 
-    fn flagging(&self, system: u32) -> Call {
+    pub(super) fn flagging(&self, system: u32) -> Call {
         Call::Store(v1::Store {
             account: id(ALICE),
             op_id: self.api.env.op_id().to_vec().into(),

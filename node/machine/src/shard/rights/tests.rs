@@ -1,13 +1,13 @@
 //! Each right by itself, and what becomes of grants when mailboxes come and go.
 
 use bytes::Bytes;
-use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, OpId, Rights, ThreadId, Uid};
+use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, OpId, Rights, ThreadId, Uid, limits};
 
 use crate::shard::{
     AccountGrant, BodyPut, Command, Flags, MailboxChange, NewMail, Op, Outcome, Refusal, SpecialUse, StoreMode,
-    Summary, UidRange, apply, audit, read,
+    Summary, UidRange, apply, audit, keys, read, rows,
 };
-use crate::view::MemoryView;
+use crate::view::{Flow, MemoryView, View};
 
 const OWNER: AccountId = AccountId([1; 16]);
 const GUEST: AccountId = AccountId([2; 16]);
@@ -18,12 +18,16 @@ const SENT: MailboxId = MailboxId([11; 16]);
 struct World {
     view: MemoryView,
     drawn: u8,
+    time_ms: u64,
 }
 
 impl World {
     /// One message in INBOX.
     fn open() -> World {
-        let mut world = World::default();
+        let mut world = World {
+            time_ms: 1000,
+            ..World::default()
+        };
         let grant = AccountGrant {
             account: OWNER,
             quota_bytes: 1000,
@@ -40,7 +44,10 @@ impl World {
     }
 
     fn run(&mut self, op: Op) -> Outcome {
-        let command = Command { time_ms: 1000, op };
+        let command = Command {
+            time_ms: self.time_ms,
+            op,
+        };
         let (outcome, writes) = apply(&self.view, &command).unwrap();
         self.view.commit(&writes);
         assert_eq!(audit(&self.view).unwrap(), Vec::<String>::new());
@@ -57,6 +64,40 @@ impl World {
     fn op_id(&mut self) -> OpId {
         self.drawn += 1;
         OpId([self.drawn; 16])
+    }
+
+    /// So many operations of a guest, each with an op id of its own.
+    fn flood(&mut self, guest: AccountId, count: u64) {
+        for number in 0..count {
+            let mut op = self.store(StoreMode::Add, Flags::SEEN, &[]);
+            if let Op::Store { op_id, .. } = &mut op {
+                op_id.0[..8].copy_from_slice(&number.to_be_bytes());
+            }
+            let op = Op::ForGuest {
+                guest,
+                op: Box::new(op),
+            };
+            self.drawn -= 1;
+            let command = Command {
+                time_ms: self.time_ms,
+                op,
+            };
+            let (outcome, writes) = apply(&self.view, &command).unwrap();
+            self.view.commit(&writes);
+            assert!(matches!(outcome, Outcome::FlagsStored(_)), "{outcome:?}");
+        }
+        assert_eq!(audit(&self.view).unwrap(), Vec::<String>::new());
+    }
+
+    fn visitors(&self) -> Vec<rows::Visitor> {
+        let range = keys::of_kind(OWNER, keys::kind::VISITOR);
+        let mut found = Vec::new();
+        let mut take = |_: &[u8], value: &[u8]| {
+            found.push(rows::read(value, "visitor")?);
+            Ok(Flow::More)
+        };
+        self.view.scan(&range.from, &range.to, &mut take).unwrap();
+        found
     }
 
     fn append(&mut self, flags: Flags) -> Op {
@@ -125,9 +166,13 @@ impl World {
     }
 
     fn grant(&mut self, name: &str, letters: &str) {
+        self.grant_to(GUEST, name, letters);
+    }
+
+    fn grant_to(&mut self, guest: AccountId, name: &str, letters: &str) {
         let op = self.change(MailboxChange::Grant {
             name: name.into(),
-            guest: GUEST,
+            guest,
             mode: StoreMode::Replace,
             rights: Rights::parse(letters).unwrap().0,
         });
@@ -274,4 +319,63 @@ fn who_subscribes_subscribes_for_himself_and_a_receipt_answers_whom_it_was_given
     assert_eq!(world.guest(flag), lacks("s, w or t"), "not the owner's answer");
     world.grant("INBOX", "");
     assert!(read::granted(&world.view, OWNER, GUEST).unwrap().is_empty());
+}
+
+#[test]
+fn a_flood_of_a_guest_pushes_out_only_his_own_receipts() {
+    const OTHER: AccountId = AccountId([3; 16]);
+    let mut world = World::open();
+    world.grant("INBOX", "lrsi");
+    world.grant_to(OTHER, "INBOX", "lrsi");
+    let of_owner = world.append(Flags::default());
+    let of_other = Op::ForGuest {
+        guest: OTHER,
+        op: Box::new(world.append(Flags::default())),
+    };
+    let of_guest = world.append(Flags::default());
+    let first = [
+        world.run(of_owner.clone()),
+        world.run(of_other.clone()),
+        world.guest(of_guest.clone()),
+    ];
+    world.flood(GUEST, limits::INTERACTIVE_RECEIPTS_PER_ACCOUNT_MAX as u64 + 1);
+    let again = [world.run(of_owner), world.run(of_other)];
+    for (first, again) in first.iter().zip(&again) {
+        let (Outcome::Appended(first), Outcome::Appended(again)) = (first, again) else {
+            panic!("{first:?} {again:?}")
+        };
+        assert_eq!((again.uid, again.repeated), (first.uid, true));
+    }
+    // His own is forgotten: that is what the bound costs him who fills it.
+    let Outcome::Appended(twice) = world.guest(of_guest) else {
+        panic!("not appended")
+    };
+    assert!(!twice.repeated);
+    let kept: Vec<u64> = world.visitors().iter().map(|one| one.next - one.first).collect();
+    assert_eq!(kept, [limits::GUEST_RECEIPTS_MAX, 1]);
+}
+
+#[test]
+fn receipts_of_guests_go_when_their_time_is_over() {
+    let mut world = World::open();
+    world.grant("INBOX", "lrs");
+    world.flood(GUEST, 20);
+    world.time_ms += limits::INTERACTIVE_RECEIPT_KEPT_MS - 1;
+    world.run(Op::Sweep { account: OWNER });
+    assert_eq!(world.visitors().len(), 1, "not a moment before");
+    // A retry that comes late is still known to be one, and what it leaves behind is taken away by whoever comes next.
+    world.time_ms += 1;
+    world.flood(GUEST, 20);
+    let before = world.visitors()[0].next - world.visitors()[0].first;
+    for _ in 0..3 {
+        let subscribe = world.change(MailboxChange::Subscribe {
+            name: "Sent".into(),
+            subscribed: false,
+        });
+        world.run(subscribe);
+    }
+    let kept = world.visitors().first().map_or(0, |one| one.next - one.first);
+    assert!(kept < before, "{kept} of {before}");
+    world.run(Op::Sweep { account: OWNER });
+    assert!(world.visitors().is_empty());
 }

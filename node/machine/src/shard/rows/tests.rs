@@ -7,7 +7,7 @@ use malle_proto::{AccountId, BodyHash, EmailId, MailboxId, ModSeq, OpId, ThreadI
 
 use super::{
     Account, Annotation, Body, Child, Content, Grant, KeptSummary, Keyword, Mailbox, Place, Receipt, Shard, State,
-    Thread, Turn,
+    Thread, Turn, Visitor,
 };
 use crate::format::Record;
 use crate::shard::{
@@ -115,6 +115,14 @@ fn rows_of_the_tree_keep_their_bytes() {
         Grant {
             rights: 0x7FF,
             subscribed: true,
+        },
+    );
+    golden(
+        "visitor",
+        Visitor {
+            first: 300,
+            next: 556,
+            due_ms: 1_700_000_900_000,
         },
     );
 }
