@@ -18,8 +18,9 @@ use malle_proto::ShardId;
 
 use super::{GroupError, Groups};
 
-/// Readers of a view end within this: the longest is a page of a scan.
-const READERS_END: Duration = Duration::from_secs(10);
+/// Whoever still works with the group ends within this: the longest is a checkpoint, which must not find its directory gone, for a checkpoint
+/// that the disk does not take condemns the node.
+const USERS_END: Duration = Duration::from_secs(130);
 /// Between two looks at whether they have.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -38,7 +39,7 @@ impl Groups {
             group.close(false).await;
             let left = Arc::downgrade(&group);
             drop(group);
-            let deadline = malle_rt::now() + READERS_END;
+            let deadline = malle_rt::now() + USERS_END;
             while left.strong_count() > 0 && malle_rt::now() < deadline {
                 malle_rt::sleep(LOOK).await;
             }
