@@ -7,6 +7,7 @@
 //! * `demo` builds the three binaries for release and hands its flags to `malle demo`.
 //! * `chaos` builds both engines of attacks and runs them: `selftest`, `smoke` or `long`.
 //! * `bench` builds them for release and hands its flags to `malle-bench`: the one way in which speed is claimed.
+//! * `fuzz` runs libFuzzer on a parser of the gateway, for as long as it is told.
 //!
 //! CI calls `check` and `test`, so a green machine at home and a green CI mean the same. Every cargo call selects the whole workspace
 //! with `--locked`: the same packages mean the same features, so nothing is built twice, and nothing rewrites the lock file.
@@ -16,6 +17,7 @@ mod cargo;
 mod chaos;
 mod check;
 mod fix;
+mod fuzz;
 mod licences;
 mod programs;
 mod suites;
@@ -73,6 +75,15 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
         flags: Vec<OsString>,
     },
+    /// Runs libFuzzer on a parser of the gateway and keeps what it found in the corpus
+    Fuzz {
+        /// Which
+        #[arg(value_enum)]
+        parser: fuzz::Parser,
+        /// For how long
+        #[arg(long, default_value_t = 3600)]
+        seconds: u32,
+    },
     /// Builds for release and runs `malle-bench` with the flags that follow
     Bench {
         /// Flags of `malle-bench`
@@ -88,6 +99,7 @@ fn main() -> ExitCode {
         Verb::Test { fast, long } => suites::run(&root, suites::Length::of(fast, long)),
         Verb::Demo { flags } => demo(&root, &flags),
         Verb::Chaos { length, flags } => chaos::run(&root, length, &flags),
+        Verb::Fuzz { parser, seconds } => fuzz::run(&root, parser, seconds),
         Verb::Bench { flags } => bench::run(&root, &flags),
     });
     match done {

@@ -265,7 +265,7 @@ mod tests {
         }
         // The network of a run has the same addresses.
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let _alone = runtime.block_on(harness::alone()).unwrap();
+        let _alone = runtime.block_on(harness::network_alone()).unwrap();
         let mut net = Net::new(2).unwrap();
         let listener = TcpListener::bind((address(HOST), 777)).unwrap();
         let mut child = talker(&net, 1);

@@ -31,6 +31,8 @@ struct Seen {
     up: BTreeMap<u32, NodeId>,
     /// What each node said last, by place and group: only changes are written.
     said: BTreeMap<(u32, u32), (String, u64)>,
+    /// When that was written, by place.
+    written_us: BTreeMap<u32, u64>,
 }
 
 impl Observer {
@@ -43,10 +45,7 @@ impl Observer {
         Observer {
             operator,
             regions: Arc::new(regions),
-            seen: Arc::new(Mutex::new(Seen {
-                up,
-                said: BTreeMap::new(),
-            })),
+            seen: Arc::new(Mutex::new(Seen { up, ..Seen::default() })),
             recorder,
         }
     }
@@ -86,16 +85,32 @@ impl Observer {
     /// Writes what nodes say to the history until the end of the timeline: roles and terms when they change.
     pub async fn watch(self) {
         while self.recorder.now_us() < self.recorder.timeline().end_us {
-            let statuses = self.ask(false).await;
-            self.note(&statuses, false);
+            self.round(false, false).await;
             malle_rt::sleep(PAUSE).await;
         }
     }
 
-    /// Writes one round of answers; with `all` also what did not change.
-    pub fn note(&self, statuses: &BTreeMap<u32, NodeStatus>, all: bool) {
+    /// Asks every node that is up, and writes what it says; with `all` also what did not change.
+    pub async fn round(&self, digests: bool, all: bool) -> BTreeMap<u32, NodeStatus> {
+        let asked_us = self.recorder.now_us();
+        let statuses = self.ask(digests).await;
+        self.note(&statuses, asked_us, all);
+        statuses
+    }
+
+    fn note(&self, statuses: &BTreeMap<u32, NodeStatus>, asked_us: u64, all: bool) {
         let at_us = self.recorder.now_us();
         for (place, status) in statuses {
+            // Two rounds at one time: what another one was told since this one began may be the newer.
+            if self
+                .seen()
+                .written_us
+                .get(place)
+                .is_some_and(|written_us| *written_us >= asked_us)
+            {
+                continue;
+            }
+            self.seen().written_us.insert(*place, at_us);
             for group in &status.groups {
                 let now = (group.role.clone(), group.term);
                 let before = self.seen().said.insert((*place, group.shard.0), now.clone());
@@ -119,8 +134,7 @@ impl Observer {
 
     /// What is true now, for the choice of whom a step hits. `down` are machines that a step has hold of.
     pub async fn present(&self, down: Vec<u32>) -> Present {
-        let statuses = self.ask(false).await;
-        self.note(&statuses, false);
+        let statuses = self.round(false, false).await;
         let places: BTreeMap<NodeId, u32> = statuses.iter().map(|(place, status)| (status.node, *place)).collect();
         let mut present = Present {
             places: (*self.regions).clone(),

@@ -112,7 +112,8 @@ pub fn run(job: Job) -> anyhow::Result<Ran> {
 
 async fn whole(job: Job) -> anyhow::Result<Ran> {
     std::fs::create_dir_all(&job.out)?;
-    let _alone = harness::alone().await?;
+    let _place = harness::Place::take().await?;
+    let _alone = harness::network_alone().await?;
     for thing in harness::made::clean() {
         eprintln!("chaos: a run that is gone had left {thing}; removed");
     }
@@ -313,8 +314,7 @@ async fn settle(observer: &Observer, recorder: &Recorder) {
             what: format!("{error:#}"),
         }));
     }
-    let statuses = observer.ask(true).await;
-    observer.note(&statuses, true);
+    observer.round(true, true).await;
 }
 
 fn write_flips(job: &Job, flips: &[(u32, Flip)]) -> anyhow::Result<()> {

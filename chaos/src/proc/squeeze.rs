@@ -12,6 +12,9 @@ use harness::made::{Made, Thing};
 const ROOT: &str = "/sys/fs/cgroup";
 /// The kernel's usual period, in which a quota is given.
 const CPU_PERIOD_US: u64 = 100_000;
+/// By this much a limit is raised that the kernel refuses, and this much above what was asked for at most: more than a node has.
+const MEMORY_STEP_MIB: u64 = 16;
+const MEMORY_MORE_MIB: u64 = 2048;
 
 /// What can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,12 +115,20 @@ impl Squeeze {
         )
     }
 
-    /// At most so much memory; a node that needs more is killed by the kernel.
+    /// At most so much memory, or, as the kernel cannot take back what a process has written, as little above that as it does; a node that then needs
+    /// more is killed by the kernel.
     ///
     /// # Errors
     /// Without the controller.
     pub fn memory(&self, mib: u64) -> anyhow::Result<()> {
-        self.write(Controller::Memory, "memory.limit_in_bytes", &(mib << 20).to_string())
+        let mut limit = mib;
+        loop {
+            let taken = self.write(Controller::Memory, "memory.limit_in_bytes", &(limit << 20).to_string());
+            match taken {
+                Err(error) if limit < mib + MEMORY_MORE_MIB && is_busy(&error) => limit += MEMORY_STEP_MIB,
+                other => return other,
+            }
+        }
     }
 
     /// At most so many writes to a block device (`MAJOR:MINOR`) a second; 0 is unbounded.
@@ -154,6 +165,11 @@ impl Squeeze {
         let path = group.join(file);
         std::fs::write(&path, value).with_context(|| format!("writing {value:?} to {}", path.display()))
     }
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::ResourceBusy)
 }
 
 #[cfg(test)]

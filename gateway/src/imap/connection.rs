@@ -87,7 +87,7 @@ pub(super) struct Frame {
 
 impl Frame {
     /// A frame from memory.
-    #[cfg(test)]
+    #[cfg_attr(not(test), allow(dead_code, reason = "of tests and the fuzzer"))]
     pub(super) fn of(pieces: Vec<Piece>) -> Frame {
         Frame {
             pieces,

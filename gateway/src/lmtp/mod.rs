@@ -19,3 +19,17 @@ mod xclient;
 
 pub use body::Room;
 pub use connection::{Context, Timeouts, serve};
+
+/// Reads any bytes as a command line: for `cargo xtask fuzz` and the replay of its corpus.
+///
+/// # Panics
+/// When the parser does.
+#[cfg_attr(not(test), allow(dead_code, reason = "of tests and the fuzzer"))]
+pub fn read_any(bytes: &[u8]) {
+    match parse::parse(bytes) {
+        Ok(parse::Command::Mail(mail)) => drop((mail.from.lookup(), mail.from.normalised())),
+        Ok(parse::Command::Rcpt(path)) => drop((path.lookup(), path.normalised())),
+        // What it is made into matters to other tests; here it must be made into something, or refused.
+        Ok(_) | Err(_) => {}
+    }
+}

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use harness::{alone, within};
+use harness::{Place, within};
 use tokio::process::Command;
 
 /// Far above what it takes.
@@ -37,7 +37,7 @@ fn copied(to: &Path) -> anyhow::Result<PathBuf> {
 
 #[tokio::test]
 async fn two_builds_are_compared_and_a_ratio_is_told() -> anyhow::Result<()> {
-    let alone = alone().await?;
+    let place = Place::take().await?;
     let directory = tempfile::tempdir()?;
     let json = directory.path().join("report.json");
     let other = copied(directory.path())?;
@@ -57,7 +57,7 @@ async fn two_builds_are_compared_and_a_ratio_is_told() -> anyhow::Result<()> {
         &json.display().to_string(),
     ];
     let output = bench(&arguments, &data).await?;
-    drop(alone);
+    drop(place);
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {said}{complained}", output.status);

@@ -19,6 +19,7 @@ use crate::host::{is_gone, signal};
 use crate::imap::Imap;
 use crate::lmtp::Lmtp;
 use crate::monitoring::{self, Metrics};
+use crate::place::{Place, start_alone};
 use crate::ports::free_ports;
 use crate::power::{self, LoopDisk};
 use crate::wait::{until, within};
@@ -100,7 +101,7 @@ pub struct Cluster {
     joined: BTreeMap<NodeId, usize>,
     /// Disks of the nodes, in their order, when their power can be cut.
     disks: Vec<LoopDisk>,
-    _alone: File,
+    _place: Place,
 }
 
 impl Drop for Cluster {
@@ -153,7 +154,8 @@ impl Cluster {
         disks: impl FnOnce(&Path) -> anyhow::Result<Vec<LoopDisk>>,
         preload: Option<&Path>,
     ) -> anyhow::Result<Cluster> {
-        let alone = alone().await?;
+        let place = Place::take().await?;
+        let starting_alone = start_alone().await?;
         let directory = tempfile::Builder::new().prefix("malle-cluster-").tempdir()?;
         let path = directory.path().to_path_buf();
         let disks = disks(&path)?;
@@ -183,6 +185,7 @@ impl Cluster {
                 return Err(error.context(format!("malle demo in {} said:\n{said}", directory.keep().display())));
             }
         };
+        drop(starting_alone);
         let context = read_context(&file.context)?;
         Ok(Cluster {
             directory: Some(directory),
@@ -192,7 +195,7 @@ impl Cluster {
             extra: Vec::new(),
             joined: BTreeMap::new(),
             disks,
-            _alone: alone,
+            _place: place,
         })
     }
 
@@ -754,17 +757,6 @@ async fn run(command: &mut Command) -> anyhow::Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Waits until no other cluster of tests runs on this machine; none begins while the file is held.
-///
-/// # Errors
-/// When the file cannot be locked.
-pub async fn alone() -> anyhow::Result<File> {
-    let path = std::env::temp_dir().join("malle-cluster.lock");
-    let file = File::create(&path).with_context(|| path.display().to_string())?;
-    let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?;
-    waited.with_context(|| format!("locking {}", path.display()))
 }
 
 #[cfg(test)]

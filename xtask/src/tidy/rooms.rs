@@ -53,6 +53,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("malle-client", &["malle-proto", "malle-rt"]),
     ("malle-cli", &["malle-client", "malle-proto"]),
     ("malle-gateway", &["malle-client", "malle-proto"]),
+    ("malle-gateway-fuzz", &["malle-client", "malle-proto"]),
     ("malle-tests", &["malle-client", "malle-proto"]),
     ("malle-bench", &["malle-client", "malle-tests"]),
     (

@@ -2,6 +2,7 @@
 
 mod binary;
 mod bounds;
+mod corpus;
 mod delivery;
 mod grammar;
 mod pipelining;

@@ -304,7 +304,7 @@ async fn a_list_without_the_right_r_tells_names_and_no_counters() {
 async fn a_guest_hears_of_what_he_may_see_and_once_more_of_what_he_no_longer_may() {
     let world = World::new().await;
     let follow = || super::super::watch::follow(world.group.clone(), ALICE, Some(BOB), std::future::pending());
-    let refused = follow().await.err().expect("nothing is granted");
+    let refused = follow().await.expect_err("nothing is granted");
     assert_eq!(refused.0.code(), ErrorCode::Denied);
     world.grant_bob("lr").await;
     let mut events = follow().await.unwrap();
