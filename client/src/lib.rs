@@ -27,6 +27,7 @@ mod directory;
 mod download;
 mod error;
 mod generations;
+mod layout;
 mod mail;
 mod nodes;
 mod op_id;
@@ -50,6 +51,7 @@ pub use directory::{
     Topology, Who,
 };
 pub use error::{Class, Error};
+pub use layout::{AppliedLayout, Layout, LayoutChange, LayoutNode, LayoutPlan, PlannedMove, RoleChange, Stand, Task};
 pub use mail::Account;
 pub use malle_proto::{
     AccountId, BodyHash, ClusterId, EmailId, MailboxId, ModSeq, NodeId, OpId, Rights, ShardId, ThreadId, Uid,

@@ -339,4 +339,6 @@ mod failing_disk;
 #[cfg(test)]
 mod filling_disk;
 #[cfg(test)]
+mod growing;
+#[cfg(test)]
 mod power_cut;

@@ -125,6 +125,29 @@ pub const NODES_MAX: usize = 1_000;
 pub const SHARDS_MAX: usize = 10_000;
 /// Most voters of a shard: five survive two losses, two more for a change under way.
 pub const REPLICAS_PER_SHARD_MAX: usize = 7;
+/// Largest weight of a node: the largest machine of a cluster has a thousand times the disk of the smallest, not more.
+pub const NODE_WEIGHT_MAX: u32 = 1_000;
+/// Nodes of which one command changes the layout: with names of regions and zones it stays well below an entry's 64 KiB.
+pub const ROLES_PER_COMMAND_MAX: usize = 100;
+/// Layouts of which the history is kept: years of changes, one answer.
+pub const LAYOUTS_KEPT: usize = 100;
+/// A node that is silent for so long is dead, unless the layout says otherwise: a machine reboots and a switch is replaced in less.
+pub const REBUILD_AFTER_MS: u64 = 10 * 60 * 1000;
+/// The least that a layout may say: below it an election of the directory would look like a death.
+pub const REBUILD_AFTER_MIN_MS: u64 = 5 * 1000;
+/// The most that a layout may say: who waits longer for a second replica wants to decide it himself, and says never.
+pub const REBUILD_AFTER_MAX_MS: u64 = 7 * 24 * 3600 * 1000;
+/// A node that has not answered the directory's leader for so long is silent: it is given nothing new.
+pub const NODE_SILENT_MS: u64 = 5 * 1000;
+/// Moves of replicas that the directory's leader has under way at once. Each copies at the pace of a disk, to the cost of mail on the
+/// nodes between which it goes; one alone would stand still behind a slow one.
+pub const MOVES_AT_ONCE: usize = 2;
+/// Bodies of one replica that is copied to a node, by the second: half of what a plain disk gives, so that mail has the other half.
+pub const COPY_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+/// Moves that may be under way at all.
+pub const TASKS_RUNNING_MAX: usize = 64;
+/// Moves that are over and still shown: a node of 64 replicas that came and went, several times.
+pub const TASKS_KEPT: usize = 500;
 /// Longest password that is hashed: longer input costs CPU and adds nothing.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// Longest access token of an identity provider: those with many groups in them have some kilobytes.

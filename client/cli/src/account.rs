@@ -274,7 +274,7 @@ fn location_text(location: &Location) -> String {
 }
 
 /// `500M`, `20G`, or plain bytes.
-fn quota(text: &str) -> Result<u64, String> {
+pub fn quota(text: &str) -> Result<u64, String> {
     let parse = || -> anyhow::Result<u64> {
         let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(split);

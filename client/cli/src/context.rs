@@ -134,7 +134,7 @@ fn missing(flag: &str, key: &str) -> anyhow::Error {
 }
 
 /// `500ms`, `30s`, `5m`; a bare number counts seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number

@@ -2,6 +2,8 @@
 
 use malle_client::Error;
 
+use crate::layout::Sure;
+
 /// Shown below every help text.
 pub const HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nobody answers or no leader, \
                         4 degraded (cluster status) or not all could be asked (session), 5 refused by a safety check, 6 not found.";
@@ -40,6 +42,17 @@ pub struct Usage(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(pub String);
+
+/// For verbs that move data or give a node up: done with --yes only, and there is nobody to ask in a script.
+///
+/// # Errors
+/// [`Usage`] without it.
+pub fn confirmed(sure: Sure, what: &str) -> Result<(), Usage> {
+    if sure.yes || sure.dry_run {
+        return Ok(());
+    }
+    Err(Usage(format!("{what}: look at it with --dry-run, then give --yes")))
+}
 
 /// For verbs that change the machines: what the cluster refuses there, it refuses for safety.
 pub fn guarded(error: Error) -> anyhow::Error {

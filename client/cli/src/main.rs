@@ -13,12 +13,15 @@ mod cluster;
 mod context;
 mod demo;
 mod exit;
+mod layout;
 mod node;
 mod output;
 mod password;
 mod session;
 mod shard;
+mod standing;
 mod status;
+mod task;
 
 use clap::{Parser, Subcommand};
 
@@ -43,6 +46,12 @@ enum Noun {
     /// The machines.
     #[command(subcommand)]
     Node(node::Verb),
+    /// What the cluster is meant to be: weights of nodes, and what shards survive.
+    #[command(subcommand)]
+    Layout(layout::Verb),
+    /// Moves of replicas.
+    #[command(subcommand)]
+    Task(task::Verb),
     /// The raft groups that hold accounts.
     #[command(subcommand)]
     Shard(shard::Verb),
@@ -78,6 +87,8 @@ async fn main() -> std::process::ExitCode {
     let done = match cli.noun {
         Noun::Cluster(verb) => cluster::run(&cli.global, verb).await,
         Noun::Node(verb) => node::run(&cli.global, verb).await,
+        Noun::Layout(verb) => layout::run(&cli.global, verb).await,
+        Noun::Task(verb) => task::run(&cli.global, verb).await,
         Noun::Shard(verb) => shard::run(&cli.global, verb).await,
         Noun::Account(verb) => account::run(&cli.global, verb).await,
         Noun::Address(verb) => address::run(&cli.global, verb).await,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::context::Global;
 use crate::exit::{Exit, Refusal, guarded};
-use crate::output;
+use crate::{output, standing};
 
 /// A node that is up answers within this; then it is not taken for lost.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
@@ -18,7 +18,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 pub enum Verb {
     /// Lists every node that the directory knows, retired ones too.
     List,
-    /// Tells the directory of a running node. It holds no shard yet.
+    /// Tells the directory of a running node. It holds no shard before `malle layout assign` gives it a weight.
     Add {
         /// Its id; an id that was ever used is refused.
         id: u64,
@@ -35,6 +35,9 @@ pub enum Verb {
         #[arg(long, value_name = "HOST:PORT")]
         peer_address: String,
     },
+    /// What is done with a node.
+    #[command(flatten)]
+    Standing(standing::Verb),
     /// Puts a new node into the place of a lost one: it learns all its groups, then the lost one is retired. Give it a --timeout
     /// that fits the amount of data.
     Replace {
@@ -115,6 +118,7 @@ pub async fn run(global: &Global, verb: Verb) -> anyhow::Result<Exit> {
                 format!("node {} is known", added.node)
             })?;
         }
+        Verb::Standing(verb) => standing::run(global, &client, verb).await?,
         Verb::Replace {
             lost,
             new,

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use malle_client::{CollectStatus, GroupStatus, NodeId, NodeStatus, ScrubStatus, ShardId, Topology};
+use malle_client::{CollectStatus, GroupStatus, Layout, NodeId, NodeStatus, ScrubStatus, ShardId, Task, Topology};
 use malle_proto::limits;
 use serde::Serialize;
 
 use crate::output;
 use crate::shard::numbers;
+use crate::task;
 
 /// A replica further behind than this is catching up, not keeping up: about a second of the heaviest load.
 const LAG_MAX_ENTRIES: u64 = 10_000;
@@ -27,6 +28,32 @@ pub struct Report {
     problems: Vec<String>,
     nodes: Vec<NodeRow>,
     groups: Vec<GroupRow>,
+    /// Moves of replicas that are under way.
+    tasks: Vec<task::Row>,
+}
+
+impl Report {
+    /// With what operators want of the nodes, and what moves.
+    pub fn with_growth(mut self, layout: &Layout, tasks: Vec<Task>) -> Report {
+        for known in &layout.nodes {
+            let Some(row) = self.nodes.iter_mut().find(|row| row.id == known.id.0) else {
+                continue;
+            };
+            row.standing = Some(known.standing.clone());
+            match (row.state, known.standing.as_str()) {
+                ("up", "draining") => row.state = "draining",
+                ("up", "leaving") => row.state = "leaving",
+                (_, "removed" | "dead") => row.state = "dead",
+                _ => {}
+            }
+        }
+        self.tasks = tasks
+            .into_iter()
+            .filter(|task| !task.is_over())
+            .map(task::row)
+            .collect();
+        self
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -35,8 +62,11 @@ struct NodeRow {
     region: String,
     zone: String,
     address: String,
-    /// "up", "full" (its disk takes no new mail), "failed" (it takes no writes), "down" or "retired".
+    /// "up", "draining", "leaving", "full" (its disk takes no new mail), "failed" (it takes no writes), "down", "dead" (its replicas are
+    /// rebuilt elsewhere) or "retired".
     state: &'static str,
+    /// What the directory says is done with it; `None` where it was not asked.
+    standing: Option<String>,
     /// Why it is full, failed or down.
     why: Option<String>,
     version: Option<String>,
@@ -154,6 +184,7 @@ pub fn report(topology: &Topology, answers: Vec<(NodeId, Result<NodeStatus, Stri
         problems,
         nodes,
         groups,
+        tasks: Vec::new(),
     }
 }
 
@@ -192,6 +223,7 @@ fn node_row(
         zone: node.zone.clone(),
         address: node.client_address.clone(),
         state,
+        standing: None,
         why,
         version: status.map(|status| status.version.clone()),
         uptime_ms: status.map(|status| status.uptime_ms),
@@ -407,6 +439,10 @@ pub fn text(report: &Report) -> String {
         "ROWS",
     ];
     text.push_str(&output::table(header, report.groups.iter().map(group_cells)));
+    if !report.tasks.is_empty() {
+        text.push_str(&format!("\n\n{} replicas move:\n", report.tasks.len()));
+        text.push_str(&task::table(&report.tasks));
+    }
     text
 }
 

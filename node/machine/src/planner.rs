@@ -12,15 +12,18 @@
 //! Regions and zones come before weight: replicas stand as far apart as they can, and one stands in the home region if any region of a
 //! shard can be chosen. What must hold: a replica moves at most once in a plan, straight to where it ends; a node that gives a replica for
 //! weight gets none for weight in the same plan, so that balancing ends; load is counted in replicas, the size of a shard only orders
-//! moves and tells what they cost. What is absent: leaders (the order of a shard's replicas), the rate of copying, and doing any of it.
+//! moves and tells what they cost. [`first_replicas`] says who of a shard's replicas should lead it. What is absent: the rate of copying, and doing any of it.
 
 mod balance;
 mod goal;
+mod leaders;
 mod work;
 
 use malle_proto::{NodeId, ShardId};
+use serde::{Deserialize, Serialize};
 
 pub use goal::{Goal, Infeasible, feasible};
+pub use leaders::first_replicas;
 
 /// What a plan may do with a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +83,8 @@ pub struct Input {
     pub balance: bool,
 }
 
-/// Why a replica moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Why a replica moves. It is kept: append variants only at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reason {
     /// Its node is dead.
     Dead,
@@ -95,6 +98,20 @@ pub enum Reason {
     Spread,
     /// Its node holds more than its weight.
     Weight,
+}
+
+impl Reason {
+    /// As the wire contract and operators spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Dead => "dead",
+            Reason::Leaving => "leaving",
+            Reason::Count => "count",
+            Reason::Goal => "goal",
+            Reason::Spread => "spread",
+            Reason::Weight => "weight",
+        }
+    }
 }
 
 /// One replica of one shard.

@@ -16,7 +16,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use malle_machine::directory::read::{self, Account};
-use malle_machine::directory::{AccountState, Command, Node, Op, Outcome, Shard, TokenKey, apply};
+use malle_machine::directory::{
+    AccountState, Command, LayoutChange, Node, Op, Outcome, RoleChange, Shard, Standing, TaskStep, TokenKey, apply,
+};
+use malle_machine::planner::{Goal, Reason};
 use malle_machine::{MemoryView, Writes};
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 use script_format::{Line, Player};
@@ -123,6 +126,152 @@ fn password_hash(line: &mut Line) -> Option<String> {
         Some(raw) => raw.to_owned(),
         None => format!("{HASH}{text}"),
     })
+}
+
+fn goal(text: &str) -> Told<Goal> {
+    match text {
+        "node" => Ok(Goal::Node),
+        "zone" => Ok(Goal::Zone),
+        "region" => Ok(Goal::Region),
+        other => Err(format!("no goal {other}")),
+    }
+}
+
+fn standing(text: &str) -> Told<Standing> {
+    let all = [
+        Standing::Active,
+        Standing::Draining,
+        Standing::Leaving,
+        Standing::Dead,
+        Standing::Removed,
+    ];
+    let found = all.into_iter().find(|standing| standing.as_str() == text);
+    found.ok_or_else(|| format!("no standing {text}"))
+}
+
+fn step(text: &str) -> Told<TaskStep> {
+    let all = [
+        TaskStep::Planned,
+        TaskStep::Joined,
+        TaskStep::CaughtUp,
+        TaskStep::Switched,
+        TaskStep::Done,
+        TaskStep::Cancelling,
+        TaskStep::Cancelled,
+    ];
+    let found = all.into_iter().find(|step| step.as_str().replace(' ', "-") == text);
+    found.ok_or_else(|| format!("no step {text}"))
+}
+
+/// A role is `4=2` (a weight) or `4@nord/b` (a place).
+fn role(text: &str) -> Told<RoleChange> {
+    let (node, weight, place) = match (text.split_once('='), text.split_once('@')) {
+        (Some((node, weight)), None) => (node, Some(number(weight)?), None),
+        (None, Some((node, place))) => (node, None, place.split_once('/')),
+        _ => return Err(format!("{text} is no role")),
+    };
+    Ok(RoleChange {
+        node: NodeId(number(node)?),
+        weight,
+        region: place.map(|(region, _)| region.to_owned()),
+        zone: place.map(|(_, zone)| zone.to_owned()),
+    })
+}
+
+/// Commands about layouts, standings and tasks.
+fn growth_op(verb: &str, line: &mut Line) -> Told<Option<Op>> {
+    let break_goal = |line: &mut Line| line.optional("break").map(|text| goal(&text)).transpose();
+    Ok(Some(match verb {
+        "stage" => Op::LayoutStage {
+            change: LayoutChange {
+                goal: line.optional("goal").map(|text| goal(&text)).transpose()?,
+                replicas: line.optional_number("replicas")?,
+                rebuild_after_ms: line.optional_number("rebuild")?,
+                roles: match line.optional("roles") {
+                    Some(roles) => list(&roles, role)?,
+                    None => Vec::new(),
+                },
+            },
+        },
+        "apply" => Op::LayoutApply {
+            version: number(&line.word("a version")?)?,
+            by: "alice".into(),
+            break_goal: break_goal(line)?,
+        },
+        "revert" => Op::LayoutRevert,
+        "stand" => Op::NodeStand {
+            node: NodeId(number(&line.word("a node")?)?),
+            standing: standing(&line.word("a standing")?)?,
+            break_goal: break_goal(line)?,
+        },
+        "silence" => Op::NodeSilence {
+            node: NodeId(number(&line.word("a node")?)?),
+            silent: line.optional_word().as_deref() != Some("over"),
+        },
+        "move" => Op::TaskStart {
+            shard: shard_id(line)?,
+            epoch: number(&line.named("epoch")?)?,
+            join: line.optional_number("join")?.map(NodeId),
+            leave: line.optional_number("leave")?.map(NodeId),
+            reason: Reason::Weight,
+            bytes: 7,
+        },
+        "task" => Op::TaskAdvance {
+            task: number(&line.word("a task")?)?,
+            step: step(&line.word("a step")?)?,
+            note: line.optional("note").unwrap_or_default(),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+/// Questions about layouts, standings and tasks.
+fn ask_growth(view: &MemoryView, verb: &str) -> Option<String> {
+    let mut out = String::new();
+    match verb {
+        "layout" => {
+            let layout = read::layout(view).unwrap();
+            let weights: Vec<String> = layout
+                .weights
+                .iter()
+                .map(|(node, weight)| format!("{node}={weight}"))
+                .collect();
+            let (version, goal, replicas) = (layout.version, layout.goal, layout.replicas);
+            let weights = weights.join(",");
+            out = format!("version {version} goal={goal} replicas={replicas} {weights}");
+        }
+        "staged" => {
+            out = read::staged(view).unwrap().map_or("nothing".into(), |staged| {
+                let nodes: Vec<String> = staged.change.roles.iter().map(|role| role.node.to_string()).collect();
+                format!("version {} about nodes {}", staged.version, nodes.join(","))
+            })
+        }
+        "layouts" => {
+            for applied in read::layout_history(view).unwrap() {
+                let since = applied.time_ms - START_MS;
+                writeln!(out, "+{since} version {} by {}", applied.version, applied.by).unwrap();
+            }
+        }
+        "standings" => {
+            for (node, state) in read::node_states(view).unwrap() {
+                let silent = state
+                    .silent_since_ms
+                    .map_or(String::new(), |at| format!(" silent=+{}", at - START_MS));
+                let (standing, since) = (state.standing.as_str(), state.since_ms.saturating_sub(START_MS));
+                writeln!(out, "node {node} {standing} since=+{since}{silent}").unwrap();
+            }
+        }
+        "tasks" => {
+            for task in read::tasks(view).unwrap() {
+                let node = |node: Option<NodeId>| node.map_or("-".into(), |node| node.to_string());
+                let (id, shard, step, note) = (task.id, task.shard, task.step.as_str(), task.note);
+                let (join, leave) = (node(task.join), node(task.leave));
+                writeln!(out, "task {id} shard {shard} {leave}->{join} {step} {note}").unwrap();
+            }
+        }
+        _ => return None,
+    }
+    Some(out)
 }
 
 impl Player for DirectoryPlayer {
@@ -234,7 +383,7 @@ impl DirectoryPlayer {
                 guest: self.account(line)?,
                 mark: mark(line)?,
             },
-            _ => return Ok(None),
+            _ => return growth_op(verb, line),
         }))
     }
 
@@ -306,7 +455,10 @@ impl DirectoryPlayer {
                 }
             }
             "domain" => out = read::only_domain(view).unwrap().unwrap_or("none".into()),
-            _ => out = self.ask_account(verb, line)?,
+            _ => match ask_growth(view, verb) {
+                Some(told) => out = told,
+                None => out = self.ask_account(verb, line)?,
+            },
         }
         Ok(out)
     }

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use super::error::{self, Refused};
 use crate::bodies::{Bodies, Collector, Scrub};
 use crate::env::Env;
-use crate::placement::{ReplaceError, Replacements, register};
+use crate::placement::{ReplaceError, Replacements, Replicas, directory_input, directory_voters, register};
 use crate::raft::{Barrier, Group, GroupError, Groups};
 use crate::security::Call;
 
@@ -52,11 +52,12 @@ pub struct NodeFacts {
 /// The `Cluster` service.
 #[derive(Clone)]
 pub struct ClusterApi {
-    groups: Arc<Groups>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) replicas: Replicas,
     bodies: Arc<Bodies>,
     upkeep: Upkeep,
     replacements: Replacements,
-    env: Env,
+    pub(super) env: Env,
     facts: NodeFacts,
 }
 
@@ -81,6 +82,7 @@ impl ClusterApi {
     ) -> Self {
         ClusterApi {
             groups,
+            replicas: replacements.replicas(),
             bodies,
             upkeep,
             replacements,
@@ -89,7 +91,7 @@ impl ClusterApi {
         }
     }
 
-    fn directory(&self) -> Result<Arc<Group>, Refused> {
+    pub(super) fn directory(&self) -> Result<Arc<Group>, Refused> {
         self.groups
             .get(ShardId::DIRECTORY)
             .ok_or_else(|| Refused::unavailable("the directory is not open here"))
@@ -112,7 +114,12 @@ impl ClusterApi {
         }
         let shards = plan_shards(&nodes, request.shards, request.replicas)?;
         let directory = self.directory()?;
-        let members = nodes.iter().map(|node| (node.id, node.peer_address.clone())).collect();
+        let voters = first_voters(&nodes, self.facts.node);
+        let members = nodes
+            .iter()
+            .filter(|node| voters.contains(&node.id))
+            .map(|node| (node.id, node.peer_address.clone()))
+            .collect();
         directory.initialize(members).await?;
         let deadline = malle_rt::now() + FIRST_LEADER;
         let cluster = self.env.cluster_id();
@@ -302,6 +309,15 @@ fn plan_shards(nodes: &[directory::Node], shards: u32, replicas: u32) -> Result<
     Ok(plan.collect())
 }
 
+/// Who votes in a new directory, the node that makes it among them: 3 or 5, as far apart as they can be. The others learn: the driver adds them.
+fn first_voters(nodes: &[directory::Node], maker: NodeId) -> BTreeSet<NodeId> {
+    let nodes: Vec<NodeSpec> = nodes.iter().map(taker).collect();
+    let mut input = directory_input(&nodes, &BTreeSet::from([maker]), Goal::Node, "");
+    input.replicas = directory_voters(&nodes, nodes.len());
+    let joined = planner::plan(&input).moves.into_iter().filter_map(|one| one.join);
+    joined.chain([maker]).collect()
+}
+
 /// A node of a new cluster: all of them take the same.
 fn taker(node: &directory::Node) -> NodeSpec {
     NodeSpec {
@@ -347,6 +363,62 @@ impl Cluster for ClusterApi {
         )
     }
 
+    async fn layout_show(&self, request: Request<v1::LayoutShowRequest>) -> Result<Response<v1::LayoutReply>, Status> {
+        error::permitted(&request, Call::LayoutShow)?;
+        error::reply(self.show_layout().await)
+    }
+
+    async fn layout_stage(
+        &self,
+        request: Request<v1::LayoutStageRequest>,
+    ) -> Result<Response<v1::LayoutReply>, Status> {
+        error::permitted(&request, Call::LayoutStage)?;
+        error::reply(self.stage_layout(request.into_inner()).await)
+    }
+
+    async fn layout_plan(
+        &self,
+        request: Request<v1::LayoutPlanRequest>,
+    ) -> Result<Response<v1::LayoutPlanReply>, Status> {
+        error::permitted(&request, Call::LayoutPlan)?;
+        error::reply(self.plan_layout().await)
+    }
+
+    async fn layout_apply(
+        &self,
+        request: Request<v1::LayoutApplyRequest>,
+    ) -> Result<Response<v1::LayoutReply>, Status> {
+        let (peer, _) = error::permitted(&request, Call::LayoutApply)?;
+        let by = peer.identity.to_string();
+        error::reply(self.apply_layout(request.into_inner(), by).await)
+    }
+
+    async fn layout_revert(
+        &self,
+        request: Request<v1::LayoutRevertRequest>,
+    ) -> Result<Response<v1::LayoutReply>, Status> {
+        error::permitted(&request, Call::LayoutRevert)?;
+        error::reply(self.revert_layout(request.into_inner()).await)
+    }
+
+    async fn node_stand(&self, request: Request<v1::NodeStandRequest>) -> Result<Response<v1::NodeStandReply>, Status> {
+        error::permitted(&request, Call::NodeStand)?;
+        error::reply(self.stand(request.into_inner()).await)
+    }
+
+    async fn task_list(&self, request: Request<v1::TaskListRequest>) -> Result<Response<v1::TaskListReply>, Status> {
+        error::permitted(&request, Call::TaskList)?;
+        error::reply(self.tasks().await)
+    }
+
+    async fn task_cancel(
+        &self,
+        request: Request<v1::TaskCancelRequest>,
+    ) -> Result<Response<v1::TaskCancelReply>, Status> {
+        error::permitted(&request, Call::TaskCancel)?;
+        error::reply(self.cancel_task(request.into_inner()).await)
+    }
+
     async fn checkpoint(&self, request: Request<CheckpointRequest>) -> Result<Response<CheckpointReply>, Status> {
         error::permitted(&request, Call::Checkpoint)?;
         let request = request.into_inner();
@@ -362,7 +434,7 @@ impl Cluster for ClusterApi {
 
 #[cfg(test)]
 mod tests {
-    use super::plan_shards;
+    use super::{first_voters, plan_shards};
     use malle_machine::directory::Node;
     use malle_proto::NodeId;
 
@@ -376,6 +448,24 @@ mod tests {
             peer_address: address,
             retired: false,
         }
+    }
+
+    #[test]
+    fn a_new_directory_has_three_voters_in_three_regions_and_who_makes_it_is_one() {
+        let nodes = [
+            node(1, "n"),
+            node(2, "n"),
+            node(3, "c"),
+            node(4, "c"),
+            node(5, "s"),
+            node(6, "s"),
+        ];
+        let ids = |nodes: &[Node], maker| -> Vec<u64> {
+            first_voters(nodes, NodeId(maker)).into_iter().map(|id| id.0).collect()
+        };
+        assert_eq!(ids(&nodes, 2), [2, 3, 5]);
+        assert_eq!(ids(&nodes[..2], 1), [1, 2]);
+        assert_eq!(ids(&nodes[..3], 3), [1, 2, 3]);
     }
 
     #[test]

@@ -174,7 +174,8 @@ impl From<directory::Refusal> for Refused {
             | Refusal::NoAddress(_)
             | Refusal::NoNode(_)
             | Refusal::NoShard
-            | Refusal::NoAppPassword(_) => Refused::not_found(message),
+            | Refusal::NoAppPassword(_)
+            | Refusal::NoTask(_) => Refused::not_found(message),
             Refusal::NotInitialised | Refusal::Epoch(_) => Refused::unavailable(message),
             Refusal::BadAddress(_) | Refusal::PrimaryAddress(_) | Refusal::NodeInUse(..) => Refused::invalid(message),
             Refusal::Limit(_) => Refused::limit(message),

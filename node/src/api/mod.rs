@@ -9,6 +9,7 @@ mod cluster;
 mod convert;
 mod directory;
 pub mod error;
+mod growth;
 mod guests;
 mod intake;
 mod login;

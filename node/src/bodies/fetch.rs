@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use malle_proto::{BodyHash, NodeId, ShardId};
+use malle_proto::{BodyHash, NodeId, ShardId, limits};
 use malle_rt::Instant;
 use tokio::sync::Notify;
 
 use super::encoding::{self, Checked};
+use super::pace::Pace;
 use super::{Bodies, BodiesError, DiskRoom, DiskWatch};
 use crate::peers::StoredBody;
 use crate::state::BodyNews;
@@ -126,6 +128,20 @@ pub struct GroupBodies {
     missing: Mutex<BTreeMap<BodyHash, u64>>,
     sources: RwLock<Sources>,
     wake: Notify,
+    /// Snapshots of which nobody knows yet what they name.
+    unread: AtomicUsize,
+}
+
+/// The longest rest behind a round of a replica that is copied faster than it may.
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// While it lives, the replica does not say that it has all its bodies.
+pub struct Unread<'a>(&'a GroupBodies);
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.0.unread.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl GroupBodies {
@@ -137,6 +153,7 @@ impl GroupBodies {
             missing: Mutex::default(),
             sources: RwLock::new(Arc::new(Vec::new)),
             wake: Notify::new(),
+            unread: AtomicUsize::new(0),
         });
         group.bodies.followers().insert(shard, Arc::downgrade(&group));
         malle_rt::spawn(fetch_missing(Arc::downgrade(&group)));
@@ -165,10 +182,24 @@ impl GroupBodies {
 
     /// Every body that entries up to the answer name is here. `applied` is how far the group has applied.
     pub fn complete_through(&self, applied: u64) -> u64 {
+        if self.unread.load(Ordering::SeqCst) > 0 {
+            return 0;
+        }
         self.missing_now()
             .values()
             .min()
             .map_or(applied, |first| applied.min(first.saturating_sub(1)))
+    }
+
+    /// A snapshot is about to come: what it names is not known before it was read.
+    pub fn unread(&self) -> Unread<'_> {
+        self.unread.fetch_add(1, Ordering::SeqCst);
+        Unread(self)
+    }
+
+    /// Bytes on disk of those that are here.
+    pub fn bytes(&self) -> u64 {
+        self.bodies.shard_bytes(self.shard)
     }
 
     /// How many bodies are named and not here.
@@ -213,7 +244,10 @@ impl GroupBodies {
     /// How many came; `None` at the end, where `last` begins anew.
     async fn round(&self, last: &mut Option<BodyHash>) -> Option<usize> {
         let sources = self.sources();
+        let (begun, before) = (malle_rt::now(), self.bytes());
         let wanted = self.missing_behind(*last, ROUND);
+        // A replica that is being copied, not one that missed a few.
+        let copying = wanted.len() == ROUND;
         *last = wanted.last().copied();
         (*last)?;
         let rounds = futures::stream::iter(wanted.into_iter().map(|hash| {
@@ -236,6 +270,11 @@ impl GroupBodies {
             .filter(|here| std::future::ready(*here))
             .count()
             .await;
+        if copying {
+            let (bytes, took) = (self.bytes().saturating_sub(before), malle_rt::now() - begun);
+            let rest = Pace::at(limits::COPY_BYTES_PER_SECOND).rest(bytes, took, REST_MAX);
+            malle_rt::sleep(rest).await;
+        }
         Some(came)
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Locator {
     live: BTreeMap<u64, u64>,
     /// Copies that collection is about to free.
     marked: BTreeSet<Key>,
+    /// Bytes on disk of the copies of each shard. One without any is absent.
+    shards: BTreeMap<ShardId, u64>,
     /// Damaged copies by the segment that still has them: what is left of a body may be all that there is.
     hurt: BTreeMap<u64, BTreeSet<Key>>,
     /// Volumes with damage of which nobody knows what it was.
@@ -105,6 +107,7 @@ impl Locator {
         self.counts.payload_bytes += u64::from(at.payload_bytes);
         self.counts.disk_bytes += at.framed_bytes();
         *self.live.entry(at.segment).or_default() += at.framed_bytes();
+        *self.shards.entry(key.0).or_default() += at.framed_bytes();
     }
 
     fn take(&mut self, key: &Key) -> Option<Location> {
@@ -117,6 +120,11 @@ impl Locator {
         *live -= at.framed_bytes();
         if *live == 0 {
             self.live.remove(&at.segment);
+        }
+        let of_shard = self.shards.entry(key.0).or_default();
+        *of_shard -= at.framed_bytes();
+        if *of_shard == 0 {
+            self.shards.remove(&key.0);
         }
         Some(at)
     }
@@ -185,6 +193,30 @@ impl Locator {
 
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Bytes on disk of the copies of a shard.
+    pub fn shard_bytes(&self, shard: ShardId) -> u64 {
+        self.shards.get(&shard).copied().unwrap_or(0)
+    }
+
+    /// Shards of which copies are here.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.shards.keys().copied().collect()
+    }
+
+    /// Takes out up to `most` copies of a shard whose replica is gone from this node; gives their number.
+    pub fn drop_some(&mut self, shard: ShardId, most: usize) -> usize {
+        let (first, last) = ((shard, BodyHash([0; 32])), (shard, BodyHash([0xff; 32])));
+        let keys: Vec<Key> = self.slots.range(first..=last).map(|(key, _)| *key).take(most).collect();
+        for key in &keys {
+            self.marked.remove(key);
+            if self.take(key).is_none() {
+                // What is being written lands later, and is dropped the next time.
+                self.slots.remove(key);
+            }
+        }
+        keys.len()
     }
 
     /// Bytes on disk of the copies that a volume is needed for.

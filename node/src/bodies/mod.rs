@@ -15,7 +15,8 @@
 //! * [`Collector`] frees what nothing names any more, by commands of the shard's log.
 //!
 //! What this room must never do: acknowledge a body before its sync, hand out bytes that were not checked, or free space on its own
-//! (each step of collection is a command of the shard's log).
+//! (each step of collection is a command of the shard's log; a shard whose replica is gone from this node is another matter, see
+//! [`Bodies::drop_shard`]).
 
 mod collect;
 mod disk_room;
@@ -49,6 +50,11 @@ pub use fetch::GroupBodies;
 pub use replicate::Members;
 pub use scrub::{BodyRows, Scrub, ScrubReport};
 use volume::Volumes;
+
+/// Bodies of a dropped shard that are forgotten in one step: everybody waits for the lock meanwhile.
+const DROPPED_TOGETHER: usize = 1_000;
+/// Between two such steps.
+const BETWEEN_DROPS: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Why a body was not stored or not found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -236,6 +242,24 @@ impl Bodies {
     pub fn counts(&self) -> (u64, u64) {
         let counts = self.volumes.counts();
         (counts.bodies, counts.payload_bytes)
+    }
+
+    /// Bytes on disk of the bodies of a shard.
+    pub fn shard_bytes(&self, shard: ShardId) -> u64 {
+        self.volumes.shard_bytes(shard)
+    }
+
+    /// Shards of which bodies are here.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.volumes.shards()
+    }
+
+    /// Lets go of every body of a shard whose replica is gone from this node: no membership counts on them any more. Their space comes back as
+    /// that of collected ones does.
+    pub async fn drop_shard(&self, shard: ShardId) {
+        while self.volumes.drop_some(shard, DROPPED_TOGETHER) == DROPPED_TOGETHER {
+            malle_rt::sleep(BETWEEN_DROPS).await;
+        }
     }
 
     /// Bytes of bodies in memory for puts under way.

@@ -39,6 +39,13 @@ impl Pace {
         self.late
     }
 
+    /// What is left of the time that so many bytes may take, when they took this long. Never more than `most`, so that whoever waits looks up
+    /// from time to time.
+    pub fn rest(self, bytes: u64, took: Duration, most: Duration) -> Duration {
+        let share = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        share.saturating_sub(took).min(most)
+    }
+
     /// What to wait behind a body of so many bytes that took so long to read. A slow disk is not asked for more than the pace, and
     /// gets at least as long a rest as its read took: then the task never has more than half of its time.
     pub fn pause(self, bytes: u64, took: Duration) -> Duration {
@@ -59,6 +66,14 @@ mod tests {
     fn round(bodies: u64, bytes: u64, days: u32) -> Duration {
         let pace = Pace::new(bodies, bodies * bytes, days);
         pace.pause(bytes, Duration::ZERO).mul_f64(bodies as f64)
+    }
+
+    #[test]
+    fn what_is_copied_faster_than_its_pace_rests_and_what_is_slower_does_not() {
+        let (pace, second, most) = (Pace::at(64 * MIB), Duration::from_secs(1), Duration::from_secs(5));
+        assert_eq!(pace.rest(128 * MIB, second, most), second);
+        assert_eq!(pace.rest(32 * MIB, second, most), Duration::ZERO);
+        assert_eq!(pace.rest(1 << 40, second, most), most);
     }
 
     #[test]

@@ -230,6 +230,21 @@ impl Volumes {
         self.locator().at(&(shard, hash)).is_some()
     }
 
+    /// Bytes on disk of the bodies of a shard.
+    pub fn shard_bytes(&self, shard: ShardId) -> u64 {
+        self.locator().shard_bytes(shard)
+    }
+
+    /// Shards of which bodies are here.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.locator().shards()
+    }
+
+    /// See [`Locator::drop_some`].
+    pub fn drop_some(&self, shard: ShardId, most: usize) -> usize {
+        self.locator().drop_some(shard, most)
+    }
+
     /// Whether a durable copy is here, which the caller counts on from now on: collection leaves it alone.
     pub fn hold(&self, shard: ShardId, hash: BodyHash) -> bool {
         self.locator().hold(&(shard, hash))

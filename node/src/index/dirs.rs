@@ -82,6 +82,19 @@ pub fn keep_only(dir: &Path, kept: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes every database of the group, also those that were set aside.
+///
+/// # Errors
+/// What the file system says; it may be called again.
+pub fn remove_all(dir: &Path) -> io::Result<()> {
+    let aside = with_prefix(dir, ".bad-")?.into_iter().map(|(_, path)| path);
+    for path in databases(dir)?.into_iter().chain(aside) {
+        std::fs::remove_dir_all(&path)?;
+        sync_parent(&path)?;
+    }
+    Ok(())
+}
+
 /// Moves the directory of a broken index out of the way, to `<dir>.bad-<now_ms>`, for a person to look at or remove. Of all that
 /// was set aside for `dir`, the newest [`limits::VIEWS_SET_ASIDE_MAX`] stay. An unfinished copy beside it is removed.
 /// The rebuild then starts in a directory that does not exist.
@@ -181,6 +194,20 @@ mod tests {
         set_aside(&dir, 6).unwrap();
         assert_eq!(names(base.path())[..2], ["shard-1.bad-5", "shard-1.bad-6"]);
         assert!(set_aside(&dir, 7).is_err(), "there is none any more");
+    }
+
+    #[test]
+    fn of_a_group_that_is_gone_nothing_stays_and_of_others_everything() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = several(base.path());
+        std::fs::create_dir(base.path().join("shard-1.bad-5")).unwrap();
+        for _ in 0..2 {
+            remove_all(&dir).unwrap();
+            assert_eq!(
+                names(base.path()),
+                ["shard-10".to_owned(), format!("shard-10.view-{}", "02".repeat(16))]
+            );
+        }
     }
 
     #[test]

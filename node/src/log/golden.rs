@@ -12,9 +12,9 @@ use malle_machine::Digest;
 use malle_machine::format::{self, Record};
 
 use super::records::{
-    AppendRecord, AppendedRecord, EntryRecord, FloorRecord, HeadRecord, LogIdRecord, MembershipRecord, PayloadRecord,
-    ReadIndexRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, StoredMembershipRecord, TransferRecord,
-    TransferredRecord, TruncateRecord, VoteRecord, VoteRequestRecord, VotedRecord,
+    AppendRecord, AppendedRecord, DroppedRecord, EntryRecord, FloorRecord, HeadRecord, LogIdRecord, MembershipRecord,
+    PayloadRecord, ReadIndexRecord, RefusedRecord, SnapshotDoneRecord, SnapshotHeadRecord, StoredMembershipRecord,
+    TransferRecord, TransferredRecord, TruncateRecord, VoteRecord, VoteRequestRecord, VotedRecord,
 };
 use crate::state::checkpoint::{ChangedRecord, CheckpointRecord, DeltaRecord};
 
@@ -107,6 +107,7 @@ fn lines() -> String {
     );
     line(&mut out, "head-empty", &HeadRecord::default());
     line(&mut out, "truncate", &TruncateRecord { last_index: Some(8) });
+    line(&mut out, "dropped", &DroppedRecord { last: Some(id(8)) });
     let append = AppendRecord {
         vote: vote(true),
         previous: Some(id(4)),

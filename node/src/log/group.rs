@@ -14,7 +14,7 @@ use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use tokio::sync::watch;
 
-use super::records::{EntryRecord, FloorRecord, HeadRecord, LogIdRecord, TruncateRecord};
+use super::records::{DroppedRecord, EntryRecord, FloorRecord, HeadRecord, LogIdRecord, TruncateRecord};
 use super::riders_first::{Batch, RidersFirst};
 use super::types::{Entry, LogId};
 
@@ -24,6 +24,8 @@ pub(super) const KIND_ENTRY: u8 = 1;
 pub(super) const KIND_HEAD: u8 = 2;
 /// A [`TruncateRecord`].
 pub(super) const KIND_TRUNCATE: u8 = 3;
+/// A [`DroppedRecord`].
+pub(super) const KIND_DROPPED: u8 = 4;
 
 /// A live entry.
 pub(super) struct Slot {
@@ -64,6 +66,8 @@ pub(super) struct Contents {
     pub riding_bytes: usize,
     /// Entries up to this index are committed; `None` when raft has not said since the start.
     pub committed: Option<u64>,
+    /// The replica is gone: nothing is written any more.
+    pub dropped: bool,
 }
 
 impl Contents {
@@ -115,6 +119,10 @@ impl std::fmt::Debug for GroupLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "GroupLog({})", self.shared.shard)
     }
+}
+
+fn dropped() -> io::Error {
+    io::Error::other("the replica is gone from this node")
 }
 
 pub(super) fn io_error(error: &JournalError) -> io::Error {
@@ -210,6 +218,9 @@ impl GroupLog {
         };
         {
             let mut contents = self.contents();
+            if contents.dropped {
+                return Err(dropped());
+            }
             for entry in entries {
                 let (id, bytes) = (entry.log_id(), format::encode(&EntryRecord::from(&entry)));
                 if let Some(before) = contents.last()
@@ -385,6 +396,9 @@ impl GroupLog {
     pub(super) async fn write_head(&self, change: impl FnOnce(&mut HeadRecord)) -> io::Result<()> {
         let bytes = {
             let mut contents = self.contents();
+            if contents.dropped {
+                return Err(dropped());
+            }
             change(&mut contents.head);
             format::encode(&contents.head)
         };
@@ -399,6 +413,29 @@ impl GroupLog {
             }
         }
         self.release();
+        Ok(())
+    }
+
+    /// The replica is gone: nothing of this log counts any more, also not after a restart. Whoever wrote to it has ended.
+    ///
+    /// # Errors
+    /// When the journal failed; it may be called again.
+    pub(super) async fn drop_all(&self) -> io::Result<()> {
+        self.shared.riders_first.done_so_far().await;
+        let bytes = {
+            let mut contents = self.contents();
+            let last = contents.last().map(LogIdRecord::from);
+            let gone = std::mem::take(&mut contents.slots);
+            let riding = self.forget(gone.into_iter());
+            *contents = Contents {
+                dropped: true,
+                ..Contents::default()
+            };
+            tracing::debug!(shard = %self.shared.shard, riding, "the log is dropped");
+            format::encode(&DroppedRecord { last })
+        };
+        self.submit_and_wait(KIND_DROPPED, bytes).await?;
+        self.shared.journal.release(self.group(), u64::MAX);
         Ok(())
     }
 

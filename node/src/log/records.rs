@@ -217,6 +217,15 @@ pub struct FloorRecord {
     pub store: [u8; 16],
 }
 
+/// The group's replica is gone from this node: everything of it before this is void, the vote too. Without such a record a start would open
+/// what segments still hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedRecord {
+    /// Where the log ended.
+    pub last: Option<LogIdRecord>,
+}
+first_version!(DroppedRecord, 55);
+
 /// Entries after this index are void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TruncateRecord {

@@ -1,6 +1,6 @@
 //! Reading the journal at start: every group's log as it was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,8 @@ use malle_journal::{Disk, Journal, JournalError, Mode, Options, ReplayedRecord};
 use malle_machine::format::{self, FormatError};
 use malle_proto::{NodeId, ShardId, limits};
 
-use super::group::{Contents, GroupLog, KIND_ENTRY, KIND_HEAD, KIND_TRUNCATE, Slot};
-use super::records::{EntryRecord, HeadRecord, TruncateRecord};
+use super::group::{Contents, GroupLog, KIND_DROPPED, KIND_ENTRY, KIND_HEAD, KIND_TRUNCATE, Slot};
+use super::records::{DroppedRecord, EntryRecord, HeadRecord, TruncateRecord};
 use super::types::LogId;
 
 /// Why the log cannot be opened. Damage is never repaired in place: the node is replaced under a new id (docs/operations).
@@ -80,10 +80,21 @@ impl Logs {
         };
         // Replay blocks, and this is the start: nothing else runs yet that it could hold up.
         let mut found: BTreeMap<ShardId, Contents> = BTreeMap::new();
+        let mut dropped: BTreeSet<ShardId> = BTreeSet::new();
         let journal = Journal::open(disk, dir, options, &mut |record: ReplayedRecord<'_>| {
             let shard = ShardId(u32::try_from(record.group)?);
+            if record.kind == KIND_DROPPED {
+                format::decode::<DroppedRecord>(record.payload)?;
+                found.remove(&shard);
+                dropped.insert(shard);
+                return Ok(());
+            }
             take(shard, found.entry(shard).or_default(), &record).map_err(Into::into)
         })?;
+        // What came back since holds its own segments once it writes; the others hold none.
+        for shard in dropped.difference(&found.keys().copied().collect()) {
+            journal.release(u64::from(shard.0), u64::MAX);
+        }
         Ok(Logs {
             journal,
             cache_bytes: Arc::default(),
@@ -106,6 +117,17 @@ impl Logs {
     pub fn group(&self, shard: ShardId) -> GroupLog {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given.entry(shard).or_insert_with(|| self.first(shard)).clone()
+    }
+
+    /// Drops the log of a group whose replica is gone. The next one that is given out is empty, and knows no vote: a replica that comes back
+    /// learns from a leader before it votes.
+    ///
+    /// # Errors
+    /// When the journal failed; it may be called again.
+    pub async fn drop_group(&self, shard: ShardId) -> std::io::Result<()> {
+        self.group(shard).drop_all().await?;
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        Ok(())
     }
 
     fn first(&self, shard: ShardId) -> GroupLog {
@@ -196,5 +218,38 @@ mod tests {
         logs.group(ShardId(3)).save_vote(&vote).await.unwrap();
         assert_eq!(logs.group(ShardId(3)).read_vote().await.unwrap(), Some(vote));
         assert_eq!(logs.group(ShardId(4)).read_vote().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_log_stays_gone_after_a_restart_and_may_begin_anew() {
+        let disk = Arc::new(MemoryDisk::new());
+        let vote = |term| Vote {
+            leader_id: LeaderId { term, node_id: 2 },
+            committed: false,
+        };
+        let open = || Logs::open(disk.clone(), Path::new("/log"), NodeId(1)).unwrap();
+        let logs = open();
+        for shard in [3, 4] {
+            logs.group(ShardId(shard)).save_vote(&vote(7)).await.unwrap();
+        }
+        let old = logs.group(ShardId(3));
+        logs.drop_group(ShardId(3)).await.unwrap();
+        assert!(
+            old.write_head(|_| {}).await.is_err(),
+            "whoever still has the old log writes nothing behind its end"
+        );
+        logs.journal().close().await;
+        drop((logs, old));
+
+        let logs = open();
+        assert_eq!(logs.found(), [ShardId(4)]);
+        assert_eq!(logs.group(ShardId(3)).read_vote().await.unwrap(), None);
+        logs.group(ShardId(3)).save_vote(&vote(9)).await.unwrap();
+        logs.journal().close().await;
+        drop(logs);
+
+        let logs = open();
+        assert_eq!(logs.found(), [ShardId(3), ShardId(4)]);
+        assert_eq!(logs.group(ShardId(3)).read_vote().await.unwrap(), Some(vote(9)));
     }
 }

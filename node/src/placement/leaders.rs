@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use malle_machine::directory;
+use malle_machine::directory::{self, NodeState, Standing, TaskStep};
 use malle_proto::{NodeId, ShardId};
 use malle_rt::Instant;
 
 use super::assign::Plan;
 use crate::raft::{Group, GroupError, Groups};
 
-/// A leader that is not the preferred one leads at least this long before it hands over, so that a flapping node is left alone.
+/// A leader that is not the preferred one leads at least this long, and the preferred one has been there for so long, before it hands over: a
+/// flapping node is left alone.
 const LEAD_AT_LEAST: Duration = Duration::from_secs(10);
 /// A command of placement takes at most this long; the next look repeats it.
 const COMMAND: Duration = Duration::from_secs(5);
@@ -23,14 +24,37 @@ pub(super) struct Leaders {
 }
 
 impl Leaders {
+    /// What this node does not lead any more counts from the beginning should it lead it again.
+    pub fn lead_only(&mut self, led: &BTreeSet<ShardId>) {
+        self.since.retain(|shard, _| led.contains(shard));
+    }
+
     /// One look at a group that this node leads.
     pub async fn look(&mut self, groups: &Arc<Groups>, group: &Group, plan: &Plan) -> Result<(), GroupError> {
         let Some(row) = plan.shards.iter().find(|row| row.id == group.shard()) else {
             return Ok(());
         };
-        self.tell_directory(groups, group, row).await?;
+        let moved = plan.running.iter().find(|task| task.shard == row.id);
+        // Before a move has switched, the old replica's bodies still count: the row holds them where they are.
+        let early = moved.is_some_and(|task| {
+            matches!(
+                task.step,
+                TaskStep::Planned | TaskStep::Joined | TaskStep::CaughtUp | TaskStep::Cancelling
+            )
+        });
+        if !early {
+            self.tell_directory(groups, group, row).await?;
+        }
         let led_since = *self.since.entry(row.id).or_insert_with(malle_rt::now);
-        let Some(&preferred) = row.replicas.first() else {
+        let leaves = moved.and_then(|task| task.leave);
+        let able = |node: &&NodeId| {
+            let state = plan.states.get(*node).copied().unwrap_or(NodeState::FIRST);
+            state.standing == Standing::Active && state.silent_since_ms.is_none() && Some(**node) != leaves
+        };
+        // While it cannot, whoever was elected goes on: one handover less there and back.
+        let Some(&preferred) = row.replicas.first().filter(able) else {
+            // The count begins when it can: a node that comes and goes is waited for anew each time.
+            self.since.remove(&row.id);
             return Ok(());
         };
         if preferred == groups.node() {
@@ -59,10 +83,10 @@ impl Leaders {
         group: &Group,
         row: &directory::Shard,
     ) -> Result<(), GroupError> {
-        let [voters] = &group.members().voters[..] else {
+        // What no majority knows yet may be taken back.
+        let Some(now) = group.settled_voters() else {
             return Ok(());
         };
-        let now: BTreeSet<NodeId> = voters.iter().copied().collect();
         let known: BTreeSet<NodeId> = row.replicas.iter().copied().collect();
         if now == known || now.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@ use malle_proto::{NodeId, ShardId};
 use malle_rt::Instant;
 
 use super::assign::read_plan;
+use super::replicas::Replicas;
 use crate::peers::{PeerAddresses, Transport};
 use crate::raft::{Barrier, Group, GroupError, Groups};
 
@@ -51,6 +52,11 @@ impl Replacements {
             transport,
             addresses,
         }
+    }
+
+    /// Asks other nodes by the same way.
+    pub fn replicas(&self) -> Replicas {
+        Replicas::new(self.transport.clone())
     }
 
     /// See [`replace_node`].

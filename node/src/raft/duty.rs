@@ -1,7 +1,8 @@
 //! Whether this node may acknowledge, and whether it should lead.
 //!
 //! Two things that are said once and never taken back: *condemned*, the disk lost a write, so nothing is acknowledged any more; and
-//! *leaving*, the node stops as it was asked to, finishes what is under way and leads nothing new.
+//! *leaving*, the node stops as it was asked to, finishes what is under way and leads nothing new. And one that is: *drained*, an operator wants
+//! it to lead nothing for now.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,6 +15,8 @@ use super::GroupError;
 pub struct Duty {
     condemned: watch::Sender<Option<String>>,
     leaving: AtomicBool,
+    /// An operator wants this node to lead nothing for now.
+    drained: AtomicBool,
     /// Leaderships given to another node, and taken over from one.
     pub(super) given: AtomicU64,
     pub(super) taken: AtomicU64,
@@ -37,6 +40,11 @@ impl Duty {
         self.leaving.store(true, Ordering::SeqCst);
     }
 
+    /// The directory says that this node shall lead nothing, or may again. The only thing here that is taken back.
+    pub fn drain(&self, drained: bool) {
+        self.drained.store(drained, Ordering::SeqCst);
+    }
+
     /// Becomes the reason once the node is condemned.
     pub fn condemned(&self) -> watch::Receiver<Option<String>> {
         self.condemned.subscribe()
@@ -50,7 +58,12 @@ impl Duty {
     /// Why this node wants to lead nothing; `None` while it would.
     pub fn unwilling(&self) -> Option<String> {
         let condemned = self.condemned.borrow().clone();
-        condemned.or_else(|| self.is_leaving().then(|| "the node is stopping".to_owned()))
+        condemned
+            .or_else(|| self.is_leaving().then(|| "the node is stopping".to_owned()))
+            .or_else(|| {
+                let drained = self.drained.load(Ordering::SeqCst);
+                drained.then(|| "the node is drained".to_owned())
+            })
     }
 
     /// Leaderships that were given to another node and taken over from one, at the other's request, since the start.
@@ -78,6 +91,10 @@ mod tests {
     fn a_condemned_node_acknowledges_nothing_and_keeps_its_first_reason() {
         let duty = Duty::default();
         assert!(duty.acknowledges().is_ok() && duty.unwilling().is_none());
+        duty.drain(true);
+        assert!(duty.acknowledges().is_ok() && duty.unwilling().is_some());
+        duty.drain(false);
+        assert!(duty.unwilling().is_none());
         duty.leave();
         assert!(duty.acknowledges().is_ok() && duty.unwilling().is_some());
         duty.condemn("the log failed");

@@ -340,6 +340,72 @@ impl Group {
         Ok(())
     }
 
+    /// Adds a learner without waiting for it; one that is a member already stays what it is.
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub async fn begin_learner(&self, node: NodeId, peer_address: String) -> Result<(), GroupError> {
+        if !self.nodes().contains_key(&node) {
+            self.raft.add_learner(node.0, Member { peer_address }, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops members that have no vote.
+    ///
+    /// # Errors
+    /// `Invalid` when one has a vote; see [`GroupError`].
+    pub async fn remove_learners(&self, nodes: &[NodeId]) -> Result<(), GroupError> {
+        let nodes: std::collections::BTreeSet<u64> = nodes.iter().map(|node| node.0).collect();
+        let change = openraft::ChangeMembers::RemoveNodes(nodes);
+        self.raft.change_membership(change, false).await?;
+        Ok(())
+    }
+
+    /// As [`Group::set_voters`]; those that lose their vote go on to learn.
+    ///
+    /// # Errors
+    /// See [`GroupError`].
+    pub async fn set_voters_and_keep(&self, voters: &[NodeId]) -> Result<(), GroupError> {
+        let voters: std::collections::BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+        self.raft.change_membership(voters, true).await?;
+        Ok(())
+    }
+
+    /// The voters, when they are not being changed and a majority has the entry that says so: no later leader takes it back.
+    pub fn settled_voters(&self) -> Option<std::collections::BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let committed = metrics.local_committed.map_or(0, |id| id.index);
+        let said = membership.log_id().map(|id| id.index)?;
+        let [voters] = &membership.membership().get_joint_config()[..] else {
+            return None;
+        };
+        (said <= committed).then(|| voters.iter().copied().map(NodeId).collect())
+    }
+
+    /// The new voters of a change that stands half way: a majority knows that both sets vote, and whoever led died before the second step.
+    /// [`Group::set_voters`] with them ends it.
+    pub fn unfinished_voters(&self) -> Option<std::collections::BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let committed = metrics.local_committed.map_or(0, |id| id.index);
+        let said = membership.log_id().map(|id| id.index)?;
+        let [_, voters] = &membership.membership().get_joint_config()[..] else {
+            return None;
+        };
+        (said <= committed).then(|| voters.iter().copied().map(NodeId).collect())
+    }
+
+    /// Index of the last entry that this replica knows to be committed.
+    pub fn committed_index(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let committed = metrics.borrow_watched().local_committed;
+        committed.map_or(0, |id| id.index)
+    }
+
     /// Makes exactly these the voters, by way of a joint configuration; others are dropped.
     ///
     /// # Errors
@@ -456,6 +522,7 @@ impl Group {
             rows,
             accounts: 0,
             unwilling: unwilling.unwrap_or_default(),
+            body_bytes: self.bodies.bytes(),
         }
     }
 

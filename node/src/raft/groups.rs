@@ -358,6 +358,19 @@ impl Groups {
         known.into_iter().filter(|node| *node != self.node()).collect()
     }
 
+    pub(super) fn take_open(&self, shard: ShardId) -> Option<Arc<Group>> {
+        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&shard)
+    }
+
+    /// Nobody asks for the group here any more.
+    pub(super) fn forget_failure(&self, shard: ShardId) {
+        self.wanting.end(shard);
+        self.failed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&shard);
+    }
+
     pub(super) fn dir_of(&self, shard: ShardId) -> PathBuf {
         self.settings.dir.join(format!("shard-{shard}"))
     }
@@ -500,16 +513,6 @@ impl Groups {
             group.bodies_after_snapshot().await;
         }
         Ok(group)
-    }
-
-    /// Closes a group and forgets its log: its replica moved away.
-    pub async fn leave(&self, shard: ShardId) {
-        let _one_at_a_time = self.changing.lock().await;
-        self.wanting.end(shard);
-        let group = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
-        if let Some(group) = group {
-            group.close(true).await;
-        }
     }
 
     /// Stops every group cleanly. No group opens afterwards.

@@ -18,6 +18,7 @@ mod group;
 mod groups;
 mod hand_over;
 mod keep;
+mod leave;
 mod network;
 mod read;
 mod restore;

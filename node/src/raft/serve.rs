@@ -420,6 +420,8 @@ async fn install(group: &Group, record: SnapshotHeadRecord, file: Checkpoint) ->
         return Err("the snapshot is not what its head says".into());
     }
     let snapshot = openraft::alias::SnapshotOf::<TypeConfig, Checkpoint> { meta, snapshot: file };
+    // Between its installing and the reading of its rows nobody may hear that all bodies are here.
+    let _unread = group.bodies().unread();
     let response = group
         .raft()
         .install_full_snapshot(record.vote.into(), snapshot)

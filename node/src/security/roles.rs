@@ -103,6 +103,14 @@ table! {
     NodeAdd = "Cluster.NodeAdd":                    Denied  Denied    Allowed  Denied,
     LeaderMove = "Cluster.LeaderMove":              Denied  Denied    Allowed  Denied,
     Checkpoint = "Cluster.Checkpoint":              Denied  Denied    Allowed  Denied,
+    LayoutShow = "Cluster.LayoutShow":              Denied  Denied    Allowed  Denied,
+    LayoutStage = "Cluster.LayoutStage":            Denied  Denied    Allowed  Denied,
+    LayoutPlan = "Cluster.LayoutPlan":              Denied  Denied    Allowed  Denied,
+    LayoutApply = "Cluster.LayoutApply":            Denied  Denied    Allowed  Denied,
+    LayoutRevert = "Cluster.LayoutRevert":          Denied  Denied    Allowed  Denied,
+    NodeStand = "Cluster.NodeStand":                Denied  Denied    Allowed  Denied,
+    TaskList = "Cluster.TaskList":                  Denied  Denied    Allowed  Denied,
+    TaskCancel = "Cluster.TaskCancel":              Denied  Denied    Allowed  Denied,
 
     SessionsAttend = "Sessions.Attend":             Denied  Allowed   Denied   Denied,
     SessionsShow = "Sessions.Show":                 Denied  Denied    Allowed  Denied,
@@ -185,6 +193,14 @@ mod tests {
         Cluster.NodeAdd       .    .    .    .    y    .
         Cluster.LeaderMove    .    .    .    .    y    .
         Cluster.Checkpoint    .    .    .    .    y    .
+        Cluster.LayoutShow    .    .    .    .    y    .
+        Cluster.LayoutStage   .    .    .    .    y    .
+        Cluster.LayoutPlan    .    .    .    .    y    .
+        Cluster.LayoutApply   .    .    .    .    y    .
+        Cluster.LayoutRevert  .    .    .    .    y    .
+        Cluster.NodeStand     .    .    .    .    y    .
+        Cluster.TaskList      .    .    .    .    y    .
+        Cluster.TaskCancel    .    .    .    .    y    .
         Sessions.Attend       .    .    y    y    .    .
         Sessions.Show         .    .    .    .    y    .
         Sessions.End          .    .    .    .    y    .

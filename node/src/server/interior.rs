@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::log::Logs;
 use crate::peers::{Channels, GrpcTransport, PeerAddresses, PeerService, Transport};
-use crate::placement::{Placement, Replacements};
+use crate::placement::{Placement, Replacements, move_replicas};
 use crate::raft::{Groups, GroupsSettings, LogKept, RaftServer, Timing};
 use crate::security::bearer::Bearers;
 use crate::security::password::{Effort, Passwords};
@@ -122,14 +122,15 @@ impl Interior {
             scrub: Scrub::new(bodies.clone(), groups.clone(), env.clone(), config.scrub_days),
             collector: Collector::new(bodies.clone(), groups.clone(), env.clone(), ground.collect),
         };
-        let replacements = Replacements::new(groups.clone(), transport, addresses.clone());
+        let replacements = Replacements::new(groups.clone(), transport.clone(), addresses.clone());
         let facts = facts(config, disk);
         let (of_groups, of_bodies) = (groups.clone(), bodies.clone());
         let cluster = ClusterApi::new(of_groups, of_bodies, upkeep.clone(), replacements, env.clone(), facts);
-        let placement = Placement::new(groups.clone(), addresses, env.clone()).run(stopped.clone());
+        let placement = Placement::new(groups.clone(), addresses, transport.clone(), env.clone()).run(stopped.clone());
         let opened = full_disk::open_when_there_is_room(has_room, groups.clone(), logs.clone(), bodies.clone());
         let tasks = vec![
             malle_rt::spawn(full_disk::first(opened, placement, stopped.clone())),
+            malle_rt::spawn(move_replicas(groups.clone(), transport, env.clone(), stopped.clone())),
             malle_rt::spawn(upkeep.scrub.clone().run(stopped.clone())),
             malle_rt::spawn(upkeep.collector.clone().run(stopped.clone())),
             malle_rt::spawn(bodies.disk().clone().run(stopped.clone())),

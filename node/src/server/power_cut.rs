@@ -9,7 +9,7 @@
 //! `MALLE_POWER_SEED` and `MALLE_POWER_CUTS` choose another history and its length.
 
 pub(super) mod load;
-mod plug;
+pub(super) mod plug;
 pub(super) mod world;
 
 use std::sync::atomic::Ordering;

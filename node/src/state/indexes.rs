@@ -46,6 +46,11 @@ pub trait Indexes: Send + Sync + 'static {
 
     /// Moves a broken one out of the way. Nobody holds it open any more.
     async fn set_aside(&self, shard: ShardId, now_ms: u64) -> io::Result<()>;
+
+    /// Removes every index of a group whose replica is gone, also what was set aside. Nobody holds one open any more.
+    async fn discard(&self, _shard: ShardId) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Indexes as sled databases, a directory each.
@@ -111,6 +116,11 @@ impl Indexes for SledIndexes {
             Err(error) => Err(error),
         })
         .await
+    }
+
+    async fn discard(&self, shard: ShardId) -> io::Result<()> {
+        let dir = self.dir_of(shard);
+        malle_rt::blocking(move || dirs::remove_all(&dir)).await
     }
 }
 
@@ -192,6 +202,11 @@ impl Indexes for MemoryIndexes {
     }
 
     async fn set_aside(&self, shard: ShardId, _now_ms: u64) -> std::io::Result<()> {
+        self.kept().remove(&shard);
+        Ok(())
+    }
+
+    async fn discard(&self, shard: ShardId) -> std::io::Result<()> {
         self.kept().remove(&shard);
         Ok(())
     }

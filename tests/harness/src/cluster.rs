@@ -36,6 +36,8 @@ const LOOP_DISK_BYTES: u64 = 8 << 30;
 const START: Duration = Duration::from_secs(120);
 /// A new leader, a restarted node, a snapshot: all far below on an idle machine.
 const RECOVERY: Duration = Duration::from_secs(90);
+/// A verb of an operator that waits for data to move.
+const OPERATION: Duration = Duration::from_secs(180);
 /// The gateway finishes the commands in flight first.
 const STOP: Duration = Duration::from_secs(30);
 /// The demo runs one cluster of this name.
@@ -95,6 +97,8 @@ pub struct Cluster {
     pub(crate) context: ContextFile,
     /// What the harness started beside the demo's own processes.
     pub(crate) extra: Vec<Child>,
+    /// Nodes among them, by their place.
+    joined: BTreeMap<NodeId, usize>,
     /// Disks of the nodes, in their order, when their power can be cut.
     disks: Vec<LoopDisk>,
     _place: Place,
@@ -189,6 +193,7 @@ impl Cluster {
             file,
             context,
             extra: Vec::new(),
+            joined: BTreeMap::new(),
             disks,
             _place: place,
         })
@@ -471,22 +476,44 @@ impl Cluster {
     /// # Errors
     /// When the new node does not start, or the replacement does not end.
     pub async fn replace(&mut self, lost: NodeId, new: NodeId) -> anyhow::Result<()> {
-        let region = self
-            .file
-            .nodes
-            .iter()
-            .find(|known| known.id == lost.0)
-            .context("no such node")?
-            .region
-            .clone();
+        let node = self.start_node(new, &self.region_of(lost)?).await?;
+        let operator = self.operator().await?.with_deadline(RECOVERY);
+        until(format!("node {new} in the place of node {lost}"), RECOVERY, || async {
+            Ok(Some(operator.cluster().node_replace(node.clone(), lost).await?))
+        })
+        .await?;
+        self.answers(new).await
+    }
+
+    /// Starts a node with an empty disk in the region of another one, and tells the directory of it. It holds no shard yet.
+    ///
+    /// # Errors
+    /// When the node does not start, or is refused.
+    pub async fn join(&mut self, new: NodeId, beside: NodeId) -> anyhow::Result<()> {
+        let node = self.start_node(new, &self.region_of(beside)?).await?;
+        let operator = self.operator().await?;
+        until(format!("node {new} to be known"), RECOVERY, || async {
+            Ok(Some(operator.cluster().node_add(node.clone()).await?))
+        })
+        .await?;
+        self.answers(new).await
+    }
+
+    fn region_of(&self, node: NodeId) -> anyhow::Result<String> {
+        let known = self.file.nodes.iter().find(|known| known.id == node.0);
+        Ok(known.context("no such node")?.region.clone())
+    }
+
+    /// Starts a node with an empty disk, of which nobody knows.
+    async fn start_node(&mut self, new: NodeId, region: &str) -> anyhow::Result<Node> {
         let ports = free_ports(2)?;
         let prefix = self.certificate(&Identity::Node(new.0)).await?;
-        let directory = self.path().join(format!("replacement-{new}"));
+        let directory = self.path().join(format!("nodes/{new}"));
         std::fs::create_dir_all(&directory)?;
         let mut table = toml::Table::new();
         table.insert("node".into(), i64::try_from(new.0)?.into());
         for (key, value) in [
-            ("region", region.as_str()),
+            ("region", region),
             ("zone", "a"),
             ("cluster", CLUSTER_NAME),
             ("timing", "local"),
@@ -516,21 +543,45 @@ impl Cluster {
         table.insert("telemetry".into(), telemetry.into());
         let config = directory.join("malled.toml");
         std::fs::write(&config, table.to_string())?;
+        self.joined.insert(new, self.extra.len());
         self.extra.push(start_malled(&config)?);
-        let node = Node {
+        Ok(Node {
             id: new,
-            region,
+            region: region.to_owned(),
             zone: "a".into(),
             client_address: ports[0].clone(),
             peer_address: ports[1].clone(),
             retired: false,
-        };
-        let operator = self.operator().await?.with_deadline(RECOVERY);
-        until(format!("node {new} in the place of node {lost}"), RECOVERY, || async {
-            Ok(Some(operator.cluster().node_replace(node.clone(), lost).await?))
+        })
+    }
+
+    /// Kills a node that joined with SIGKILL, for good.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub async fn kill_joined(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let place = *self.joined.get(&node).context("no such node joined")?;
+        Ok(self.extra[place].kill().await?)
+    }
+
+    /// Runs `malle` as an operator: its exit code and what it printed.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn malle(&self, arguments: &str) -> anyhow::Result<(i32, String)> {
+        let mut command = Command::new(binary("malle")?);
+        command.arg("--context").arg(&self.file.context);
+        command
+            .args(arguments.split(' '))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = within(format!("malle {arguments}"), OPERATION, async {
+            Ok(command.output().await?)
         })
         .await?;
-        self.answers(new).await
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said += &String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.code().unwrap_or(-1), said))
     }
 
     /// Waits until all replicas of every group hold the same state at the same applied index, with every body, on these nodes.

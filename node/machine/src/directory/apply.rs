@@ -3,7 +3,9 @@
 use malle_proto::limits;
 
 use super::rows::{self, ClockRow, Tag};
-use super::{Command, Op, Outcome, Refusal, accounts, app_passwords, cluster, former, receipts, sharing};
+use super::{
+    Command, Op, Outcome, Refusal, accounts, app_passwords, cluster, former, layout, receipts, sharing, standing, tasks,
+};
 use crate::format;
 use crate::view::{Draft, Fault, View, Writes};
 
@@ -142,11 +144,7 @@ fn perform(turn: &mut Turn<'_>, op: &Op) -> Step<Outcome> {
             primary,
             op_id: _,
         } => accounts::address_add(turn, *account, address, *primary),
-        Op::AddressRemove {
-            account,
-            address,
-            op_id: _,
-        } => accounts::address_remove(turn, *account, address),
+        Op::AddressRemove { account, address, .. } => accounts::address_remove(turn, *account, address),
         Op::AppPasswordAdd {
             account,
             name,
@@ -161,5 +159,41 @@ fn perform(turn: &mut Turn<'_>, op: &Op) -> Step<Outcome> {
         } => app_passwords::remove(turn, *account, name),
         Op::SharingAdd { owner, guest, mark } => sharing::add(turn, *owner, *guest, *mark),
         Op::SharingRemove { owner, guest, mark } => sharing::remove(turn, *owner, *guest, *mark),
+        Op::LayoutStage { .. }
+        | Op::LayoutApply { .. }
+        | Op::LayoutRevert
+        | Op::NodeStand { .. }
+        | Op::NodeSilence { .. }
+        | Op::TaskStart { .. }
+        | Op::TaskAdvance { .. } => grow(turn, op),
+    }
+}
+
+/// Commands about layouts, standings and tasks.
+fn grow(turn: &mut Turn<'_>, op: &Op) -> Step<Outcome> {
+    match op {
+        Op::LayoutStage { change } => layout::stage(turn, change),
+        Op::LayoutApply {
+            version,
+            by,
+            break_goal,
+        } => layout::apply(turn, *version, by, *break_goal),
+        Op::LayoutRevert => layout::revert(turn),
+        Op::NodeStand {
+            node,
+            standing,
+            break_goal,
+        } => standing::stand(turn, *node, *standing, *break_goal),
+        Op::NodeSilence { node, silent } => standing::silence(turn, *node, *silent),
+        Op::TaskStart {
+            shard,
+            epoch,
+            join,
+            leave,
+            reason,
+            bytes,
+        } => tasks::start(turn, *shard, *epoch, *join, *leave, *reason, *bytes),
+        Op::TaskAdvance { task, step, note } => tasks::advance(turn, *task, *step, note),
+        _ => Err(Refusal::Invalid("not a command about layouts, standings or tasks".into()).into()),
     }
 }

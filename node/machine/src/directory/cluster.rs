@@ -165,7 +165,7 @@ fn check_replicas(view: &dyn View, replicas: &[NodeId]) -> Step<()> {
     Ok(())
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
+pub fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     let length = 1..=NAME_MAX_BYTES;
     if length.contains(&name.len()) && !name.chars().any(|c| c.is_ascii_control() || c == ' ') {
         Ok(())

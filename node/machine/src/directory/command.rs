@@ -3,6 +3,9 @@
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId, limits};
 use serde::{Deserialize, Serialize};
 
+use super::growth::{LayoutChange, Standing, TaskStep};
+use crate::planner::{Goal, Reason};
+
 /// One entry of the directory's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -143,6 +146,62 @@ pub enum Op {
         /// As `read::sharing` gave it before it was seen that nothing is granted.
         mark: OpId,
     },
+    /// Stages changes of the layout, with those that wait already.
+    LayoutStage {
+        /// Which.
+        change: LayoutChange,
+    },
+    /// Makes what is staged the layout.
+    LayoutApply {
+        /// Of what is staged; refused when it is another.
+        version: u64,
+        /// The operator's name.
+        by: String,
+        /// The goal that the new layout may break; one that breaks it is refused otherwise.
+        break_goal: Option<Goal>,
+    },
+    /// Forgets what is staged.
+    LayoutRevert,
+    /// What is to be done with a node.
+    NodeStand {
+        /// Which.
+        node: NodeId,
+        /// What.
+        standing: Standing,
+        /// The goal that may be broken by it.
+        break_goal: Option<Goal>,
+    },
+    /// A node does not answer the directory's leader, or does again.
+    NodeSilence {
+        /// Which.
+        node: NodeId,
+        /// It does not.
+        silent: bool,
+    },
+    /// A move of a replica begins. One of each shard at a time.
+    TaskStart {
+        /// Whose replica.
+        shard: ShardId,
+        /// The shard's epoch that the move was planned at; refused when it is another. 0 for the directory, which has none.
+        epoch: u64,
+        /// Who gets a replica.
+        join: Option<NodeId>,
+        /// Who loses its own.
+        leave: Option<NodeId>,
+        /// Why.
+        reason: Reason,
+        /// What is copied.
+        bytes: u64,
+    },
+    /// A move has come further.
+    TaskAdvance {
+        /// Which.
+        task: u64,
+        /// Where it is; the same step again changes the note.
+        step: TaskStep,
+        /// What it waits for, for a person.
+        note: String,
+    },
 }
 
 /// What an application password is good for.
@@ -214,7 +273,7 @@ pub enum AccountState {
 /// What a command came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Init, NodeSet, NodeRetire, ShardSet, TokenKeyAdd, SharingAdd, SharingRemove.
+    /// Every command about the machines, TokenKeyAdd, SharingAdd, SharingRemove.
     Done,
     /// The account that was made or changed.
     Account {
@@ -288,4 +347,22 @@ pub enum Refusal {
     /// The account has none of this name.
     #[error("there is no application password {0:?}")]
     NoAppPassword(String),
+    /// Somebody else staged or applied in between: this is what is staged now.
+    #[error("the version moved on: {0} is staged now; look at its plan")]
+    LayoutVersion(u64),
+    /// There is nothing to apply.
+    #[error("nothing is staged; version {0} is applied")]
+    NothingStaged(u64),
+    /// It would put data at risk.
+    #[error("{0}")]
+    Unsafe(String),
+    /// Another move of the shard is under way.
+    #[error("task {0} moves a replica of the shard already")]
+    TaskRunning(u64),
+    /// No such task is known (any more).
+    #[error("no task {0}")]
+    NoTask(u64),
+    /// The task cannot go there from where it is.
+    #[error("task {0} is {1}")]
+    TaskStep(u64, String),
 }

@@ -3,11 +3,16 @@
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 
 use super::rows::{
-    AccountRow, AddressRow, AppPasswordRow, ClockRow, ClusterRow, DomainRow, Event, FormerRow, GrantRow, HistoryRow,
-    NodeRow, OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow, ShardRow, SharingRow, TokenKeyRow,
+    AccountRow, AddressRow, AppPasswordRow, AppliedRow, ClockRow, ClusterRow, DomainRow, Event, FormerRow, GrantRow,
+    GrowthRow, HistoryRow, LayoutRow, NodeRow, OwnAddressRow, PasswordRow, ReceiptKind, ReceiptOrderRow, ReceiptRow,
+    ShardRow, SharingRow, StagedRow, StandingRow, TaskRow, TokenKeyRow,
 };
-use super::{AccountState, Command, Node, Op, Outcome, Refusal, Shard, TokenKey};
+use super::{
+    AccountState, Applied, Command, Layout, LayoutChange, Node, NodeState, Op, Outcome, Refusal, RoleChange, Shard,
+    Staged, Standing, Task, TaskStep, TokenKey,
+};
 use crate::golden::check;
+use crate::planner::{Goal, Reason};
 
 const ALICE: AccountId = AccountId([1; 16]);
 const BOB: AccountId = AccountId([4; 16]);
@@ -238,6 +243,159 @@ fn commands_keep_their_bytes() {
     }
 }
 
+fn change() -> LayoutChange {
+    LayoutChange {
+        goal: Some(Goal::Region),
+        replicas: Some(5),
+        rebuild_after_ms: None,
+        roles: vec![RoleChange {
+            node: NodeId(300),
+            weight: Some(2),
+            region: None,
+            zone: Some("b".into()),
+        }],
+    }
+}
+
+fn task() -> Task {
+    Task {
+        id: 300,
+        shard: ShardId(7),
+        join: Some(NodeId(4)),
+        leave: Some(NodeId(300)),
+        reason: Reason::Weight,
+        bytes: 1 << 40,
+        step: TaskStep::CaughtUp,
+        note: "bodies through 7 of 9".into(),
+        started_ms: TIME_MS,
+        changed_ms: TIME_MS + 1,
+    }
+}
+
+#[test]
+fn rows_of_growth_keep_their_bytes() {
+    let layout = Layout {
+        version: 3,
+        goal: Goal::Zone,
+        replicas: 3,
+        rebuild_after_ms: 600_000,
+        weights: vec![(NodeId(1), 1), (NodeId(300), 2)],
+    };
+    check("directory", "layout", LayoutRow(layout));
+    let staged = Staged {
+        version: 4,
+        change: change(),
+    };
+    check("directory", "staged", StagedRow(staged));
+    let applied = Applied {
+        version: 4,
+        time_ms: TIME_MS,
+        by: "operator alice".into(),
+        change: change(),
+    };
+    check("directory", "applied", AppliedRow(applied));
+    let standings = [
+        Standing::Active,
+        Standing::Draining,
+        Standing::Leaving,
+        Standing::Dead,
+        Standing::Removed,
+    ];
+    for standing in standings {
+        let row = StandingRow(NodeState {
+            standing,
+            since_ms: TIME_MS,
+            silent_since_ms: Some(TIME_MS),
+        });
+        check("directory", &format!("standing-{}", standing.as_str()), row);
+    }
+    check("directory", "task", TaskRow(task()));
+    let row = GrowthRow {
+        layout_version: 4,
+        last_task: 300,
+    };
+    check("directory", "growth", row);
+}
+
+#[test]
+fn commands_of_growth_keep_their_bytes() {
+    let commands = [
+        ("layout-stage", Op::LayoutStage { change: change() }),
+        (
+            "layout-apply",
+            Op::LayoutApply {
+                version: 4,
+                by: "operator alice".into(),
+                break_goal: Some(Goal::Zone),
+            },
+        ),
+        ("layout-revert", Op::LayoutRevert),
+        (
+            "node-stand",
+            Op::NodeStand {
+                node: NodeId(300),
+                standing: Standing::Leaving,
+                break_goal: None,
+            },
+        ),
+        (
+            "node-silence",
+            Op::NodeSilence {
+                node: NodeId(300),
+                silent: true,
+            },
+        ),
+        (
+            "task-start",
+            Op::TaskStart {
+                shard: ShardId(7),
+                epoch: 9,
+                join: Some(NodeId(4)),
+                leave: None,
+                reason: Reason::Dead,
+                bytes: 1 << 40,
+            },
+        ),
+        (
+            "task-advance",
+            Op::TaskAdvance {
+                task: 300,
+                step: TaskStep::Switched,
+                note: "why".into(),
+            },
+        ),
+    ];
+    for (name, op) in commands {
+        let command = Command { time_ms: TIME_MS, op };
+        check("directory", &format!("command-{name}"), command);
+    }
+    let reasons = [
+        Reason::Dead,
+        Reason::Leaving,
+        Reason::Count,
+        Reason::Goal,
+        Reason::Spread,
+        Reason::Weight,
+    ];
+    for reason in reasons {
+        let row = TaskRow(Task { reason, ..task() });
+        check("directory", &format!("task-for-{}", reason.as_str()), row);
+    }
+    let steps = [
+        TaskStep::Planned,
+        TaskStep::Joined,
+        TaskStep::CaughtUp,
+        TaskStep::Switched,
+        TaskStep::Done,
+        TaskStep::Cancelling,
+        TaskStep::Cancelled,
+    ];
+    for step in steps {
+        let row = TaskRow(Task { step, ..task() });
+        check("directory", &format!("task-{}", step.as_str().replace(' ', "-")), row);
+    }
+}
+
 #[test]
 fn outcomes_keep_their_bytes() {
     let account = Outcome::Account {
@@ -265,6 +423,12 @@ fn outcomes_keep_their_bytes() {
         ("invalid", Refusal::Invalid("why".into())),
         ("app-password-exists", Refusal::AppPasswordExists("x".into())),
         ("no-app-password", Refusal::NoAppPassword("x".into())),
+        ("layout-version", Refusal::LayoutVersion(4)),
+        ("nothing-staged", Refusal::NothingStaged(3)),
+        ("unsafe", Refusal::Unsafe("why".into())),
+        ("task-running", Refusal::TaskRunning(300)),
+        ("no-task", Refusal::NoTask(300)),
+        ("task-step", Refusal::TaskStep(300, "done".into())),
     ];
     for (name, refusal) in refusals {
         check("directory", &format!("refused-{name}"), Outcome::Refused(refusal));

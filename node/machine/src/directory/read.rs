@@ -1,13 +1,16 @@
 //! Looking at the directory's rows. Nothing here changes anything.
 
-use malle_proto::{AccountId, ClusterId, OpId, ShardId};
+use std::collections::BTreeMap;
+
+use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 
 use super::cluster::TOKEN_KEYS_KEPT;
+use super::growth::{Applied, Layout, NodeState, Staged, Task};
 use super::rows::{
-    self, AccountRow, AddressRow, AppPasswordRow, ClockRow, ClusterRow, GrantRow, HistoryRow, NodeRow, OwnAddressRow,
-    PasswordRow, ShardRow, SharingRow, Tag, TokenKeyRow,
+    self, AccountRow, AddressRow, AppPasswordRow, AppliedRow, ClockRow, ClusterRow, GrantRow, HistoryRow, NodeRow,
+    OwnAddressRow, PasswordRow, ShardRow, SharingRow, StandingRow, Tag, TaskRow, TokenKeyRow,
 };
-use super::{AccountState, Node, Shard, TokenKey, address};
+use super::{AccountState, Node, Shard, TokenKey, address, layout};
 use crate::format::Record;
 use crate::view::{Fault, Flow, View};
 
@@ -119,6 +122,73 @@ pub fn shards(view: &dyn View) -> Result<Vec<(Shard, u64)>, Fault> {
     collect(view, "shard", rows::first(Tag::Shard), |_, row: ShardRow| {
         Ok((row.shard, row.accounts))
     })
+}
+
+/// How the nodes are of which something was said; the others are as [`NodeState::FIRST`].
+///
+/// # Errors
+/// A [`Fault`].
+pub fn node_states(view: &dyn View) -> Result<BTreeMap<NodeId, NodeState>, Fault> {
+    let states = collect(
+        view,
+        "standing",
+        rows::first(Tag::Standing),
+        |key, StandingRow(state)| Ok((rows::standing_of(key)?, state)),
+    )?;
+    Ok(states.into_iter().collect())
+}
+
+/// The layout that holds, also before one was applied.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn layout(view: &dyn View) -> Result<Layout, Fault> {
+    layout::current(view)
+}
+
+/// Changes of the layout that wait.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn staged(view: &dyn View) -> Result<Option<Staged>, Fault> {
+    layout::staged(view)
+}
+
+/// The layout and the nodes as they would be with the changes that wait.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn layout_to_come(view: &dyn View) -> Result<(Layout, Vec<Node>), Fault> {
+    let (now, nodes) = (layout::current(view)?, nodes(view)?);
+    Ok(match layout::staged(view)? {
+        None => (now, nodes),
+        Some(staged) => {
+            let mut after = layout::changed(&now, &staged.change);
+            after.version = staged.version;
+            (after, layout::moved(nodes, &staged.change))
+        }
+    })
+}
+
+/// The layouts that were applied, oldest first, at most `limits::LAYOUTS_KEPT`.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn layout_history(view: &dyn View) -> Result<Vec<Applied>, Fault> {
+    collect(
+        view,
+        "applied layout",
+        rows::first(Tag::Applied),
+        |_, AppliedRow(applied)| Ok(applied),
+    )
+}
+
+/// Moves of replicas, oldest first: those under way, and the last `limits::TASKS_KEPT` that are over.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn tasks(view: &dyn View) -> Result<Vec<Task>, Fault> {
+    collect(view, "task", rows::first(Tag::Task), |_, TaskRow(task)| Ok(task))
 }
 
 /// The newest token keys, newest first, at most two.

@@ -32,7 +32,14 @@ fn place(op: &Op) -> Option<(AccountId, OpId, ReceiptKind)> {
         | Op::ShardSet { .. }
         | Op::TokenKeyAdd { .. }
         | Op::SharingAdd { .. }
-        | Op::SharingRemove { .. } => None,
+        | Op::SharingRemove { .. }
+        | Op::LayoutStage { .. }
+        | Op::LayoutApply { .. }
+        | Op::LayoutRevert
+        | Op::NodeStand { .. }
+        | Op::NodeSilence { .. }
+        | Op::TaskStart { .. }
+        | Op::TaskAdvance { .. } => None,
     }
 }
 

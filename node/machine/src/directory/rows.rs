@@ -13,11 +13,15 @@
 //! 0f address                    FormerRow      10 removed_ms:8 address       empty, in order
 //! 11 account:16 name            AppPasswordRow
 //! 18 guest:16 owner:16          SharingRow
+//! 19                            LayoutRow      1a                            StagedRow
+//! 1b version:8                  AppliedRow     1c node:8                     StandingRow
+//! 1d task:8                     TaskRow        1e                            GrowthRow
 //! ```
 
 use malle_proto::{AccountId, ClusterId, NodeId, OpId, ShardId};
 use serde::{Deserialize, Serialize};
 
+use super::growth::{Applied, Layout, NodeState, Staged, Task};
 use super::{AccountState, Node, Shard, TokenKey};
 use crate::format::{self, Record};
 use crate::view::{Fault, View};
@@ -44,6 +48,12 @@ pub enum Tag {
     FormerOrder = 0x10,
     AppPassword = 0x11,
     Sharing = 0x18,
+    Layout = 0x19,
+    Staged = 0x1a,
+    Applied = 0x1b,
+    Standing = 0x1c,
+    Task = 0x1d,
+    Growth = 0x1e,
 }
 
 /// The cluster, made by Init.
@@ -239,6 +249,41 @@ pub struct SharingRow {
 }
 crate::first_version!(SharingRow, 91);
 
+/// The layout; absent before the first one is applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayoutRow(pub Layout);
+crate::first_version!(LayoutRow, 80);
+
+/// What is staged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedRow(pub Staged);
+crate::first_version!(StagedRow, 81);
+
+/// A layout that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedRow(pub Applied);
+crate::first_version!(AppliedRow, 82);
+
+/// How a node is; absent while nothing was said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingRow(pub NodeState);
+crate::first_version!(StandingRow, 83);
+
+/// A move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRow(pub Task);
+crate::first_version!(TaskRow, 84);
+
+/// Counters of the rows above.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowthRow {
+    /// The last version that was given to a staging.
+    pub layout_version: u64,
+    /// The last task's number.
+    pub last_task: u64,
+}
+crate::first_version!(GrowthRow, 86);
+
 /// Tag and parts, one after the other.
 fn key(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -345,6 +390,26 @@ pub fn sharings(guest: AccountId) -> Vec<u8> {
     key(Tag::Sharing, &[&guest.0])
 }
 
+pub fn applied(version: u64) -> Vec<u8> {
+    key(Tag::Applied, &[&version.to_be_bytes()])
+}
+
+pub fn standing(node: NodeId) -> Vec<u8> {
+    key(Tag::Standing, &[&node.0.to_be_bytes()])
+}
+
+pub fn task(task: u64) -> Vec<u8> {
+    key(Tag::Task, &[&task.to_be_bytes()])
+}
+
+/// The node of a key of [`standing`].
+pub fn standing_of(key: &[u8]) -> Result<NodeId, Fault> {
+    let id = key.get(1..).and_then(|bytes| bytes.try_into().ok());
+    let id = id.map(u64::from_be_bytes);
+    id.map(NodeId)
+        .ok_or_else(|| Fault::Broken(format!("no node in the key {key:02x?}")))
+}
+
 /// What a key of [`former_order`] says.
 pub fn removal(key: &[u8]) -> Result<(u64, &str), Fault> {
     let time = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
@@ -366,6 +431,11 @@ pub fn load<T: Record>(view: &dyn View, what: &'static str, key: &[u8]) -> Resul
 /// Reads a row that another row says is there.
 pub fn must<T: Record>(view: &dyn View, what: &'static str, key: &[u8]) -> Result<T, Fault> {
     load(view, what, key)?.ok_or_else(|| Fault::Broken(format!("no {what} row under {key:02x?}")))
+}
+
+/// The counters of layouts and tasks.
+pub fn growth(view: &dyn View) -> Result<GrowthRow, Fault> {
+    Ok(load(view, "growth", &first(Tag::Growth))?.unwrap_or_default())
 }
 
 /// The text behind the first `skip` bytes of a key.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::NodeSpec;
 
-/// The largest loss that a shard survives with a majority of its replicas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The largest loss that a shard survives with a majority of its replicas. It is kept: append variants only at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Goal {
     /// A node.
     Node,

@@ -383,7 +383,7 @@ fn every(
     }
 }
 
-fn lmtp() -> Peer {
+pub(in crate::server) fn lmtp() -> Peer {
     Peer {
         identity: Identity::Gateway {
             name: "mx".into(),

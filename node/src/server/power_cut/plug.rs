@@ -10,7 +10,7 @@ use malle_journal::{Disk, DiskFile, DiskLock, MemoryDisk};
 
 /// A disk for one life: what tasks of a dead process still ask is refused, so that they change nothing that survived.
 #[derive(Clone)]
-pub(super) struct Plug {
+pub(in crate::server) struct Plug {
     pub disk: MemoryDisk,
     pub alive: Arc<AtomicBool>,
     /// Syncs are answered and not made.

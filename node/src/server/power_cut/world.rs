@@ -79,14 +79,14 @@ impl Chance {
 /// Who is switched on.
 #[derive(Default)]
 pub(in crate::server) struct Net {
-    on: RwLock<BTreeMap<NodeId, Life>>,
+    pub on: RwLock<BTreeMap<NodeId, Life>>,
 }
 
 /// What answers for a node, from one start to the next cut.
 #[derive(Clone)]
-struct Life {
-    rooms: Arc<PeerRooms>,
-    alive: Arc<AtomicBool>,
+pub(in crate::server) struct Life {
+    pub rooms: Arc<PeerRooms>,
+    pub alive: Arc<AtomicBool>,
 }
 
 impl Life {
@@ -96,9 +96,9 @@ impl Life {
 }
 
 /// One life of a node on the net: what it says after its power was cut is heard by nobody.
-struct Wire {
-    net: Arc<Net>,
-    alive: Arc<AtomicBool>,
+pub(in crate::server) struct Wire {
+    pub net: Arc<Net>,
+    pub alive: Arc<AtomicBool>,
 }
 
 impl Wire {
