@@ -238,20 +238,27 @@ impl Attack<'_> {
             self.held.insert(place);
         }
         if files > 0 {
-            self.limit_files(place, files)?;
+            self.limit_files(place, Some(files))?;
         }
         Ok(())
     }
 
-    /// The soft limit only: it can be raised again.
-    pub(super) fn limit_files(&self, place: u32, files: u64) -> anyhow::Result<()> {
+    /// The soft limit only: it can be raised again, to the hard one with `None`.
+    pub(super) fn limit_files(&self, place: u32, files: Option<u64>) -> anyhow::Result<()> {
         let process = self
             .world
             .at(place)?
             .process
             .as_ref()
             .context("a node that is down has no files")?;
-        let (pid, limit) = (process.pid().to_string(), format!("--nofile={files}:"));
-        harness::host::run("prlimit", &["--pid", &pid, &limit]).map(drop)
+        let pid = process.pid().to_string();
+        let files = match files {
+            Some(files) => files.to_string(),
+            None => {
+                let asked = ["--pid", &pid, "--nofile", "--output=HARD", "--noheadings", "--raw"];
+                harness::host::run("prlimit", &asked)?.trim().to_owned()
+            }
+        };
+        harness::host::run("prlimit", &["--pid", &pid, &format!("--nofile={files}:")]).map(drop)
     }
 }

@@ -12,8 +12,6 @@ use crate::scenario::{DiskFault, Fault};
 const DISK_FAILED: i32 = 74;
 /// A file system is let go by a killed process when the kernel comes to it.
 const LET_GO: Duration = Duration::from_secs(30);
-/// As many files as a process may usually have.
-const FILES: u64 = 65_536;
 
 impl Attack<'_> {
     pub(super) async fn undo(&mut self, begun: &Begun) -> anyhow::Result<()> {
@@ -37,7 +35,7 @@ impl Attack<'_> {
                 Fault::Squeeze { files, .. } => {
                     self.world.at(place)?.squeeze.release()?;
                     if self.revive(place).await? && *files > 0 {
-                        self.limit_files(place, FILES)?;
+                        self.limit_files(place, None)?;
                     }
                 }
             }
