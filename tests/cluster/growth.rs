@@ -1,7 +1,7 @@
 //! The cluster as its operators live with it: nodes join, are drained, leave, and die for good, and no user notices.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -28,10 +28,14 @@ struct Seen {
 
 type Load = Arc<Mutex<Seen>>;
 
+fn look(seen: &Load) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Delivers one mail after the other until it is told to stop; a mail that is not acknowledged is sent again with the same bytes.
 async fn load(address: String, seen: Load) -> anyhow::Result<()> {
     for number in 0.. {
-        if seen.lock().unwrap().stop {
+        if look(&seen).stop {
             return Ok(());
         }
         let (to, id) = (number % ACCOUNTS + 1, format!("mail-{number}"));
@@ -43,7 +47,7 @@ async fn load(address: String, seen: Load) -> anyhow::Result<()> {
         });
         let reply = reply.await?;
         ensure!(reply.is_done(), "mail {id}: {reply:?}");
-        let mut seen = seen.lock().unwrap();
+        let mut seen = look(&seen);
         let now = Instant::now();
         let gap = seen.last.map_or(Duration::ZERO, |last| now - last);
         seen.longest_gap = seen.longest_gap.max(gap);
@@ -55,7 +59,7 @@ async fn load(address: String, seen: Load) -> anyhow::Result<()> {
 
 /// Prints what a step cost, and begins the next one.
 fn step(seen: &Load, what: &str) {
-    let mut seen = seen.lock().unwrap();
+    let mut seen = look(seen);
     let (gap, mails) = (seen.longest_gap, seen.acknowledged.len());
     println!("{what}: longest gap between two acknowledgements {gap:?}, {mails} mails until now");
     seen.longest_gap = Duration::ZERO;
@@ -151,9 +155,9 @@ async fn a_cluster_grows_drains_shrinks_and_heals_under_load_and_loses_nothing()
         replicas(&healed, 3)
     );
 
-    seen.lock().unwrap().stop = true;
+    look(&seen).stop = true;
     mails.await??;
-    let acknowledged = seen.lock().unwrap().acknowledged.clone();
+    let acknowledged = look(&seen).acknowledged.clone();
     check(&cluster, &acknowledged).await?;
     cluster
         .replicas_agree(&[NodeId(1), NodeId(2), NodeId(3), NodeId(4)])

@@ -144,6 +144,7 @@ pub fn shrink(place: &Where, run: &Path, runs: u32) -> anyhow::Result<Ending> {
     let job_for = |candidate: &Candidate| -> anyhow::Result<Job> {
         Ok(Job {
             text: toml_of(candidate)?,
+            path: first.out.join(SCENARIO),
             scenario: candidate.scenario.clone(),
             steps: Some(candidate.steps.clone()),
             ..first.clone()

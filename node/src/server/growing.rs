@@ -268,7 +268,7 @@ impl World {
     async fn deliver(&self, number: u64) {
         let (shard, account) = self.accounts[number as usize % ACCOUNTS];
         // Every eighth is larger than what rides with its entry.
-        let words = if number % 8 == 0 { 10_000 } else { 100 };
+        let words = if number.is_multiple_of(8) { 10_000 } else { 100 };
         let mut mail = format!("Message-ID: <{number}@example.org>\r\nSubject: mail\r\n\r\n").into_bytes();
         let mut chance = Chance(number);
         (0..words).for_each(|_| mail.extend_from_slice(&chance.next().to_le_bytes()));

@@ -188,7 +188,6 @@ impl GroupState {
             store: opened.uuid,
         };
         log.write_floor(floor).await.map_err(disk_error)?;
-        let applied = floor.applied_index;
         let (changes, _) = broadcast::channel(limits::WATCH_QUEUE_MAX);
         let live = Live {
             overlay: Overlay {
@@ -210,7 +209,7 @@ impl GroupState {
             checkpointing: tokio::sync::Mutex::new(()),
             checkpoint: Mutex::new(checkpoint),
             changes,
-            applied: watch::channel(applied).0,
+            applied: watch::channel(floor.applied_index).0,
             fault: watch::channel(None).0,
             no_room: watch::channel(0).0,
             lost_write: watch::channel(None).0,

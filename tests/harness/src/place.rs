@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::wait::until;
+
 /// One cluster waits much of its time, for elections and timeouts; two use two processors.
 const PLACES: usize = 2;
-/// Between two looks for a place that is free.
-const LOOK: Duration = Duration::from_millis(50);
+/// Longer than any test may take: whoever waits in vain is ended by the runner.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Given back when it is dropped.
 #[derive(Debug)]
@@ -24,22 +26,18 @@ impl Place {
     /// # Errors
     /// When a file cannot be locked.
     pub async fn take() -> anyhow::Result<Place> {
-        let places = (0..PLACES)
-            .map(|place| open(&place.to_string()))
-            .collect::<Result<Vec<_>, _>>()?;
-        loop {
-            for (place, path) in &places {
-                match place.try_lock() {
-                    Ok(()) => {
-                        let locked = place.try_clone().with_context(|| path.display().to_string())?;
-                        return Ok(Place { _locked: locked });
-                    }
+        until("a place for a cluster", PATIENCE, || async {
+            for place in 0..PLACES {
+                let (file, path) = open(&place.to_string())?;
+                match file.try_lock() {
+                    Ok(()) => return Ok(Some(Place { _locked: file })),
                     Err(TryLockError::WouldBlock) => {}
                     Err(TryLockError::Error(error)) => return Err(error).with_context(|| path.display().to_string()),
                 }
             }
-            tokio::time::sleep(LOOK).await;
-        }
+            Ok(None)
+        })
+        .await
     }
 }
 

@@ -72,9 +72,7 @@ fn majority_without(turn: &Turn<'_>, node: NodeId, there: &dyn Fn(&NodeState) ->
             continue;
         }
         let others = shard.replicas.iter().filter(|id| **id != node);
-        let left = others
-            .filter(|id| states.get(*id).is_none_or(|state| there(state)))
-            .count();
+        let left = others.filter(|id| states.get(*id).is_none_or(there)).count();
         let needed = shard.replicas.len() / 2 + 1;
         if left < needed {
             return Err(Refusal::Unsafe(format!(
