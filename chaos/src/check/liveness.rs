@@ -70,7 +70,7 @@ fn agreement(ledger: &Ledger<'_>, judge: &mut Judge) {
         let applied: BTreeSet<u64> = nodes.values().map(|event| event.applied).collect();
         let whole = nodes
             .values()
-            .all(|event| matches!(event.role.as_str(), "leader" | "follower"));
+            .all(|event| matches!(event.role.as_str(), "leader" | "follower" | "learner"));
         judge.holds(applied.len() == 1 && whole, || {
             let states: Vec<String> = nodes
                 .values()

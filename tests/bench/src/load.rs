@@ -232,8 +232,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_no_figure() {
-        for failing in [1, 8, 15] {
-            let failed = drive(vec![Box::new(Sleeper(failing))], WINDOW, &Watched::new()).await;
+        // A window that outlasts any number of things that are done in it: it ends with the failure, before or while it is measured.
+        let patient = Duration::from_secs(3600);
+        for (warm, failing) in [(patient, 1), (patient, 8), (Duration::ZERO, 15)] {
+            let window = Window {
+                warm,
+                measured: patient,
+            };
+            let failed = drive(vec![Box::new(Sleeper(failing))], window, &Watched::new()).await;
             assert!(format!("{:#}", failed.unwrap_err()).contains("the last was done"));
         }
     }
