@@ -474,11 +474,7 @@ async fn replicas_move_whoever_loses_power_and_leave_nothing_behind() {
 
     // Node 4 dies for good; what node 3 once had comes back to it, from nothing.
     world.cut(&world.machines[3], &mut chance);
-    let silent = malle_rt::now() + PATIENCE;
-    while !world.is_silent(4).await {
-        assert!(malle_rt::now() < silent, "nobody notices that node 4 does not answer");
-        pause().await;
-    }
+    world.until_silence_is(4, true).await;
     let still = world.replicas().await.map(|(_, running)| running);
     assert_eq!(still, Some(0), "nothing moves before its time");
     world.layout(&[(3, 1)]).await;
@@ -494,23 +490,32 @@ async fn replicas_move_whoever_loses_power_and_leave_nothing_behind() {
 }
 
 impl World {
-    async fn is_silent(&self, node: u64) -> bool {
-        let Some((_, leader)) = self.leader_of(ShardId::DIRECTORY) else {
-            return false;
-        };
-        let Some(directory) = leader.groups.get(ShardId::DIRECTORY) else {
-            return false;
-        };
+    /// Whether the directory's leader says of an active node that it does not answer; `None` where nobody can say, or the node is not active.
+    async fn silence(&self, node: u64) -> Option<bool> {
+        let (_, leader) = self.leader_of(ShardId::DIRECTORY)?;
+        let directory = leader.groups.get(ShardId::DIRECTORY)?;
         let states = directory
             .read(Barrier::Local, soon(), directory::read::node_states)
             .await;
-        let state = states.ok().and_then(|states| states.get(&NodeId(node)).copied());
-        state.is_some_and(|state| state.silent_since_ms.is_some() && state.standing == Standing::Active)
+        let state = states.ok()?.get(&NodeId(node)).copied()?;
+        (state.standing == Standing::Active).then_some(state.silent_since_ms.is_some())
+    }
+
+    async fn until_silence_is(&self, node: u64, silent: bool) {
+        let until = malle_rt::now() + PATIENCE;
+        while self.silence(node).await != Some(silent) {
+            assert!(
+                malle_rt::now() < until,
+                "silence of node {node} is not told as {silent}"
+            );
+            pause().await;
+        }
     }
 
     /// A move that an operator takes back: the shard is as it was, and its group has no other member.
     async fn cancelled_moves_leave_no_learner(&self, chance: &mut Chance) {
-        // Off, so that the move waits for it.
+        // Off, so that the move waits for it. Had its long silence not been taken back before, the move would be undone at once.
+        self.until_silence_is(4, false).await;
         self.cut(&self.machines[3], chance);
         let (_, leader) = loop {
             if let Some(found) = self.leader_of(ShardId::DIRECTORY) {
